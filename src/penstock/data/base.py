@@ -1,0 +1,75 @@
+"""The seams of the data room: where rows come from and where they end.
+
+A row is a dict of column name to Python value. Its position is its ordinal in the whole source, counting files in
+order and lines (or records) within; blank lines have none, unreadable lines have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A record that can't become a row. `code` is one of errors.DEAD_CODES; `message` has the line."""
+
+    position: int
+    source: str  # the file, or "list" for rows given in Python
+    row: int  # ordinal in that file, from 0
+    code: str
+    message: str
+    input: str  # what could be read of it, as text, at most 4,096 characters
+
+
+class Chunk(msgspec.Struct):
+    """Consecutive records of a source. positions, rows and sizes_bytes are of one length; unreadable ones are apart.
+
+    next_position   the position after the last record of this chunk
+    """
+
+    positions: list[int]
+    rows: list[Row]
+    sizes_bytes: list[int]  # rough memory of each row: what the windows count
+    unreadable: list[Unreadable]
+    next_position: int
+
+
+class Source(Protocol):
+    """Rows in a fixed order. Opening it reads the schema (first thousand rows) and nothing else."""
+
+    schema: pa.Schema
+    total_rows: int | None  # where known without reading (Parquet, Arrow)
+
+    def read(self, start: int, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        """The next at most `max_rows` records from position `start` on, or None at the end.
+
+        Reading on from where the last call ended is cheap; another `start` seeks (lines before it are counted, not
+        parsed). `skip(position)` true: the record is passed over without being parsed.
+        """
+        ...
+
+    def locate(self, position: int) -> tuple[str, int]:
+        """(file, ordinal in that file) of a position that was read already."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this input this input: files with names, sizes and (for lists) a hash. Plain JSON data."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class PartWriter(Protocol):
+    """Writes one table as one complete part file. Formats: parquet, jsonl, arrow."""
+
+    suffix: str
+
+    def write(self, path: Path, table: pa.Table) -> int:
+        """Write `table` to `path`, flush and fsync it; return its size in bytes. Raises OSError."""
+        ...

@@ -1,0 +1,203 @@
+"""The closed set of messages between the coordinator and a replica's host.
+
+Every message is a msgspec structure, framed as a 4-byte big-endian length and a msgpack body. Nothing is pickled.
+Structures on the hot path are arrays on the wire (`array_like`), carry no type names inside lists, and hold no
+references that the garbage collector would have to follow (`gc=False`).
+
+    coordinator -> host     Setup, Requests, TakeBack, Abort, Close
+    host -> coordinator     Hello, Loading, Ready, LoadFailed, Answers, Heartbeat
+
+One conversation: the host sends Hello; the coordinator checks the version and sends Setup; Loading messages tell
+what takes so long; then Ready or LoadFailed. From then on Requests flow one way and Answers the other, and a
+Heartbeat is sent at least once a second, also while loading.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 1 << 30
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How to sample one request. None: the model's generation config, else the field's neutral value."""
+
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    logprobs: int | None = None
+    n: int = 1
+    ignore_eos: bool = False
+
+
+class Request(msgspec.Struct, array_like=True, gc=False):
+    """One request on the wire.
+
+    id        the task; with `attempt` it names this try, and the answer repeats both
+    payload   generate: a prompt (str) or messages (list of {role, content}); embed: a text; python: the row (dict)
+    sampling  index into `Requests.samplings`; -1 where the engine does not sample
+    seed      63 bits, derived from run, row and step, for engines that sample and were given no seed by the user
+    step      index into Setup.functions for python pools; otherwise the step's number, for logs
+    """
+
+    id: int
+    attempt: int
+    payload: Any
+    sampling: int = -1
+    seed: int = 0
+    step: int = 0
+
+
+class Output(msgspec.Struct, array_like=True, gc=False):
+    """One sampled continuation. finish_reason: stop | length. logprobs: one per output token, natural log."""
+
+    text: str
+    finish_reason: str
+    tokens_out: int
+    token_ids: list[int] | None = None
+    logprobs: list[float] | None = None
+
+
+class Answer(msgspec.Struct, array_like=True, gc=False):
+    """The answer to one request.
+
+    code      "" when it succeeded; else a code of `errors.DEAD_CODES` (the row's failure, not retried) or
+              "retry" (the attempt's failure: try again, perhaps elsewhere)
+    outputs   n of them for generate, else empty
+    value     embed: list of floats, or bytes of float32; python: what the function returned
+    tokens_in the true length of the prompt, 0 where there are no tokens
+    """
+
+    id: int
+    attempt: int
+    code: str = ""
+    message: str = ""
+    outputs: list[Output] = []
+    value: Any = None
+    tokens_in: int = 0
+
+
+class Load(msgspec.Struct, array_like=True, gc=False):
+    """What a host reports beside its answers. Cumulative figures count from Ready.
+
+    executing, waiting  requests in the engine, and in the host's queue
+    busy_s, fill_s      seconds with at least one request executing; integral of executing / slots over time
+    progress            grows whenever the engine got anywhere (a token, a step, an answer)
+    turnaround_s        a decaying maximum of the time from sending answers to receiving what replaced them
+    sent_at             the host's monotonic clock; the coordinator echoes the newest one in `Requests.echo`
+    device_bytes        memory in use on the replica's devices (or by its processes); 0 when not known
+    """
+
+    executing: int
+    waiting: int
+    busy_s: float
+    fill_s: float
+    progress: int
+    turnaround_s: float
+    sent_at: float
+    device_bytes: int = 0
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What a loaded replica can hold. kv_tokens 0: no limit in tokens. max_model_len 0: no limit."""
+
+    slots: int
+    kv_tokens: int = 0
+    max_model_len: int = 0
+    facts: dict[str, str | int | float] = {}
+
+
+class EngineConfig(msgspec.Struct, frozen=True):
+    """Everything a host needs to load a model; plain data, so that no host imports the spec."""
+
+    engine: str
+    ref: str
+    revision: str | None = None
+    task: str = "generate"
+    dtype: str = "auto"
+    quantization: str | None = None
+    max_model_len: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    engine_options: dict[str, Any] = {}
+    base_urls: tuple[str, ...] = ()
+    cores: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+class Hello(msgspec.Struct, tag="hello"):
+    version: int
+    penstock: str
+    pid: int
+    python: str
+
+
+class Setup(msgspec.Struct, tag="setup"):
+    replica: str
+    config: EngineConfig
+    functions: list[str] = []  # importable "module:name", by Request.step; empty for forked workers
+    timeout_s: float | None = None  # python steps: the limit of one call
+
+
+class Requests(msgspec.Struct, tag="requests"):
+    items: list[Request]
+    samplings: list[Sampling]
+    echo: float = 0.0
+
+
+class TakeBack(msgspec.Struct, tag="take_back"):
+    """Return those of `ids` that the engine never saw. Answered by Answers with `returned` (perhaps empty)."""
+
+    ids: list[int]
+
+
+class Abort(msgspec.Struct, tag="abort"):
+    """Stop these requests, and answer nothing for them. Cancellation only."""
+
+    ids: list[int]
+
+
+class Close(msgspec.Struct, tag="close"):
+    """End in good order: release the devices and exit 0."""
+
+
+class Loading(msgspec.Struct, tag="loading"):
+    message: str
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    capacity: Capacity
+    load_s: float
+
+
+class LoadFailed(msgspec.Struct, tag="load_failed"):
+    """`code`: missing_dependency | bad_model | out_of_memory | error. `message` is the cause itself."""
+
+    code: str
+    message: str
+
+
+class Answers(msgspec.Struct, tag="answers"):
+    items: list[Answer]
+    load: Load
+    returned: list[int] | None = None  # not None: this answers a TakeBack
+    sized: list[tuple[int, int]] = []  # (id, true prompt tokens) of requests newly tokenised
+
+
+class Heartbeat(msgspec.Struct, tag="heartbeat"):
+    load: Load
+
+
+ToHost = Setup | Requests | TakeBack | Abort | Close
+ToCoordinator = Hello | Loading | Ready | LoadFailed | Answers | Heartbeat

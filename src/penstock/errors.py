@@ -1,0 +1,117 @@
+"""Every error that Penstock raises on purpose.
+
+    PenstockError                 exit code 1
+    ├── UsageError                2   a wrong flag or argument
+    ├── ConfigError               2   a pipeline, model or cluster file that can't be meant
+    ├── InputError                2   an input that can't be read at all
+    ├── PlanError                 2   models that do not fit the devices
+    ├── MissingDependency         2   an extra that is not installed; says the command that installs it
+    ├── RunMismatch               2   the output folder holds another run
+    ├── RunOwned                  2   another process works on the output folder
+    ├── Fenced                    1   a newer coordinator has taken the run over
+    ├── CommitError               1   results could not be made durable
+    ├── PoolFailed                1   no replica of a pool can serve
+    └── InvariantError            1   a bug in Penstock; carries the story of the row or replica
+
+A message says what is wrong, where, the limit or what was expected, and the mend. Rows that fail are no
+exceptions: they become dead rows with one of `DEAD_CODES`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DEAD_CODES",
+    "CommitError",
+    "ConfigError",
+    "Fenced",
+    "InputError",
+    "InvariantError",
+    "MissingDependency",
+    "PenstockError",
+    "PlanError",
+    "PoolFailed",
+    "RunMismatch",
+    "RunOwned",
+    "UsageError",
+]
+
+
+class PenstockError(Exception):
+    """Base of all errors. `message` is for people, `where` (FILE, FILE:LINE or a path of keys) may be None."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class UsageError(PenstockError):
+    exit_code = 2
+
+
+class ConfigError(PenstockError):
+    exit_code = 2
+
+
+class InputError(PenstockError):
+    exit_code = 2
+
+
+class PlanError(PenstockError):
+    exit_code = 2
+
+
+class MissingDependency(PenstockError):
+    exit_code = 2
+
+
+class RunMismatch(PenstockError):
+    exit_code = 2
+
+
+class RunOwned(PenstockError):
+    exit_code = 2
+
+
+class Fenced(PenstockError):
+    exit_code = 1
+
+
+class CommitError(PenstockError):
+    exit_code = 1
+
+
+class PoolFailed(PenstockError):
+    exit_code = 1
+
+
+class InvariantError(PenstockError):
+    exit_code = 1
+
+
+# The closed list of reasons for which a row dies: code -> what it means. Published in docs/dead-rows.md.
+DEAD_CODES: dict[str, str] = {
+    "bad_json": "the line is not valid JSON, or not a JSON object",
+    "bad_encoding": "the line is not valid UTF-8",
+    "bad_number": "a number that the column's type can't hold (NaN, Infinity, too many digits)",
+    "line_too_long": "the line is longer than the limit",
+    "too_deep": "the JSON is nested deeper than the limit",
+    "bad_record": "a CSV record with the wrong number of fields, or a row a reader refused",
+    "type_mismatch": "a value whose type is not the column's, as fixed at the start of the run",
+    "template_missing_field": "the template names a column that this row does not have, or whose value is null",
+    "template_error": "the template raised an error for this row",
+    "bad_sampling": "a sampling field whose rendered value is not of the field's type or out of its range",
+    "too_long": "prompt, or prompt plus max_tokens, longer than the model's context; never cut",
+    "refused": "the engine refused the request",
+    "engine_error": "the engine failed on the request more often than the limit of attempts",
+    "engine_crash": "the replica died each time it ran this request alone",
+    "function_error": "the step's function raised an exception",
+    "function_timeout": "the step's function took longer than its limit",
+    "function_result": "the step's function returned something that is no row",
+    "encode_error": "a result that can't be written in the column's type",
+}

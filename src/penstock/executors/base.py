@@ -1,0 +1,76 @@
+"""The seam between the runtime and where replica processes live.
+
+An executor starts one replica at a time and tells, through a selectable socket per replica, what its host says, and
+through `exits` how it ended. It decides nothing: when to start, restart or kill is the core's business.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from penstock.engines.messages import EngineConfig
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """One start of one replica.
+
+    replica    its id, for instance writer-0
+    config     what the host loads
+    functions  python pools: the importable names by step; None entries are forked (see `forked`)
+    forked     True when the host must be forked from the nursery, since a function can't be imported
+    python     another interpreter to run the host under, or None
+    env        variables set before anything is imported (device binding, threads)
+    log        file that gets the host's and the engine's stdout and stderr
+    timeout_s  python steps: the limit of one call
+    """
+
+    replica: str
+    config: EngineConfig
+    log: Path
+    functions: tuple[str, ...] = ()
+    forked: bool = False
+    python: str | None = None
+    env: dict[str, str] = {}
+    timeout_s: float | None = None
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a replica's processes ended. `status` as of waitpid (negative: the signal); `tail`: end of its log."""
+
+    replica: str
+    incarnation: int
+    status: int
+    tail: str
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A replica's processes exist. `connection` speaks engines/messages.py; it is non-blocking."""
+
+    replica: str
+    incarnation: int
+    connection: socket.socket
+    guardian_pid: int
+
+
+class Executor(Protocol):
+    def start(self, launch: Launch, incarnation: int) -> Started: ...
+
+    def kill(self, replica: str, incarnation: int, *, dump_stacks: bool = False) -> None:
+        """End the replica's whole process group now. Its Exit follows."""
+        ...
+
+    def exit_files(self) -> list[int]:
+        """File descriptors that become readable when `exits` has something."""
+        ...
+
+    def exits(self) -> list[Exit]:
+        """How replicas ended since the last call; does not block."""
+        ...
+
+    def close(self) -> None:
+        """End every replica and wait until their processes are gone."""
+        ...

@@ -1,0 +1,95 @@
+"""What the ledger takes and gives: plain data, so that the runtime and the simulator can speak of commits alike.
+
+Flow of one commit: the flow decides that it is time and up to which position the output may be published; the
+runtime hands the finished rows to `Ledger.commit` on the writer thread; the receipt goes back to the flow as an
+event. Outputs, dead rows and the watermark of one batch become durable in one manifest entry, or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+Row = dict[str, Any]
+
+
+class DeadRow(msgspec.Struct):
+    """One line of the dead-letter table (contract.md). `input` is JSON of the row as far as it could be read."""
+
+    position: int  # global position of its source row; not a column of the table
+    source: str
+    row: int
+    path: list[int]
+    step: str
+    code: str
+    message: str
+    attempts: int
+    input: str
+
+
+class Finished(msgspec.Struct):
+    """One output row. `path`: child indexes below the source row, empty where nothing was expanded."""
+
+    position: int
+    path: tuple[int, ...]
+    row: Row
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Totals of the whole run so far: source rows, output rows, dead rows, filtered rows (at any level)."""
+
+    rows_in: int = 0
+    out: int = 0
+    dead: int = 0
+    filtered: int = 0
+    dead_sources: int = 0  # source rows with at least one dead row in their family
+    ended_sources: int = 0
+    steps: dict[str, tuple[int, int, int]] = {}  # step name -> in, out, dead
+
+
+class CommitBatch(msgspec.Struct):
+    """Everything that becomes durable together.
+
+    finished    output rows, in any order
+    dead        dead rows
+    ended       positions of source rows that ended in this batch (output, dead or filtered), ascending
+    watermark   every source position below it has ended, this batch included
+    publish_to  with order input: publish rows of positions below it to data/; None: publish nothing now
+                (with order completion any not-None value publishes all that is finished)
+    counts      totals with this batch included
+    total_rows  rows of the whole source, once its end was seen
+    final       the run is complete with this batch: publish everything, mark the run finished
+    """
+
+    finished: list[Finished]
+    dead: list[DeadRow]
+    ended: list[int]
+    watermark: int
+    publish_to: int | None
+    counts: Counts
+    total_rows: int | None = None
+    final: bool = False
+
+
+class Receipt(msgspec.Struct):
+    """What a commit did. `rejected`: rows that could not be encoded; they were committed as dead rows instead."""
+
+    seq: int
+    rejected: list[DeadRow]
+    part_rows: int
+    bytes_written: int
+    took_s: float
+
+
+class LedgerState(msgspec.Struct):
+    """What an opened ledger knows of the run so far."""
+
+    epoch: int
+    seq: int
+    watermark: int
+    ended_above: set[int]  # positions at or above the watermark that have ended
+    counts: Counts
+    total_rows: int | None
+    finished: bool
+    fresh: bool  # True when this is a new run

@@ -10,6 +10,7 @@
     ├── RunOwned                  2   another process works on the output folder
     ├── Fenced                    1   a newer coordinator has taken the run over
     ├── CommitError               1   results could not be made durable
+    ├── LedgerDamaged             1   the run's own records can't be trusted any more
     ├── PoolFailed                1   no replica of a pool can serve
     └── InvariantError            1   a bug in Penstock; carries the story of the row or replica
 
@@ -26,6 +27,7 @@ __all__ = [
     "Fenced",
     "InputError",
     "InvariantError",
+    "LedgerDamaged",
     "MissingDependency",
     "PenstockError",
     "PlanError",
@@ -83,6 +85,18 @@ class Fenced(PenstockError):
 
 
 class CommitError(PenstockError):
+    """`errno`: of the operating system, where it gave one. `fatal` False: nothing became visible, and the same batch
+    may be committed again once there is room; True: end, and let the same command resume from what is durable."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, errno: int | None = None, fatal: bool = True) -> None:
+        super().__init__(message, where=where)
+        self.errno = errno
+        self.fatal = fatal
+
+
+class LedgerDamaged(PenstockError):
     exit_code = 1
 
 

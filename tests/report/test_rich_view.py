@@ -3,8 +3,8 @@ from __future__ import annotations
 import io
 
 import pytest
+from report_samples import replica, running
 from rich.console import Console
-from samples import replica, running
 
 from penstock.report.facts import PoolFacts, RunFacts
 from penstock.report.rich_view import view
@@ -25,8 +25,8 @@ def test_wide() -> None:
         "",
         "writer = editor · 120 requests waiting",
         "  replica   busy                                  in flight  queued       rows   memory  device",
-        "  writer-0  ━━━━━━━━━━━━━━━━━━━━━━━━━━━╸    98%      16/16       4      1,222   1.2 GB     93%",
-        "  writer-1  ━━━━━━━━━━━━━━━━━               61%      16/16       4      1,222   1.2 GB     93%",
+        "  writer-0  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸   98%      16/16       4      1,222   1.2 GB     93%",
+        "  writer-1  ━━━━━━━━━━━━━━━━━━              61%      16/16       4      1,222   1.2 GB     93%",
         "",
         "judge · 0 requests waiting",
         "  judge-0 starting: loading weights, 3 of 7 files",

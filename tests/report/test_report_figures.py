@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import replica
+from report_samples import replica
 
 from penstock.report import figures
 from penstock.report.facts import PoolFacts

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from samples import replica, running
+from report_samples import replica, running
 
 from penstock.report.facts import PoolFacts
 from penstock.report.summary import summary

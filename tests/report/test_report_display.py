@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from samples import running
+from report_samples import running
 
 from penstock.report.display import JsonDisplay, NoDisplay, PlainDisplay, RichDisplay, choose
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from samples import replica, running
+from report_samples import replica, running
 
 from penstock.errors import DEAD_CODES
 from penstock.report import final, jsonlines, plain

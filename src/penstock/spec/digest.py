@@ -1,0 +1,136 @@
+"""A stable hash of what a Python function does, so that a resume notices a changed function.
+
+Hashed are the bytecode, constants, defaults and closure values, nested functions included. Names of files, line
+numbers, docstrings and addresses are not. Functions that it calls by name are not followed. Another minor version of
+Python has other bytecode, and so another digest; `version=` on the step is the way to be independent of all that.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from penstock.errors import ConfigError
+from penstock.spec.problems import shown
+
+DIGEST_BYTES = 16  # 128 bits: no accident will make two functions alike
+
+
+def function_digest(function: Callable[..., Any]) -> str:
+    """The hash as hexadecimal text. Raises ConfigError when the function holds a value that can't be compared."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for piece in _Walk().pieces(function):
+        state.update(len(piece).to_bytes(8, "big"))
+        state.update(piece)
+    return state.hexdigest()
+
+
+class _Walk:
+    """Turns a value into a sequence of byte strings that is the same in every process."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}  # id -> order of first visit: a cycle is told by that order, not the address
+        self._kept: list[object] = []  # so that no id is used twice
+
+    def pieces(self, value: Any) -> Iterator[bytes]:
+        if isinstance(value, (bool, int, str, bytes, float, complex, type(None), type(...))):
+            yield f"{type(value).__name__} {value!r}".encode(errors="surrogatepass")
+            return
+        if id(value) in self._seen:
+            yield f"again {self._seen[id(value)]}".encode()
+            return
+        self._seen[id(value)] = len(self._seen)
+        self._kept.append(value)
+        yield type(value).__qualname__.encode()
+        yield from self._compound(value)
+
+    def _compound(self, value: Any) -> Iterator[bytes]:
+        match value:
+            case types.CodeType():
+                yield from self._code(value)
+            case types.FunctionType():
+                yield from self._function(value)
+            case types.MethodType():
+                yield from self._all(value.__func__, value.__self__)
+            case functools.partial():
+                yield from self._all(value.func, value.args, value.keywords)
+            case types.ModuleType():
+                yield value.__name__.encode()
+            case type():
+                yield f"{value.__module__}:{value.__qualname__}".encode()
+            case tuple() | list():
+                yield str(len(value)).encode()
+                yield from self._all(*value)
+            case dict():
+                yield from self._unordered([(key, item) for key, item in value.items()])
+            case set() | frozenset():
+                yield from self._unordered(list(value))
+            case _:
+                yield from self._object(value)
+
+    def _all(self, *values: Any) -> Iterator[bytes]:
+        for value in values:
+            yield from self.pieces(value)
+
+    def _unordered(self, values: list[Any]) -> Iterator[bytes]:
+        yield str(len(values)).encode()
+        yield from sorted(_joined(_Walk().pieces(value)) for value in values)
+
+    def _function(self, function: types.FunctionType) -> Iterator[bytes]:
+        yield from self._code(function.__code__, documented=isinstance(function.__doc__, str))
+        yield from self._all(function.__defaults__, function.__kwdefaults__)
+        for cell in function.__closure__ or ():
+            try:
+                yield from self.pieces(cell.cell_contents)
+            except ValueError:  # a cell that is not filled yet
+                yield b"empty cell"
+
+    def _code(self, code: types.CodeType, *, documented: bool = False) -> Iterator[bytes]:
+        yield code.co_code
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+        yield repr(counts).encode()
+        yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)).encode()
+        constants = code.co_consts[1:] if documented else code.co_consts
+        yield from self._all(len(constants), *constants)
+
+    def _object(self, value: Any) -> Iterator[bytes]:
+        kind = type(value)
+        yield f"{kind.__module__}:{kind.__qualname__}".encode()
+        if isinstance(value, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
+            yield value.__qualname__.encode()
+            if not isinstance(getattr(value, "__self__", None), (types.ModuleType, type(None))):
+                yield from self.pieces(value.__self__)
+            return
+        if callable(value) and isinstance(kind.__dict__.get("__call__"), types.FunctionType):
+            yield from self.pieces(kind.__dict__["__call__"])
+        state = _state(value)
+        if state is not None:
+            yield from self.pieces(state)
+        elif type(value).__repr__ is not object.__repr__ and " at 0x" not in (text := repr(value)):
+            yield text.encode(errors="surrogatepass")
+        else:
+            raise ConfigError(
+                f"the function holds a value whose changes can't be seen, {shown(value)}; give the step a version, "
+                'for instance version="1", and raise it when the function changes'
+            )
+
+
+def _joined(pieces: Iterator[bytes]) -> bytes:
+    return b"".join(len(piece).to_bytes(8, "big") + piece for piece in pieces)
+
+
+def _state(value: Any) -> dict[str, Any] | None:
+    """The attributes of an object written in Python, or None where its state lies elsewhere."""
+    slots = [
+        name
+        for cls in type(value).__mro__
+        for name in ((cls.__dict__.get("__slots__") or ()) if not isinstance(cls.__dict__.get("__slots__"), str) else ())
+    ]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    own = getattr(value, "__dict__", None)
+    if isinstance(own, dict):
+        found.update(own)
+    return found or None

@@ -1,0 +1,364 @@
+"""Dispatch: puts requests on replicas, and takes care of the replicas.
+
+A request is in exactly one place and leaves exactly once:
+
+    Submit ──▶ waiting (a lane of its pool) ──Send──▶ in flight on one replica ──answer──▶ Deliver or FailRequests
+                  ▲                                        │
+                  └── returned (TakeBack), "retry", replica lost ──┘     (attempt + 1 at the next Send)
+
+An answer is taken only if its request is in flight on that replica, of that incarnation, with that attempt; any other
+is dropped and counted. A replica's states and what moves it between them are the table in `replica.py`.
+
+A request that was in flight at several deaths becomes a suspect: one replica tries suspects one at a time, and only one
+that kills it alone, twice, is given up (`engine_crash`). So a row that merely sat beside a poisonous one does not die.
+
+Invariants (`check.py`): each request is in exactly one place; tokens charged equal the sum over what is in flight; no
+ready replica with spare credit is idle while a request that it may run waits; attempts and restarts stay under their
+limits.
+"""
+
+from __future__ import annotations
+
+from penstock.core import events as ev
+from penstock.core.dispatch.lanes import NO_DEADLINE, Request
+from penstock.core.dispatch.pool import Pool, Tasks
+from penstock.core.dispatch.replica import Replica
+from penstock.core.machine import Machine
+from penstock.core.shape import DispatchShape
+
+LOADS_BEFORE_GIVING_UP = 2  # starts in a row that end before the replica is ready
+
+
+class Dispatch(Machine):
+    """`handle(events, now)` with the events of the dispatcher; see core/events.py for both languages."""
+
+    name = "dispatch"
+
+    def __init__(self, shape: DispatchShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.limits = shape.limits
+        self.replicas = [Replica(index, replica, shape.limits) for index, replica in enumerate(shape.replicas)]
+        self.pools = [
+            Pool(index, name, [r for r in self.replicas if r.shape.pool == index])
+            for index, name in enumerate(shape.pools)
+        ]
+        self.stale_answers = 0
+        self._drain_until: float | None = None
+        self._drained = False
+        self._dirty: dict[int, Pool] = {}
+        self._handlers = {
+            ev.OpenPools: self._on_open_pools,
+            ev.Submit: self._on_submit,
+            ev.Exhausted: self._on_exhausted,
+            ev.CancelRequests: self._on_cancel_requests,
+            ev.ReplicaReady: self._on_replica_ready,
+            ev.ReplicaLoadFailed: self._on_replica_load_failed,
+            ev.ReplicaLost: self._on_replica_lost,
+            ev.AnswersArrived: self._on_answers_arrived,
+            ev.HeartbeatArrived: self._on_heartbeat,
+            ev.DrainRequested: self._on_drain_requested,
+            ev.Tick: self._on_tick,
+        }
+
+    # ------------------------------------------------------------ requests come in
+
+    def _on_open_pools(self, event: ev.OpenPools) -> None:
+        for index in event.pools:
+            pool = self.pools[index]
+            if not pool.opened:
+                pool.opened = True
+                for replica in pool.replicas:
+                    self._start(replica)
+
+    def _on_submit(self, event: ev.Submit) -> None:
+        pool = self.pools[event.pool]
+        push, step, priority = pool.lanes.push, event.step, event.priority
+        deadline = NO_DEADLINE if event.deadline is None else event.deadline
+        for task, order, tokens_in, tokens_out in zip(
+            event.tasks, event.orders, event.tokens_in, event.tokens_out, strict=True
+        ):
+            push(Request(task, step, order, priority, deadline, tokens_in, tokens_out))
+        self._dirty[pool.index] = pool
+
+    def _on_exhausted(self, event: ev.Exhausted) -> None:
+        for pool in self.pools:
+            pool.lanes.longest_first(pool.lengths.ratio)
+
+    def _on_cancel_requests(self, event: ev.CancelRequests) -> None:
+        tasks = frozenset(event.tasks)
+        for pool in self.pools:
+            pool.lanes.remove(tasks)
+            for request in [r for r in pool.suspects if r.task in tasks]:
+                pool.suspects.remove(request)
+        for replica in self.replicas:
+            out = [task for task in event.tasks if task in replica.in_flight]
+            for task in out:
+                self._release(replica, task)
+            if out:
+                self._emit(ev.AbortOn(replica=replica.index, incarnation=replica.incarnation, tasks=out))
+
+    # ------------------------------------------------------------ answers
+
+    def _on_answers_arrived(self, event: ev.AnswersArrived) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation != replica.incarnation or replica.state != "ready":
+            self._stale(replica, len(event.tasks), "from a replica that was given up")
+            return
+        pool = self.pools[replica.shape.pool]
+        self._dirty[pool.index] = pool
+        for task, tokens in event.sized:
+            self._resize(replica, task, tokens)
+        accepted, failed = self._match(replica, pool, event)
+        if accepted:
+            self._emit(ev.Deliver(batch=event.batch, replica=replica.index, accepted=accepted))
+        if failed:
+            self._fail_attempts(replica, pool, failed, event)
+        if len(accepted) + len(failed) < len(event.tasks):
+            self._stale(replica, len(event.tasks) - len(accepted) - len(failed), "duplicate or late")
+        for task in event.returned or ():
+            request = self._release(replica, task)
+            if request is not None:
+                pool.lanes.push(request)
+        if event.returned is not None:
+            self._forget_recall(replica)
+        starved = not event.waiting and event.executing < replica.slots and pool.lanes.count > 0
+        replica.measure(len(accepted), event.turnaround_s, starved=starved, now=self._now)
+        replica.saw(event.progress, event.executing, self._now)
+        pool.offer(replica)
+
+    def _match(
+        self, replica: Replica, pool: Pool, event: ev.AnswersArrived
+    ) -> tuple[list[int], list[tuple[int, Request]]]:
+        """Indexes of the results to deliver, and the (index, request) of failures. Both leave the replica."""
+        in_flight, codes = replica.in_flight, event.codes
+        accepted: list[int] = []
+        failed: list[tuple[int, Request]] = []
+        step, tokens_out, limits, cost, recalled = -1, 0, 0, 0, 0
+        for index, task in enumerate(event.tasks):
+            request = in_flight.get(task)
+            if request is None or request.attempt != event.attempts[index]:
+                continue
+            del in_flight[task]
+            cost += request.cost
+            recalled += request.recalled
+            if codes is not None and codes[index]:
+                failed.append((index, request))
+                continue
+            accepted.append(index)
+            if request.step != step:
+                pool.lengths.learn(step, tokens_out, limits)
+                step, tokens_out, limits = request.step, 0, 0
+            tokens_out += event.tokens_out[index]
+            limits += request.tokens_out
+        pool.lengths.learn(step, tokens_out, limits)
+        replica.tokens_out_there -= cost
+        replica.recalled -= recalled
+        return accepted, failed
+
+    def _fail_attempts(
+        self, replica: Replica, pool: Pool, failed: list[tuple[int, Request]], event: ev.AnswersArrived
+    ) -> None:
+        assert event.codes is not None
+        ends = ev.FailRequests(
+            batch=event.batch, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[]
+        )
+        for index, request in failed:
+            code = event.codes[index]
+            request.recalled = False
+            if code == "retry":
+                request.failures += 1
+                if request.failures < self.limits.max_attempts:
+                    pool.lanes.push(request)
+                    continue
+                code = "engine_error"
+            _add_failure(ends, request, code, "", index)
+        if ends.tasks:
+            self._emit(ends)
+
+    def _resize(self, replica: Replica, task: int, tokens_in: int) -> None:
+        """The host has counted the prompt: correct what the request holds of the credit."""
+        request = replica.in_flight.get(task)
+        if request is not None:
+            change = tokens_in - request.tokens_in
+            request.tokens_in = tokens_in
+            if replica.kv_tokens:
+                request.cost += change
+                replica.tokens_out_there += change
+
+    def _release(self, replica: Replica, task: int) -> Request | None:
+        request = replica.in_flight.pop(task, None)
+        if request is not None:
+            replica.tokens_out_there -= request.cost
+            replica.recalled -= request.recalled
+            request.recalled = False
+            pool = self.pools[replica.shape.pool]
+            self._dirty[pool.index] = pool
+            pool.offer(replica)
+        return request
+
+    def _forget_recall(self, replica: Replica) -> None:
+        """What was called back and did not come has begun: it will be answered."""
+        if replica.recalled:
+            for request in replica.in_flight.values():
+                request.recalled = False
+            replica.recalled = 0
+
+    def _stale(self, replica: Replica, count: int, reason: str) -> None:
+        if count:
+            self.stale_answers += count
+            self._emit(ev.Recovered(kind="stale_answer", replica=replica.index, count=count, reason=reason))
+
+    # ------------------------------------------------------------ replicas
+
+    def _start(self, replica: Replica) -> None:
+        if self._drain_until is None and replica.move("start"):
+            replica.incarnation += 1
+            replica.progress_at = self._now
+            self._emit(ev.StartReplica(replica=replica.index, incarnation=replica.incarnation))
+
+    def _on_replica_ready(self, event: ev.ReplicaReady) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation != replica.incarnation or not replica.move("ready") or replica.state != "ready":
+            return
+        replica.became_ready(event.slots, event.kv_tokens, self._now)
+        pool = self.pools[replica.shape.pool]
+        pool.offer(replica)
+        self._dirty[pool.index] = pool
+
+    def _on_replica_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation and replica.move("load_failed"):
+            replica.last_reason = event.reason
+            self._check_pool(self.pools[replica.shape.pool])
+
+    def _on_replica_lost(self, event: ev.ReplicaLost) -> None:
+        replica = self.replicas[event.replica]
+        was = replica.state
+        if event.incarnation != replica.incarnation or not replica.move("lost") or replica.state == "failed":
+            return
+        pool = self.pools[replica.shape.pool]
+        self._dirty[pool.index] = pool
+        replica.last_reason = event.reason
+        alone = replica.solo and bool(replica.in_flight)
+        replica.never_ready = replica.never_ready + 1 if was == "starting" else 0
+        self._requeue(pool, replica, event.reason)
+        replica.died(self._now, event.jitter, counts=not alone)
+        if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
+            replica.move("give_up")
+            self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
+            self._check_pool(pool)
+
+    def _requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
+        """What was in flight on a dead replica goes elsewhere, to the suspects, or ends."""
+        alone = replica.solo
+        ends = ev.FailRequests(batch=0, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
+        requests = replica.take_all()
+        for request in requests:
+            request.recalled = False
+            request.crashes += 1
+            request.solo_crashes += alone
+            if request.solo_crashes >= self.limits.solo_crashes:
+                message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
+                _add_failure(ends, request, "engine_crash", message, -1)
+            elif request.crashes >= self.limits.suspect_crashes:
+                pool.suspects.append(request)
+            else:
+                pool.lanes.push(request)
+        self._emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
+        if ends.tasks:
+            self._emit(ends)
+
+    def _check_pool(self, pool: Pool) -> None:
+        if pool.failed() and not pool.down:
+            pool.down = True
+            reasons = sorted({replica.last_reason for replica in pool.replicas})
+            self._emit(ev.PoolDown(pool=pool.index, reason="\n".join(reasons)))
+
+    def _on_heartbeat(self, event: ev.HeartbeatArrived) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation:
+            replica.saw(event.progress, event.executing, self._now)
+
+    def _on_tick(self, event: ev.Tick) -> None:
+        for replica in self.replicas:
+            if replica.state == "waiting":
+                if self._now >= replica.start_at:
+                    self._start(replica)
+                continue
+            deadline = replica.progress_deadline()
+            if deadline is not None and self._now >= deadline:
+                self._kill_hung(replica)
+
+    def _kill_hung(self, replica: Replica) -> None:
+        doing = "loading" if replica.state == "starting" else f"{len(replica.in_flight)} requests in flight"
+        reason = f"no progress for {self._now - replica.progress_at:.0f} s ({doing})"
+        replica.move("kill")
+        self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
+        self._emit(
+            ev.KillReplica(replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=True)
+        )
+
+    # ------------------------------------------------------------ decisions, once per call
+
+    def _settle(self) -> None:
+        if self._drain_until is not None:
+            self._check_drained(self._drain_until)
+            return
+        for pool in self._dirty.values():
+            sends: Tasks = {}
+            if pool.suspects or pool.suspect_replica is not None:
+                self._try_suspects(pool, sends)
+            filled = pool.fill(self._now)
+            self._emit_sends(sends)
+            self._emit_sends(filled)
+            self._emit_recalls(pool.to_take_back())
+        self._dirty.clear()
+
+    def _try_suspects(self, pool: Pool, sends: Tasks) -> None:
+        """One replica runs suspects one at a time, once what it had in flight is done."""
+        replica = pool.choose_suspect_replica()
+        if replica is None:
+            return
+        if pool.suspects and not replica.solo:
+            replica.solo = True
+            self._emit(
+                ev.Recovered(kind="suspect", replica=replica.index, count=len(pool.suspects), reason="tried alone")
+            )
+        if not replica.in_flight:
+            if pool.suspects:
+                pool.give(replica, pool.suspects.popleft(), sends, self._now)
+            else:
+                replica.solo = False
+                pool.suspect_replica = None
+                pool.offer(replica)
+
+    def _emit_sends(self, sends: Tasks) -> None:
+        for index, (tasks, attempts) in sends.items():
+            incarnation = self.replicas[index].incarnation
+            self._emit(ev.Send(replica=index, incarnation=incarnation, tasks=tasks, attempts=attempts))
+
+    def _emit_recalls(self, recalls: dict[int, list[int]]) -> None:
+        for index, tasks in recalls.items():
+            self._emit(ev.TakeBackFrom(replica=index, incarnation=self.replicas[index].incarnation, tasks=tasks))
+
+    # ------------------------------------------------------------ ending in good order
+
+    def _on_drain_requested(self, event: ev.DrainRequested) -> None:
+        if self._drain_until is None:
+            self._drain_until = self._now + event.grace_s
+            for pool in self.pools:
+                self._emit_recalls(pool.to_take_back(everything=True))
+
+    def _check_drained(self, until: float) -> None:
+        if not self._drained and (self._now >= until or not any(r.in_flight for r in self.replicas)):
+            self._drained = True
+            self._emit(ev.Drained())
+
+
+def _add_failure(ends: ev.FailRequests, request: Request, code: str, message: str, index: int) -> None:
+    ends.tasks.append(request.task)
+    ends.codes.append(code)
+    ends.messages.append(message)
+    ends.indexes.append(index)
+    ends.attempts.append(request.attempt)

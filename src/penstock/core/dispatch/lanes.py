@@ -1,0 +1,156 @@
+"""The requests of one pool that wait for a replica, in the order in which they are to go.
+
+One ranking: class, deadline, later steps before earlier ones (so that rows leave), longest expected work first once the
+source is exhausted, then position. Class and step make a lane; within one, requests mostly arrive in order of position, so
+a lane is a deque with a heap beside it for those that do not (retries, children, deadlines, longest first).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+
+from msgspec import Struct
+
+NO_DEADLINE = float("inf")
+
+
+class Request(Struct, gc=False):
+    """A request that has been submitted and has not ended.
+
+    order       position of its source row
+    tokens_in   expected prompt tokens, true ones once the host has told
+    tokens_out  limit of output tokens
+    cost        tokens that it holds of a replica's credit while it is out
+    attempt     sends so far
+    failures    attempts that ended in a retryable answer
+    crashes     replica deaths while it was out; solo_crashes: while it ran alone
+    recalled    a TakeBack for it is out
+    """
+
+    task: int
+    step: int
+    order: int
+    priority: int
+    deadline: float
+    tokens_in: int
+    tokens_out: int
+    cost: int = 0
+    attempt: int = 0
+    failures: int = 0
+    crashes: int = 0
+    solo_crashes: int = 0
+    recalled: bool = False
+
+
+_Key = tuple[float, float, int, int]
+
+
+class Lane:
+    """Requests of one class and step."""
+
+    def __init__(self) -> None:
+        self._line: deque[Request] = deque()
+        self._heap: list[tuple[_Key, Request]] = []
+        self._ratio: float | None = None  # not None: longest expected first
+
+    def __len__(self) -> int:
+        return len(self._line) + len(self._heap)
+
+    def _key(self, request: Request) -> _Key:
+        longest = 0.0 if self._ratio is None else -request.tokens_out * self._ratio - request.tokens_in * 1e-3
+        return (request.deadline, longest, request.order, request.task)
+
+    def push(self, request: Request) -> None:
+        line = self._line
+        if self._ratio is None and request.deadline == NO_DEADLINE and (not line or line[-1].order <= request.order):
+            line.append(request)
+        else:
+            heappush(self._heap, (self._key(request), request))
+
+    def pop(self) -> Request:
+        heap, line = self._heap, self._line
+        if not heap:
+            return line.popleft()
+        if not line or heap[0][0] < self._key(line[0]):
+            return heappop(heap)[1]
+        return line.popleft()
+
+    def put_back(self, request: Request) -> None:
+        """Undo a pop: the request goes first among its equals."""
+        heappush(self._heap, (self._key(request), request))
+
+    def longest_first(self, ratio: float) -> None:
+        """From now on rank by expected output, `ratio` of the limit, longest first."""
+        self._ratio = ratio
+        waiting = [*self._line, *(request for _, request in self._heap)]
+        self._line.clear()
+        self._heap = [(self._key(request), request) for request in waiting]
+        heapify(self._heap)
+
+    def remove(self, tasks: frozenset[int]) -> list[Request]:
+        waiting = [*self._line, *(request for _, request in self._heap)]
+        found = [request for request in waiting if request.task in tasks]
+        if found:
+            self._line = deque(request for request in self._line if request.task not in tasks)
+            self._heap = [item for item in self._heap if item[1].task not in tasks]
+            heapify(self._heap)
+        return found
+
+    def requests(self) -> list[Request]:
+        return [*self._line, *(request for _, request in self._heap)]
+
+
+class Lanes:
+    """All lanes of a pool, by rank."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[int, int], Lane] = {}
+        self._ranked: list[Lane] = []
+        self._longest_first = False
+        self.count = 0
+
+    def push(self, request: Request) -> None:
+        key = (request.priority, -request.step)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._add_lane(key)
+        lane.push(request)
+        self.count += 1
+
+    def _add_lane(self, key: tuple[int, int]) -> Lane:
+        lane = self._lanes[key] = Lane()
+        if self._longest_first:
+            lane.longest_first(1.0)
+        self._ranked = [self._lanes[k] for k in sorted(self._lanes)]
+        return lane
+
+    def first_lane(self) -> Lane | None:
+        for lane in self._ranked:
+            if lane:
+                return lane
+        return None
+
+    def pop(self) -> Request | None:
+        lane = self.first_lane()
+        if lane is None:
+            return None
+        self.count -= 1
+        return lane.pop()
+
+    def put_back(self, request: Request) -> None:
+        self._lanes[(request.priority, -request.step)].put_back(request)
+        self.count += 1
+
+    def longest_first(self, ratios: dict[int, float]) -> None:
+        self._longest_first = True
+        for (_, step), lane in self._lanes.items():
+            lane.longest_first(ratios.get(-step, 1.0))
+
+    def remove(self, tasks: frozenset[int]) -> list[Request]:
+        found = [request for lane in self._ranked for request in lane.remove(tasks)]
+        self.count -= len(found)
+        return found
+
+    def requests(self) -> list[Request]:
+        return [request for lane in self._ranked for request in lane.requests()]

@@ -1,0 +1,151 @@
+"""One pool: its replicas, what waits for them, and which replica gets the next request."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush, heapreplace
+
+from penstock.core.dispatch.lanes import Lanes, Request
+from penstock.core.dispatch.lengths import Lengths
+from penstock.core.dispatch.replica import Replica
+
+_TOP = 1 << 32  # larger than any spare credit
+
+Tasks = dict[int, tuple[list[int], list[int]]]  # replica -> (tasks, attempts)
+
+
+class Pool:
+    """suspects: requests that were in flight at several deaths, to be tried alone by suspect_replica.
+
+    Offers are a heap of numbers, (_TOP - spare) * replicas + place: the replica with the most spare credit is on top.
+    A number whose spare is not the replica's any more is stale and passed over, so a change costs one push.
+    """
+
+    def __init__(self, index: int, name: str, replicas: list[Replica]) -> None:
+        self.index = index
+        self.name = name
+        self.replicas = replicas
+        self.lanes = Lanes()
+        self.lengths = Lengths()
+        self.suspects: deque[Request] = deque()
+        self.suspect_replica: Replica | None = None
+        self.opened = False
+        self.down = False
+        self._place = {replica.index: place for place, replica in enumerate(replicas)}
+        self._offers: list[int] = []
+
+    def offer(self, replica: Replica) -> None:
+        """Tell that the replica's spare credit has changed."""
+        spare = replica.spare()
+        if spare > 0:
+            heappush(self._offers, (_TOP - spare) * len(self.replicas) + self._place[replica.index])
+            if len(self._offers) > 4 * len(self.replicas) + 64:
+                self._rebuild_offers()
+
+    def _rebuild_offers(self) -> None:
+        count = len(self.replicas)
+        self._offers = [(_TOP - r.spare()) * count + place for place, r in enumerate(self.replicas) if r.spare() > 0]
+        heapify(self._offers)
+
+    def fill(self, now: float) -> Tasks:
+        """Give waiting requests, best first, each to the replica with the most spare credit, until one runs out."""
+        sends: Tasks = {}
+        lanes, offers, replicas = self.lanes, self._offers, self.replicas
+        count = len(replicas)
+        while lanes.count and offers:
+            over, place = divmod(offers[0], count)
+            replica = replicas[place]
+            spare = replica.spare()
+            if spare != _TOP - over:
+                heappop(offers)
+                continue
+            request = lanes.pop()
+            assert request is not None
+            if replica.kv_tokens and not self._charge(replica, request):
+                fitting = self._fitting(request)
+                if fitting is None:
+                    lanes.put_back(request)
+                    break
+                self.give(fitting, request, sends, now)
+                self.offer(fitting)
+                continue
+            self.give(replica, request, sends, now)
+            if spare > 1:
+                heapreplace(offers, offers[0] + count)
+            else:
+                heappop(offers)
+        return sends
+
+    def _charge(self, replica: Replica, request: Request) -> bool:
+        request.cost = request.tokens_in + self.lengths.expected(request.step, request.tokens_out)
+        return replica.fits(request.cost)
+
+    def _fitting(self, request: Request) -> Replica | None:
+        fitting = [r for r in self.replicas if r.spare() > 0 and r.fits(request.cost)]
+        return max(fitting, key=lambda r: (r.spare(), -r.index)) if fitting else None
+
+    def give(self, replica: Replica, request: Request, sends: Tasks, now: float) -> None:
+        in_flight = replica.in_flight
+        if not in_flight:
+            replica.progress_at = now  # it owed nothing until now
+        request.attempt += 1
+        in_flight[request.task] = request
+        replica.tokens_out_there += request.cost
+        found = sends.get(replica.index)
+        if found is None:
+            found = sends[replica.index] = ([], [])
+        found[0].append(request.task)
+        found[1].append(request.attempt)
+
+    # ------------------------------------------------------------ taking back
+
+    def to_take_back(self, *, everything: bool = False) -> dict[int, list[int]]:
+        """Requests to call back from hosts: those sent last to the fullest replicas, as many as idle slots could run.
+
+        Only when nothing else waits: then look-ahead in one host is work that another replica could do now.
+        """
+        if everything:
+            wanted = sum(max(0, r.excess()) for r in self.replicas)
+        elif self.lanes.count:
+            return {}
+        else:
+            donors = sum(max(0, r.excess()) for r in self.replicas)
+            if not donors:
+                return {}
+            wanted = min(donors, sum(max(0, r.slots - len(r.in_flight)) for r in self.replicas if r.spare() > 0))
+        recalls: dict[int, list[int]] = {}
+        for replica in sorted(self.replicas, key=lambda r: -r.excess()):
+            count = min(wanted, replica.excess())
+            if count <= 0:
+                break
+            recalls[replica.index] = self._recall(replica, count)
+            wanted -= count
+        return recalls
+
+    def _recall(self, replica: Replica, count: int) -> list[int]:
+        tasks = []
+        for request in reversed(replica.in_flight.values()):
+            if not request.recalled:
+                request.recalled = True
+                tasks.append(request.task)
+                if len(tasks) == count:
+                    break
+        replica.recalled += len(tasks)
+        return tasks
+
+    # ------------------------------------------------------------ suspects
+
+    def choose_suspect_replica(self) -> Replica | None:
+        """Who tries suspects alone: the one that did so far, else the ready one with the least in flight."""
+        chosen = self.suspect_replica
+        if chosen is None or chosen.state == "failed":
+            ready = [r for r in self.replicas if r.state == "ready"]
+            chosen = min(ready, key=lambda r: (len(r.in_flight), r.index)) if ready else None
+            self.suspect_replica = chosen
+        return chosen if chosen is not None and chosen.state == "ready" else None
+
+    def failed(self) -> bool:
+        return all(replica.state == "failed" for replica in self.replicas)
+
+    def waiting(self) -> int:
+        return self.lanes.count + len(self.suspects)

@@ -1,0 +1,144 @@
+"""One replica as the dispatcher sees it: its state, its credit, and the look-ahead that keeps it from running dry."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import ceil
+
+from penstock.core.dispatch.lanes import Request
+from penstock.core.shape import DispatchLimits, ReplicaShape
+
+# state -> event -> state. What is not here can't happen; `Replica.move` refuses it.
+TRANSITIONS: dict[str, dict[str, str]] = {
+    "off": {"start": "starting"},
+    "starting": {"ready": "ready", "load_failed": "failed", "lost": "waiting", "kill": "killed"},
+    "ready": {"lost": "waiting", "kill": "killed"},
+    "killed": {"lost": "waiting", "load_failed": "failed", "ready": "killed"},
+    "waiting": {"start": "starting", "give_up": "failed"},
+    "failed": {"lost": "failed"},
+}
+
+_RATE_WINDOW_S = 0.5  # the completion rate is taken over windows of this length
+_HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
+
+
+class Replica:
+    """in_flight: requests sent and not ended, in the order of sending. lookahead: requests beyond the engine's slots
+    that may wait in its host. spare(): how many more it may be sent."""
+
+    def __init__(self, index: int, shape: ReplicaShape, limits: DispatchLimits) -> None:
+        self.index = index
+        self.shape = shape
+        self.limits = limits
+        self.state = "off"
+        self.incarnation = 0
+        self.slots = 0
+        self.kv_tokens = 0
+        self.lookahead = 1
+        self.in_flight: dict[int, Request] = {}
+        self.tokens_out_there = 0
+        self.recalled = 0  # of those in flight, how many a TakeBack is out for
+        self.solo = False  # serves suspects one at a time, nothing else
+        self.deaths: deque[float] = deque()
+        self.never_ready = 0  # starts in a row that ended before the replica was ready
+        self.start_at = 0.0  # while waiting: when to start again
+        self.last_reason = ""
+        self.progress = -1
+        self.progress_at = 0.0
+        self.longest_gap_s = 0.0
+        self._done = 0
+        self._rate_from = 0.0
+        self._rate_per_s = 0.0
+
+    def move(self, event: str) -> bool:
+        """Take the transition; False when the table has none from here."""
+        following = TRANSITIONS[self.state].get(event)
+        if following is None:
+            return False
+        self.state = following
+        return True
+
+    def spare(self) -> int:
+        if self.state != "ready" or self.solo:
+            return 0
+        return self.slots + self.lookahead - len(self.in_flight)
+
+    def fits(self, cost: int) -> bool:
+        """Whether `cost` more tokens go in. An idle replica takes anything: too long is for its engine to say."""
+        if not self.kv_tokens or not self.in_flight:
+            return True
+        ahead = 1.0 + self.lookahead / max(self.slots, 1)
+        return self.tokens_out_there + cost <= self.kv_tokens * min(ahead, 1.25)
+
+    def excess(self) -> int:
+        """Requests that must be waiting in the host, and were not called back yet."""
+        return len(self.in_flight) - self.slots - self.recalled if self.state == "ready" else 0
+
+    def became_ready(self, slots: int, kv_tokens: int, now: float) -> None:
+        self.slots, self.kv_tokens = max(1, slots), kv_tokens
+        self.lookahead = 1 + self.slots // 8
+        self.never_ready = 0
+        self.solo = False
+        self.progress, self.progress_at = -1, now
+        self._done, self._rate_from, self._rate_per_s = 0, now, 0.0
+
+    def take_all(self) -> list[Request]:
+        """Everything in flight; nothing is in flight afterwards."""
+        requests = list(self.in_flight.values())
+        self.in_flight = {}
+        self.tokens_out_there = self.recalled = 0
+        return requests
+
+    # ------------------------------------------------------------ look-ahead
+
+    def measure(self, done: int, turnaround_s: float, *, starved: bool, now: float) -> None:
+        """Size the look-ahead so that the engine's queue does not run dry while an answer travels here and back.
+
+        It doubles when the engine ran dry although requests were waiting, and falls back towards
+        completion rate x turnaround (measured by the host) x 1.5.
+        """
+        self._done += done
+        elapsed = now - self._rate_from
+        if elapsed >= _RATE_WINDOW_S:
+            self._rate_per_s = self._done / elapsed
+            self._done, self._rate_from = 0, now
+            needed = ceil(self._rate_per_s * turnaround_s * _HEADROOM) + 1
+            if needed < self.lookahead:
+                self.lookahead = max(needed, self.lookahead * 3 // 4, 1)
+        if starved:
+            self.lookahead = min(self.lookahead * 2, self.limits.max_lookahead)
+
+    # ------------------------------------------------------------ liveness
+
+    def saw(self, progress: int, executing: int, now: float) -> None:
+        """Signs of life: the engine's progress counter, or that it has nothing to do."""
+        if progress != self.progress or not executing:
+            if self.progress >= 0 and executing:
+                self.longest_gap_s = max(self.longest_gap_s, now - self.progress_at)
+            self.progress, self.progress_at = progress, now
+
+    def progress_deadline(self) -> float | None:
+        """When it counts as hung unless it makes progress; None when it owes none."""
+        if self.state == "starting":
+            return self.progress_at + self.limits.load_timeout_s
+        if self.state != "ready" or not self.in_flight:
+            return None
+        allowed = self.shape.progress_timeout_s
+        if allowed is None:
+            allowed = max(self.limits.progress_timeout_s, self.limits.progress_factor * self.longest_gap_s)
+        return self.progress_at + allowed
+
+    def died(self, now: float, jitter: float, *, counts: bool) -> None:
+        """Plan the next start: at once after a death in the suspects' lane, else with growing delay; or give up."""
+        limits = self.limits
+        if not counts:
+            self.start_at = now
+            return
+        self.deaths.append(now)
+        while self.deaths and self.deaths[0] < now - limits.circuit_window_s:
+            self.deaths.popleft()
+        backoff = min(limits.restart_backoff_s * 2 ** (len(self.deaths) - 1), limits.restart_backoff_max_s)
+        self.start_at = now + backoff * (1.0 + 0.25 * jitter)
+
+    def circuit_open(self) -> bool:
+        return len(self.deaths) >= self.limits.circuit_deaths

@@ -1,0 +1,391 @@
+"""Events and instructions: the only language of the core.
+
+Whoever drives the core (`runtime/` with processes and files, `sim/` with a heap of virtual times) reports what happened
+as events, performs the instructions that come back, and reports the effect of each as an event again. Both carry lists,
+so that the cost of one is shared by many rows. They hold identities, sizes and costs, never payloads.
+
+Identities are integers:
+
+    row      a source row's position; children made by `expand` count up from CHILD_BASE
+    task     row * number of steps + step
+    replica  index of a replica in the order of the plan; `incarnation` counts its starts
+    attempt  counts the sends of one task, from 1; an answer is taken only for the attempt that is out
+
+`cause` of an event is the `id` of the instruction whose effect it tells, 0 where the world spoke first.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+CHILD_BASE = 1 << 44  # source positions stay far below; task numbers stay far below 2**63
+
+
+class Event(Struct, kw_only=True):
+    cause: int = 0
+
+
+class Instruction(Struct, kw_only=True):
+    id: int = 0
+
+
+# ---------------------------------------------------------------- events of the flow
+
+
+class RowsRead(Event):
+    """The source gave rows. `unreadable` are positions that hold no row; `next_position` is where reading goes on."""
+
+    rows: list[int]
+    sizes_bytes: list[int]
+    unreadable: list[int]
+    next_position: int
+
+
+class SourceEnded(Event):
+    """There are no more rows. `total_rows`: positions in the source (or in the part of it that `--limit` allows)."""
+
+    total_rows: int
+
+
+class TasksDone(Event):
+    """These tasks succeeded; `growth_bytes` is what their results add to their rows in memory."""
+
+    tasks: list[int]
+    growth_bytes: list[int]
+
+
+class TasksFiltered(Event):
+    """These tasks ended their rows without an output row."""
+
+    tasks: list[int]
+
+
+class TaskExpanded(Event):
+    """One task replaced its row by children (at least one)."""
+
+    task: int
+    sizes_bytes: list[int]
+
+
+class TasksDead(Event):
+    """These tasks failed for good; their rows are dead. The shell keeps code and message."""
+
+    tasks: list[int]
+
+
+class Committed(Event):
+    """The batch of instruction `cause` is durable. `rejected` output rows went to the dead rows instead."""
+
+    rejected: list[int]
+
+
+class StopRequested(Event):
+    """Admit nothing more and end in good order; `reason`: stopped | failed. `failed` also when a pool is down."""
+
+    reason: str
+
+
+class DispatchDrained(Event):
+    """After a Drain: nothing is in flight any more, or the grace is over. What has not ended will not end."""
+
+
+class Tick(Event):
+    """Time has passed. Both machines look at their clocks only here and where an event brings `now`."""
+
+
+# ---------------------------------------------------------------- instructions of the flow
+
+
+class ReadRows(Instruction):
+    """Read at most this many records; one such instruction is out at a time. Ends in RowsRead or SourceEnded."""
+
+    max_rows: int
+
+
+class StartTasks(Instruction):
+    """Render the requests of these tasks, all of one step. `orders`: position of each task's source row."""
+
+    step: int
+    tasks: list[int]
+    orders: list[int]
+
+
+class Adopt(Instruction):
+    """The children of `task` get consecutive row numbers from `first_row` on; the parent row is forgotten."""
+
+    task: int
+    first_row: int
+    count: int
+
+
+class CancelTasks(Instruction):
+    """These tasks are of no use any more: their row ended in another branch."""
+
+    tasks: list[int]
+
+
+class DropRows(Instruction):
+    """Forget the payload of these rows: filtered, or dead and recorded."""
+
+    rows: list[int]
+
+
+class Commit(Instruction):
+    """Make durable together. Ends in Committed.
+
+    finished    rows whose families ended, with an output
+    ended       source positions that ended in this batch, ascending
+    dead        rows whose dead records belong to this batch
+    watermark   every position below it has ended, this batch included
+    publish_to  see ledger.CommitBatch
+    """
+
+    finished: list[int]
+    ended: list[int]
+    dead: list[int]
+    watermark: int
+    publish_to: int | None
+    counts: FlowCounts
+    total_rows: int | None
+    final: bool
+
+
+class FlowCounts(Struct, frozen=True):
+    """Totals of the run. Per step, in step order: (tasks begun, succeeded, dead)."""
+
+    rows_in: int
+    out: int
+    dead: int
+    filtered: int
+    dead_sources: int
+    ended_sources: int
+    steps: tuple[tuple[int, int, int], ...]
+
+
+class Drain(Instruction):
+    """End in good order: no request may be sent any more. Ends in DispatchDrained."""
+
+
+class SourceExhausted(Instruction):
+    """No source row will follow: the dispatcher may look at the rest as a whole."""
+
+
+class PhaseEnded(Instruction):
+    """Everything admitted has ended and is durable. status: done | stopped | failed | too_many_dead."""
+
+    status: str
+
+
+# ---------------------------------------------------------------- events of the dispatcher
+
+
+class OpenPools(Event):
+    """Requests will come: start the replicas of these pools."""
+
+    pools: list[int]
+
+
+class Submit(Event):
+    """Requests of one step, ready to run.
+
+    orders      position of the source row: rank within a step
+    tokens_in   expected prompt tokens (the host corrects them)
+    tokens_out  limit of output tokens; 0 where there are none
+    priority    class of the requests; lower runs first. Batch work is 100
+    deadline    time by which the answer is worth something, or None
+    """
+
+    pool: int
+    step: int
+    tasks: list[int]
+    orders: list[int]
+    tokens_in: list[int]
+    tokens_out: list[int]
+    priority: int = 100
+    deadline: float | None = None
+
+
+class Exhausted(Event):
+    """No further source rows: rank the longest expected first."""
+
+
+class CancelRequests(Event):
+    tasks: list[int]
+
+
+class ReplicaReady(Event):
+    replica: int
+    incarnation: int
+    slots: int
+    kv_tokens: int
+
+
+class ReplicaLoadFailed(Event):
+    """The engine said why it can't load; the replica is not tried again."""
+
+    replica: int
+    incarnation: int
+    reason: str
+
+
+class ReplicaLost(Event):
+    """The replica's processes ended, or its connection did. `jitter` in [0, 1) spreads restarts."""
+
+    replica: int
+    incarnation: int
+    reason: str
+    jitter: float
+
+
+class AnswersArrived(Event):
+    """Answers of one replica, as parallel lists.
+
+    batch       number that the shell gave these answers; Deliver and FailRequests name it
+    codes       "" for a result, "retry", or the code of a row's failure; None when all are results
+    executing, waiting, turnaround_s, progress: what the host reported beside them
+    returned    tasks given back untouched (answer to TakeBack), or None
+    sized       (task, true prompt tokens)
+    """
+
+    batch: int
+    replica: int
+    incarnation: int
+    tasks: list[int]
+    attempts: list[int]
+    codes: list[str] | None
+    tokens_in: list[int]
+    tokens_out: list[int]
+    executing: int
+    waiting: int
+    turnaround_s: float
+    progress: int
+    returned: list[int] | None = None
+    sized: list[tuple[int, int]] = []
+
+
+class HeartbeatArrived(Event):
+    replica: int
+    incarnation: int
+    executing: int
+    waiting: int
+    progress: int
+
+
+class DrainRequested(Event):
+    """Send nothing more and take back what engines have not begun. Ends in Drained, after `grace_s` at the latest."""
+
+    grace_s: float
+
+
+# ---------------------------------------------------------------- instructions of the dispatcher
+
+
+class StartReplica(Instruction):
+    """Ends in ReplicaReady, ReplicaLoadFailed or ReplicaLost of this incarnation."""
+
+    replica: int
+    incarnation: int
+
+
+class KillReplica(Instruction):
+    """End its process group now. Ends in ReplicaLost."""
+
+    replica: int
+    incarnation: int
+    reason: str
+    dump_stacks: bool
+
+
+class Send(Instruction):
+    replica: int
+    incarnation: int
+    tasks: list[int]
+    attempts: list[int]
+
+
+class TakeBackFrom(Instruction):
+    """Ends in AnswersArrived with `returned` (or in ReplicaLost)."""
+
+    replica: int
+    incarnation: int
+    tasks: list[int]
+
+
+class AbortOn(Instruction):
+    replica: int
+    incarnation: int
+    tasks: list[int]
+
+
+class Deliver(Instruction):
+    """Take these answers (indexes into the lists of AnswersArrived `batch`) as the results of their tasks."""
+
+    batch: int
+    replica: int
+    accepted: list[int]
+
+
+class FailRequests(Instruction):
+    """These requests end without a result; `codes` as in errors.DEAD_CODES.
+
+    indexes   into AnswersArrived `batch`, where the engine's message is; -1: the dispatcher's own `messages` say why
+    attempts  sends of each request so far
+    """
+
+    batch: int
+    replica: int
+    tasks: list[int]
+    codes: list[str]
+    messages: list[str]
+    indexes: list[int]
+    attempts: list[int]
+
+
+class Drained(Instruction):
+    """Nothing is in flight any more, or the grace of the drain is over."""
+
+
+class PoolDown(Instruction):
+    """No replica of the pool is left and none will be started again."""
+
+    pool: int
+    reason: str
+
+
+class Recovered(Instruction):
+    """Something went wrong and was dealt with; for logs and figures, nothing to perform.
+
+    kind: restart | requeued | stale_answer | suspect | circuit | hang
+    """
+
+    kind: str
+    replica: int
+    count: int
+    reason: str
+
+
+FlowEvent = (
+    Tick
+    | RowsRead
+    | SourceEnded
+    | TasksDone
+    | TasksFiltered
+    | TaskExpanded
+    | TasksDead
+    | Committed
+    | StopRequested
+    | DispatchDrained
+)
+DispatchEvent = (
+    Tick
+    | OpenPools
+    | Submit
+    | Exhausted
+    | CancelRequests
+    | ReplicaReady
+    | ReplicaLoadFailed
+    | ReplicaLost
+    | AnswersArrived
+    | HeartbeatArrived
+    | DrainRequested
+)

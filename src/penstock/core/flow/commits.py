@@ -1,0 +1,107 @@
+"""What has ended and is not durable yet: when to commit it, and how far the output may be published.
+
+One commit is out at a time. A batch takes everything that has ended; the watermark it carries covers itself.
+"""
+
+from __future__ import annotations
+
+from penstock.core.events import Commit, FlowCounts
+from penstock.core.flow.positions import Positions
+from penstock.core.shape import FlowLimits, Progress
+
+_NO_COUNTS = FlowCounts(rows_in=0, out=0, dead=0, filtered=0, dead_sources=0, ended_sources=0, steps=())
+
+
+class Commits:
+    """finished: rows with an output. ended: source positions. dead: rows with a dead record. Since the last batch."""
+
+    def __init__(self, limits: FlowLimits, progress: Progress, now: float, *, ordered: bool) -> None:
+        self.limits = limits
+        self.positions = Positions(progress.watermark, progress.ended_above, limits.reach)
+        self.finished: list[int] = []
+        self.ended: list[int] = []
+        self.dead: list[int] = []
+        self.ended_bytes = 0
+        self._out_id = 0
+        self._out_ended = 0
+        self._out_bytes = 0
+        self._last_at = now
+        self._published_to = progress.watermark
+        self._unpublished_rows = 0
+        self._unpublished_bytes = 0
+        self._ordered = ordered
+        self._final = False
+
+    def end(self, position: int, size_bytes: int) -> None:
+        """A source position has ended; `size_bytes` of memory go with the batch."""
+        self.ended.append(position)
+        self.ended_bytes += size_bytes
+
+    def idle(self) -> bool:
+        """Nothing waits and nothing is out."""
+        return not self._out_id and not self.ended
+
+    def full(self) -> bool:
+        """More waits than a disk that keeps up would leave: admit nothing until it is written."""
+        rows = len(self.ended) + self._out_ended
+        held = self.ended_bytes + self._out_bytes
+        return rows >= 2 * self.limits.commit_rows or held >= 2 * self.limits.commit_bytes
+
+    def next_batch(self, now: float, *, ended: bool, final: bool) -> Commit | None:
+        """The batch to commit now, or None. `ended`: nothing more will come; `final`: the phase is complete."""
+        if self._out_id or (final and self._final):
+            return None
+        due = bool(self.ended) and (
+            len(self.ended) >= self.limits.commit_rows
+            or self.ended_bytes >= self.limits.commit_bytes
+            or now - self._last_at >= self.limits.commit_every_s
+        )
+        last = ended and bool(self.ended or self._unpublished_rows)
+        if not (due or final or last):
+            if not self.ended:
+                self._last_at = now  # the clock of a batch starts with its first row
+            return None
+        self._last_at = now
+        self._final = final
+        return self._cut(publish=final or last, final=final)
+
+    def _cut(self, *, publish: bool, final: bool) -> Commit:
+        self.ended.sort()
+        self.positions.mark(self.ended)
+        watermark = self.positions.watermark
+        publish_to = self._publish_to(watermark, now=publish)
+        batch = Commit(
+            finished=self.finished,
+            ended=self.ended,
+            dead=self.dead,
+            watermark=watermark,
+            publish_to=publish_to,
+            counts=_NO_COUNTS,
+            total_rows=None,
+            final=final,
+        )
+        self._out_ended, self._out_bytes = len(self.ended), self.ended_bytes
+        self.finished, self.ended, self.dead, self.ended_bytes = [], [], [], 0
+        return batch
+
+    def _publish_to(self, watermark: int, *, now: bool) -> int | None:
+        """How far to publish with this batch: not for a handful of rows, but as far as is known when it is time.
+
+        In input order only what lies below the watermark counts; a slow head row delays its followers' publication.
+        """
+        self._unpublished_bytes += self.ended_bytes
+        self._unpublished_rows += len(self.ended)
+        rows = watermark - self._published_to if self._ordered else self._unpublished_rows
+        enough = rows > 0 and (rows >= self.limits.part_rows or self._unpublished_bytes >= self.limits.part_bytes)
+        if not (enough or now):
+            return None
+        self._published_to = watermark
+        self._unpublished_rows = self._unpublished_bytes = 0
+        return watermark
+
+    def sent(self, instruction_id: int) -> None:
+        self._out_id = instruction_id
+
+    def done(self, instruction_id: int) -> None:
+        if instruction_id == self._out_id:
+            self._out_id = self._out_ended = self._out_bytes = 0

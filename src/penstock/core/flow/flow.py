@@ -1,0 +1,354 @@
+"""Flow: moves rows through the steps of one phase, from the source to a durable end.
+
+A task (a row at a step) is in exactly one state, and leaves `open` exactly once:
+
+    (not begun) ──StartTasks──▶ open ──TasksDone──────▶ done       the next step's task begins, or the row is finished
+                                     ──TasksFiltered──▶ filtered   the row ends without output
+                                     ──TaskExpanded───▶ expanded   children take the row's place
+                                     ──TasksDead──────▶ dead       the row ends in the dead-letter table
+                                     ──CancelTasks────▶ cancelled  the row ended in another branch
+
+A source row has ended when nothing below it is open. Ended rows wait for the next Commit; only then do they count.
+
+Invariants (`check.py`): every admitted source position is open, in a family, or ended and waiting, and in one of them
+only; the bytes counted equal the sum over what is held; the watermark never passes a position that has not ended.
+"""
+
+from __future__ import annotations
+
+from penstock.core import events as ev
+from penstock.core.events import CHILD_BASE
+from penstock.core.flow.commits import Commits
+from penstock.core.flow.families import Families, Family
+from penstock.core.flow.tally import Tally
+from penstock.core.machine import Machine
+from penstock.core.shape import FlowShape, Progress
+
+
+class Flow(Machine):
+    """`handle(events, now)` with the events of the flow; see core/events.py for both languages."""
+
+    name = "flow"
+
+    def __init__(self, shape: FlowShape, progress: Progress, now: float) -> None:
+        super().__init__()
+        self.shape = shape
+        self.limits = shape.limits
+        self._steps = len(shape.steps)
+        self._next: list[list[int]] = [[] for _ in shape.steps]
+        for index, step in enumerate(shape.steps):
+            for before in step.after:
+                self._next[before].append(index)
+        self._entries = [index for index, step in enumerate(shape.steps) if not step.after]
+        self._chain = len(self._entries) == 1 and all(len(n) <= 1 for n in self._next)
+        self.commits = Commits(shape.limits, progress, now, ordered=shape.ordered)
+        self.tally = Tally(progress, self._steps, self.commits.positions.ended_count)
+        self.families = Families(self._steps)
+        self.open: dict[int, int] = {}  # task -> bytes of its row
+        self.open_bytes = 0  # of open tasks, and of what families and joins hold
+        self._begun: list[tuple[list[int], list[int]]] = [([], []) for _ in shape.steps]
+        self._next_child = CHILD_BASE
+        self._next_position = progress.watermark
+        self._reading = False
+        self.total_rows: int | None = None
+        self.stopping = ""  # the status that the phase will end with, once it may not run on
+        self._drained = False
+        self.status = ""  # the status that it ended with
+        self._handlers = {
+            ev.RowsRead: self._on_rows_read,
+            ev.SourceEnded: self._on_source_ended,
+            ev.TasksDone: self._on_tasks_done,
+            ev.TasksFiltered: self._on_tasks_filtered,
+            ev.TaskExpanded: self._on_task_expanded,
+            ev.TasksDead: self._on_tasks_dead,
+            ev.Committed: self._on_committed,
+            ev.StopRequested: self._on_stop_requested,
+            ev.DispatchDrained: self._on_drained,
+            ev.Tick: lambda event: None,
+        }
+
+    # ------------------------------------------------------------ rows come in
+
+    def _on_rows_read(self, event: ev.RowsRead) -> None:
+        self._reading = False
+        self._next_position = max(self._next_position, event.next_position)
+        self.tally.rows_in += len(event.rows) + len(event.unreadable)
+        for position in event.unreadable:
+            self.tally.unreadable()
+            self.commits.end(position, 0)
+            self.commits.dead.append(position)
+        if self._chain:
+            self._admit_chain(event.rows, event.sizes_bytes)
+            return
+        for row, size in zip(event.rows, event.sizes_bytes, strict=True):
+            self.families.of_root(row)
+            self._begin_at(self._entries, row, size)
+
+    def _admit_chain(self, rows: list[int], sizes: list[int]) -> None:
+        entry = self._entries[0]
+        steps, is_open = self._steps, self.open
+        tasks = [row * steps + entry for row in rows]
+        expected = len(is_open) + len(tasks)
+        is_open.update(zip(tasks, sizes, strict=True))
+        if len(is_open) != expected:
+            raise self._broken(f"a row was admitted twice, among {rows[:3]}...")
+        self.open_bytes += sum(sizes)
+        begun_tasks, begun_orders = self._begun[entry]
+        begun_tasks.extend(tasks)
+        begun_orders.extend(rows)
+
+    def _on_source_ended(self, event: ev.SourceEnded) -> None:
+        self._reading = False
+        if self.total_rows is None:
+            self.total_rows = event.total_rows
+            self._emit(ev.SourceExhausted())
+
+    # ------------------------------------------------------------ tasks begin
+
+    def _begin_at(self, steps: list[int], row: int, size: int) -> None:
+        """Begin the task of `row` at each of `steps` (a join: once all its results are in). Bytes go with the first."""
+        for step in steps:
+            task = row * self._steps + step
+            needed = len(self.shape.steps[step].after)
+            self.open_bytes += size
+            if needed > 1:
+                held = self.families.arrive(task, needed, size)
+                if held is None:
+                    size = 0
+                    continue
+                size += held
+            self._open_task(task, row, step, size)
+            size = 0
+
+    def _open_task(self, task: int, row: int, step: int, size: int) -> None:
+        """`size` is counted in open_bytes already."""
+        if task in self.open:
+            raise self._broken(f"task {task} began twice", task)
+        self.open[task] = size
+        root = self.families.root_of.get(row, row)
+        family = self.families.by_root.get(root)
+        if family is not None:
+            family.open_tasks += 1
+            family.steps[step][0] += 1
+        tasks, orders = self._begun[step]
+        tasks.append(task)
+        orders.append(root)
+
+    def _close_task(self, task: int, family: Family | None) -> int:
+        """Take `task` out of `open`; its bytes stay counted until its row ends."""
+        size = self.open.pop(task, None)
+        if size is None:
+            raise self._broken(f"task {task} ended, but it is not open", task)
+        if family is not None:
+            family.open_tasks -= 1
+        return size
+
+    # ------------------------------------------------------------ tasks end
+
+    def _on_tasks_done(self, event: ev.TasksDone) -> None:
+        if self._chain and not self.families.by_root:
+            self._done_in_chain(event.tasks, event.growth_bytes)
+            return
+        for task, growth in zip(event.tasks, event.growth_bytes, strict=True):
+            row, step = divmod(task, self._steps)
+            family = self.families.of_row(row)
+            size = self._close_task(task, family) + growth
+            self.open_bytes += growth
+            following = self._next[step]
+            if following:
+                self.open_bytes -= size  # counted again where it goes on
+                self._begin_at(following, row, size)
+            elif family is None:
+                self.open_bytes -= size
+                self.tally.finished(1)
+                self.commits.finished.append(row)
+                self.commits.end(row, size)
+            else:
+                family.finished.append(row)
+                family.bytes += size
+            if family is not None:
+                family.steps[step][1] += 1
+                self._close_family(family)
+
+    def _done_in_chain(self, tasks: list[int], growths: list[int]) -> None:
+        """The common case, one loop: every row is its own family, every step has one successor or none."""
+        steps, is_open, following = self._steps, self.open, self._next
+        finished = self.commits.finished
+        growth_bytes = finished_bytes = 0
+        before = len(finished)
+        for task, growth in zip(tasks, growths, strict=True):
+            size = is_open.pop(task, None)
+            if size is None:
+                raise self._broken(f"task {task} ended, but it is not open", task)
+            row, step = divmod(task, steps)
+            growth_bytes += growth
+            if following[step]:
+                then = following[step][0]
+                task += then - step
+                is_open[task] = size + growth
+                begun_tasks, begun_orders = self._begun[then]
+                begun_tasks.append(task)
+                begun_orders.append(row)
+            else:
+                finished.append(row)
+                finished_bytes += size + growth
+        count = len(finished) - before
+        self.commits.ended.extend(finished[before:])
+        self.commits.ended_bytes += finished_bytes
+        self.open_bytes += growth_bytes - finished_bytes
+        self.tally.finished(count)
+
+    def _on_tasks_filtered(self, event: ev.TasksFiltered) -> None:
+        for task in event.tasks:
+            self._end_row_early(task, dead=False)
+        self._emit(ev.DropRows(rows=[task // self._steps for task in event.tasks]))
+
+    def _on_tasks_dead(self, event: ev.TasksDead) -> None:
+        for task in event.tasks:
+            self._end_row_early(task, dead=True)
+        self._emit(ev.DropRows(rows=[task // self._steps for task in event.tasks]))
+
+    def _end_row_early(self, task: int, *, dead: bool) -> None:
+        """A row ends at a step: without output, or dead. What it has open in other branches is cancelled."""
+        row, step = divmod(task, self._steps)
+        family = self.families.of_row(row)
+        self.open_bytes -= self._close_task(task, family)
+        if family is None:
+            if dead:
+                self.commits.dead.append(row)
+            self.tally.ended_early(step, dead=dead)
+            self.commits.end(row, 0)
+            return
+        if dead:
+            family.dead.append(row)
+            family.steps[step][2] += 1
+        else:
+            family.filtered += 1
+        if not self._chain:
+            self._cancel_branches(row, family)
+        self._close_family(family)
+
+    def _cancel_branches(self, row: int, family: Family) -> None:
+        cancelled = []
+        for task in range(row * self._steps, (row + 1) * self._steps):
+            self.open_bytes -= self.families.forget(task)
+            if task in self.open:
+                self.open_bytes -= self._close_task(task, family)
+                cancelled.append(task)
+        if cancelled:
+            self._emit(ev.CancelTasks(tasks=cancelled))
+            for tasks, orders in self._begun:
+                for task in cancelled:
+                    if task in tasks:
+                        at = tasks.index(task)
+                        del tasks[at], orders[at]
+
+    def _on_task_expanded(self, event: ev.TaskExpanded) -> None:
+        row, step = divmod(event.task, self._steps)
+        family = self._family_to_expand(row, step)
+        self.open_bytes -= self._close_task(event.task, family)
+        family.steps[step][1] += 1
+        first, count = self._next_child, len(event.sizes_bytes)
+        self._next_child += count
+        self.families.adopt(family.root, first, count)
+        self._emit(ev.Adopt(task=event.task, first_row=first, count=count))
+        following = self._next[step]
+        for child, size in enumerate(event.sizes_bytes, first):
+            if following:
+                self._begin_at(following, child, size)
+            else:
+                family.finished.append(child)
+                family.bytes += size
+                self.open_bytes += size
+        self._close_family(family)
+
+    def _family_to_expand(self, row: int, step: int) -> Family:
+        """The family of `row`; a plain row of a chain becomes one, with the steps that it has passed."""
+        family = self.families.of_row(row)
+        if family is None:
+            family = self.families.of_root(row)
+            family.open_tasks = 1
+            for passed in range(step + 1):
+                family.steps[passed][0] = 1
+                family.steps[passed][1] = int(passed < step)
+        return family
+
+    def _close_family(self, family: Family) -> None:
+        if family.open_tasks:
+            return
+        self.open_bytes -= family.bytes
+        self.commits.finished.extend(family.finished)
+        self.commits.dead.extend(family.dead)
+        self.commits.end(family.root, family.bytes)
+        self.tally.family(family)
+        self.families.close(family)
+
+    # ------------------------------------------------------------ commits and ends
+
+    def _on_committed(self, event: ev.Committed) -> None:
+        self.commits.done(event.cause)
+        self.tally.rejected(len(event.rejected))
+
+    def _on_stop_requested(self, event: ev.StopRequested) -> None:
+        self._stop(event.reason)
+
+    def _on_drained(self, event: ev.DispatchDrained) -> None:
+        self._drained = True
+
+    def _stop(self, status: str) -> None:
+        if not self.stopping:
+            self.stopping = status
+            self._emit(ev.Drain())
+
+    def _settle(self) -> None:
+        if self.status:
+            return
+        self._start_begun()
+        at_end = self._all_ended()
+        if not self.stopping and self.tally.too_many_dead(
+            self.limits.max_dead, self.limits.dead_judged_from, at_end=at_end
+        ):
+            self._stop("too_many_dead")
+        self._commit(at_end)
+        if not self.stopping:
+            self._admit()
+        elif self._drained and self.commits.idle() and not self._reading:
+            self._end(self.stopping)
+
+    def _all_ended(self) -> bool:
+        return self.total_rows is not None and not self.open and not self.families.by_root
+
+    def _start_begun(self) -> None:
+        for step, (tasks, orders) in enumerate(self._begun):
+            if tasks:
+                self._begun[step] = ([], [])
+                self._emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
+
+    def _admit(self) -> None:
+        if self._reading or self.total_rows is not None or self.commits.full():
+            return
+        limits = self.limits
+        room = limits.window_rows - len(self.open)
+        ahead = self.commits.positions.watermark + limits.reach - self._next_position
+        wanted = min(room, ahead, limits.read_rows)
+        # Ask again only when a good part of a read fits, so that the source is not asked row by row.
+        if wanted <= 0 or (wanted < limits.read_rows // 4 and len(self.open) > limits.window_rows // 2):
+            return
+        if self.open_bytes < limits.window_bytes or not self.open:
+            self._reading = True
+            self._emit(ev.ReadRows(max_rows=wanted))
+
+    def _commit(self, at_end: bool) -> None:
+        final = at_end and not self.stopping
+        draining_done = bool(self.stopping) and self._drained
+        batch = self.commits.next_batch(self._now, ended=final or draining_done, final=final)
+        if batch is not None:
+            batch.counts = self.tally.counts()
+            batch.total_rows = self.total_rows
+            self.commits.sent(self._emit(batch))
+        elif final and self.commits.idle():
+            self._end("done")
+
+    def _end(self, status: str) -> None:
+        self.status = status
+        self._emit(ev.PhaseEnded(status=status))

@@ -1,0 +1,73 @@
+"""What both machines share: numbered instructions, a table of handlers, and a bounded story of what happened."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from penstock.core.events import Event, Instruction
+from penstock.errors import InvariantError
+
+STORY_LENGTH = 400  # events and instructions kept for an error's story
+
+
+class Machine:
+    """Base of Flow and Dispatch: `handle(events, now) -> instructions`.
+
+    A subclass fills `_handlers` (event type -> method) and emits with `self._emit`. `_settle` runs once after the
+    events of one call, so that decisions are taken on the whole of what is known.
+    """
+
+    name = "machine"
+
+    def __init__(self) -> None:
+        self._out: list[Instruction] = []
+        self._next_id = 1
+        self._now = 0.0
+        self._story: deque[tuple[float, Event | Instruction]] = deque(maxlen=STORY_LENGTH)
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {}
+
+    def handle(self, events: Sequence[Event], now: float) -> list[Instruction]:
+        """Take what happened, return what is to be done. `now`: seconds on a clock that never goes back."""
+        self._now = now
+        handlers, story = self._handlers, self._story
+        for event in events:
+            story.append((now, event))
+            handler = handlers.get(type(event))
+            if handler is None:
+                raise self._broken(f"{self.name} has no rule for {type(event).__name__}")
+            handler(event)
+        self._settle()
+        out, self._out = self._out, []
+        return out
+
+    def _settle(self) -> None:
+        raise NotImplementedError
+
+    def _emit(self, instruction: Instruction) -> int:
+        instruction.id = self._next_id
+        self._next_id += 1
+        self._story.append((self._now, instruction))
+        self._out.append(instruction)
+        return instruction.id
+
+    def story(self, number: int | None = None) -> str:
+        """The last things that happened, one a line; with `number`, those that name this task, row or replica."""
+        lines = []
+        for when, item in self._story:
+            if number is None or _names(item, number):
+                text = repr(item)
+                lines.append(f"{when:12.4f}  {text if len(text) <= 400 else text[:397] + '...'}")
+        return "\n".join(lines)
+
+    def _broken(self, message: str, number: int | None = None) -> InvariantError:
+        return InvariantError(f"{message}\nThe story ({self.name}):\n{self.story(number)}")
+
+
+def _names(item: Event | Instruction, number: int) -> bool:
+    for field in item.__struct_fields__:
+        value = getattr(item, field)
+        if value == number or (isinstance(value, list) and number in value):
+            return True
+    return False

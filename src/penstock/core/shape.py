@@ -1,0 +1,85 @@
+"""What the core needs to know of a phase: the steps as a graph, the pools, the limits. Plain numbers."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class StepShape(Struct, frozen=True):
+    """A step of the phase, by index in topological order.
+
+    after   steps whose results it needs; empty: it takes source rows. More than one: a join
+    """
+
+    name: str
+    after: tuple[int, ...] = ()
+
+
+class FlowLimits(Struct, frozen=True):
+    """window: unfinished rows in memory. reach: positions that the newest may be ahead of the watermark.
+    commit: finished rows wait at most so long or until so many. part: when finished rows are published.
+    max_dead: a count (int) or a fraction (float) of source rows."""
+
+    window_rows: int = 16_384
+    window_bytes: int = 256 * 1024 * 1024
+    reach: int = 1 << 20
+    read_rows: int = 2_048
+    commit_every_s: float = 10.0
+    commit_rows: int = 32_768
+    commit_bytes: int = 64 * 1024 * 1024
+    part_rows: int = 32_768
+    part_bytes: int = 64 * 1024 * 1024
+    max_dead: int | float = 0.05
+    dead_judged_from: int = 100  # a fraction is judged from so many ended source rows on
+
+
+class FlowShape(Struct, frozen=True):
+    steps: tuple[StepShape, ...]
+    limits: FlowLimits
+    ordered: bool = True
+
+
+class Progress(Struct, frozen=True):
+    """Where a run stands when the flow takes it up: what the ledger says."""
+
+    watermark: int = 0
+    ended_above: tuple[int, ...] = ()
+    rows_in: int = 0
+    out: int = 0
+    dead: int = 0
+    filtered: int = 0
+    dead_sources: int = 0
+    steps: tuple[tuple[int, int, int], ...] = ()
+
+
+class ReplicaShape(Struct, frozen=True):
+    """A replica of the plan. max_progress_gap_s: None lets the dispatcher choose from what it measures."""
+
+    name: str
+    pool: int
+    progress_timeout_s: float | None = None
+
+
+class DispatchLimits(Struct, frozen=True):
+    """Limits of retries and restarts.
+
+    Sources of the figures: the recovery table of docs/reliability.md.
+    """
+
+    max_attempts: int = 5  # tries that end in a retryable answer
+    suspect_crashes: int = 2  # replica deaths with the request in flight that make it a suspect
+    solo_crashes: int = 2  # deaths while it ran alone that make it dead
+    restart_backoff_s: float = 0.5
+    restart_backoff_max_s: float = 60.0
+    circuit_deaths: int = 5  # within circuit_window_s; then the replica is given up
+    circuit_window_s: float = 600.0
+    load_timeout_s: float = 1800.0
+    progress_timeout_s: float = 60.0  # where the model names none; grows with the slowest step seen
+    progress_factor: float = 10.0  # times the longest gap between signs of progress seen so far
+    max_lookahead: int = 4096
+
+
+class DispatchShape(Struct, frozen=True):
+    pools: tuple[str, ...]
+    replicas: tuple[ReplicaShape, ...]
+    limits: DispatchLimits

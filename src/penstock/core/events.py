@@ -362,30 +362,3 @@ class Recovered(Instruction):
     replica: int
     count: int
     reason: str
-
-
-FlowEvent = (
-    Tick
-    | RowsRead
-    | SourceEnded
-    | TasksDone
-    | TasksFiltered
-    | TaskExpanded
-    | TasksDead
-    | Committed
-    | StopRequested
-    | DispatchDrained
-)
-DispatchEvent = (
-    Tick
-    | OpenPools
-    | Submit
-    | Exhausted
-    | CancelRequests
-    | ReplicaReady
-    | ReplicaLoadFailed
-    | ReplicaLost
-    | AnswersArrived
-    | HeartbeatArrived
-    | DrainRequested
-)

@@ -1,8 +1,8 @@
 """The requests of one pool that wait for a replica, in the order in which they are to go.
 
 One ranking: class, deadline, later steps before earlier ones (so that rows leave), longest expected work first once the
-source is exhausted, then position. Class and step make a lane; within one, requests mostly arrive in order of position, so
-a lane is a deque with a heap beside it for those that do not (retries, children, deadlines, longest first).
+source is exhausted, then position. Class and step make a lane. Within one, requests mostly arrive in order of position,
+so a lane is a deque with a heap beside it for those that do not (retries, children, deadlines, longest first).
 """
 
 from __future__ import annotations

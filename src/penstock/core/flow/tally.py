@@ -12,7 +12,7 @@ from penstock.core.shape import Progress
 
 
 class Tally:
-    """Rows that never met an `expand` or a branch are counted by where they ended; per step figures follow from that."""
+    """Rows that never met an `expand` or a branch are counted by where they ended; the figures per step follow."""
 
     def __init__(self, progress: Progress, steps: int, ended_sources: int) -> None:
         self.rows_in = ended_sources

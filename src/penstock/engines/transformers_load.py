@@ -65,7 +65,7 @@ def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:
         import transformers
     except ImportError as error:
         raise EngineLoadError(
-            f"the transformers engine needs torch and transformers ({error}); install: pip install 'penstock[transformers]'",
+            f"the transformers engine needs torch and transformers ({error}): pip install 'penstock[transformers]'",
             "missing_dependency",
         ) from error
     if config.cores:
@@ -86,8 +86,8 @@ def _check_config(config: EngineConfig) -> None:
         raise EngineLoadError(f"the transformers engine generates; the task {config.task!r} needs another engine")
     if config.tensor_parallel * config.pipeline_parallel > 1:
         raise EngineLoadError(
-            f"the transformers engine runs on one device; tensor_parallel {config.tensor_parallel} and pipeline_parallel "
-            f"{config.pipeline_parallel} need engine: vllm"
+            f"the transformers engine runs on one device; tensor_parallel {config.tensor_parallel} and "
+            f"pipeline_parallel {config.pipeline_parallel} need engine: vllm"
         )
 
 

@@ -62,11 +62,9 @@ class Row:
             self.logprobs.append(logprob)
         if self.sampling.presence_penalty or self.sampling.frequency_penalty:
             self.counts[token] += 1
-        if token in self.eos_ids and not self.sampling.ignore_eos:
-            self.finish_reason = "stop"
-        elif self.scan is not None and self.scan.found(
-            self.output_ids, len(self.output_ids) > self.sampling.min_tokens
-        ):
+        past_minimum = len(self.output_ids) > self.sampling.min_tokens
+        at_eos = token in self.eos_ids and not self.sampling.ignore_eos
+        if at_eos or (self.scan is not None and self.scan.found(self.output_ids, past_minimum)):
             self.finish_reason = "stop"
         elif len(self.output_ids) >= (self.sampling.max_tokens or 0):
             self.finish_reason = "length"

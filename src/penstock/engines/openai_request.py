@@ -1,0 +1,232 @@
+"""Requests to and answers from an OpenAI-compatible service: pure functions of bytes, no connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.engines.base import EngineLoadError, Prompted
+from penstock.engines.chat import check_messages
+from penstock.engines.chat_options import option
+from penstock.engines.messages import Answer, Output, Request, Sampling
+from penstock.engines.openai_retry import retry_after_s
+from penstock.engines.sampling import RowFault
+
+__all__ = ["Api", "CallFailed"]
+
+KINDS = {408: "broken", 409: "broken", 425: "busy", 429: "busy", 502: "away", 503: "away", 504: "away"}
+"""Statuses that mean: later. So do all others of 5xx but 501, which means: never."""
+_TOO_LONG = ("context length", "context window", "context_length_exceeded", "maximum context", "max_model_len",
+             "prompt is too long", "too many tokens", "maximum model length", "input is too long")  # fmt: skip
+_MESSAGE_CHARS = 500
+_RESERVED = frozenset({"model", "messages", "prompt", "stream", "n"})
+_ENCODER = msgspec.json.Encoder()
+
+
+class CallFailed(Exception):
+    """One call failed for a reason that is the service's.
+
+    kind  busy: it has too much to do; away: it could not be reached; broken: this call failed, others need not
+    """
+
+    def __init__(self, message: str, kind: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+
+
+class Api:
+    """`chat` (/chat/completions: a prompt is one user message) or `completions` (/completions: raw prompts)."""
+
+    def __init__(self, model: str, options: Mapping[str, Any], key: str | None) -> None:
+        self.name: str = option(options, "api", str, "chat")
+        if self.name not in ("chat", "completions"):
+            raise EngineLoadError(f"engine_options: api is {self.name!r}; expected chat or completions")
+        self.path = "/chat/completions" if self.name == "chat" else "/completions"
+        self._model = model
+        self._max_tokens_field: str = option(options, "max_tokens_field", str, "max_tokens")
+        self._sends_seed: bool = option(options, "send_seed", bool, True)
+        self._extra: dict[str, Any] = option(options, "extra_body", dict, {})
+        if wrong := sorted(_RESERVED & self._extra.keys()):
+            raise EngineLoadError(f"engine_options: extra_body may not set {', '.join(wrong)}")
+        self._secrets = [key] if key else []
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        for header, variable in option(options, "headers_env", dict, {}).items():
+            value = os.environ.get(variable)
+            if not value:
+                raise EngineLoadError(f"engine_options: headers_env names {variable}, which is not set")
+            self.headers[header] = value
+            self._secrets.append(value)
+
+    def body(self, prompted: Prompted) -> bytes:
+        """The request as JSON. Raises RowFault("refused") for a payload that the API can't take."""
+        payload = prompted.request.payload
+        body: dict[str, Any] = {"model": self._model}
+        if self.name == "completions":
+            if not isinstance(payload, str):
+                raise RowFault("refused", "messages need the chat API; engine_options.api is completions")
+            body["prompt"] = payload
+        elif isinstance(payload, str):
+            body["messages"] = [{"role": "user", "content": payload}]
+        else:
+            body["messages"] = check_messages(payload)
+        body.update(self._sampling(prompted))
+        body.update(self._extra)
+        return _ENCODER.encode(body)
+
+    def _sampling(self, prompted: Prompted) -> dict[str, Any]:
+        """Only what was asked for: services refuse fields that they do not know. The seed is sent where it matters."""
+        sampling = prompted.sampling or Sampling()
+        names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "min_tokens", "top_k",
+                 "min_p", "repetition_penalty")  # fmt: skip
+        fields: dict[str, Any] = {name: value for name in names if (value := getattr(sampling, name)) is not None}
+        if sampling.max_tokens is not None:
+            fields[self._max_tokens_field] = sampling.max_tokens
+        if sampling.stop:
+            fields["stop"] = list(sampling.stop)
+        if sampling.n != 1:
+            fields["n"] = sampling.n
+        if sampling.ignore_eos:
+            fields["ignore_eos"] = True
+        if sampling.seed is not None:
+            fields["seed"] = sampling.seed
+        elif self._sends_seed and sampling.temperature != 0:
+            fields["seed"] = prompted.request.seed
+        if sampling.logprobs is not None:
+            fields["logprobs"] = sampling.logprobs if self.name == "completions" else True
+        return fields
+
+    def read(self, url: str, status: int, headers: Mapping[str, str], content: bytes, prompted: Prompted) -> Answer:
+        """The answer. Raises CallFailed for the service's failure, RowFault for the request's."""
+        if status == 200:
+            return self._success(url, content, prompted.request)
+        if status in KINDS or (status >= 500 and status != 501):
+            raise CallFailed(f"{url}: status {status}", KINDS.get(status, "broken"), retry_after_s(headers))
+        words = self._words(content, prompted.request)
+        lowered = words.lower()
+        if status in (400, 413, 422) and any(sign in lowered for sign in _TOO_LONG):
+            raise RowFault("too_long", f"{url}: {words}")
+        raise RowFault("refused", f"{url}: status {status}{_hint(status)}: {words}")
+
+    def _success(self, url: str, content: bytes, request: Request) -> Answer:
+        try:
+            reply = msgspec.json.decode(content, type=_Reply)
+            if any(choice.finish_reason == "content_filter" for choice in reply.choices):
+                raise RowFault("refused", f"{url}: the service's content filter stopped the answer")
+            outputs = [choice.output() for choice in sorted(reply.choices, key=lambda choice: choice.index)]
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise CallFailed(f"{url}: status 200 with a body that is no answer", "broken") from error
+        if not outputs:
+            raise CallFailed(f"{url}: status 200 without an output", "broken")
+        usage = reply.usage or _Usage()
+        if len(outputs) == 1:
+            outputs[0].tokens_out = usage.completion_tokens or outputs[0].tokens_out
+        elif not any(each.tokens_out for each in outputs):
+            _share(outputs, usage.completion_tokens)
+        return Answer(request.id, request.attempt, outputs=outputs, tokens_in=usage.prompt_tokens)
+
+    def _words(self, content: bytes, request: Request) -> str:
+        """The service's message, without key or prompt, and not endless."""
+        try:
+            words = msgspec.json.decode(content, type=_Refusal).words()
+        except msgspec.MsgspecError:
+            words = ""
+        for secret in self._secrets:
+            words = words.replace(secret, "[key]")
+        for text in _texts(request.payload):
+            if len(text) > 3:
+                words = words.replace(text, "[prompt]")
+        return words[:_MESSAGE_CHARS] or "no message"
+
+
+def _share(outputs: list[Output], tokens: int) -> None:
+    """Usage counts the tokens of all n outputs together; spread them so that their sum is right."""
+    each, rest = divmod(tokens, len(outputs))
+    for index, output in enumerate(outputs):
+        output.tokens_out = each + (1 if index < rest else 0)
+
+
+def _hint(status: int) -> str:
+    return {
+        401: " (not authorised: is the key's environment variable the right one?)",
+        403: " (forbidden: may the key use this model?)",
+        404: " (not found: are base_url, usually ending in /v1, and the model's name right?)",
+    }.get(status, "")
+
+
+def _texts(payload: Any) -> list[str]:
+    if isinstance(payload, str):
+        return [payload]
+    if not isinstance(payload, list | tuple):
+        return []
+    contents = [message.get("content") for message in payload if isinstance(message, Mapping)]
+    return [content for content in contents if isinstance(content, str)]
+
+
+class _Token(msgspec.Struct):
+    logprob: float
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+    token_logprobs: list[float | None] | None = None
+
+    def values(self) -> list[float]:
+        if self.content is not None:
+            return [token.logprob for token in self.content]
+        return [value for value in self.token_logprobs or () if value is not None]
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    message: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+    def output(self) -> Output:
+        """Raises ValueError for a choice that is no answer. A model that only thought has a message without text."""
+        text = (self.message.content or "") if self.message is not None else self.text
+        if text is None or self.finish_reason in (None, "abort"):
+            raise ValueError("no answer")
+        reason = "length" if self.finish_reason in ("length", "max_tokens") else "stop"
+        logprobs = self.logprobs.values() if self.logprobs is not None else None
+        return Output(text, reason, len(logprobs or ()), None, logprobs)
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Reply(msgspec.Struct):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class _Detail(msgspec.Struct):
+    message: str | None = None
+    code: str | int | None = None
+
+
+class _Refusal(msgspec.Struct):
+    """The shapes in which services word a refusal."""
+
+    error: _Detail | str | None = None
+    message: str | None = None
+    detail: str | list[Any] | None = None
+
+    def words(self) -> str:
+        if isinstance(self.error, _Detail):
+            code = f" ({self.error.code})" if self.error.code else ""
+            return f"{self.error.message or ''}{code}"
+        if isinstance(self.error, str):
+            return self.error
+        return self.message or (self.detail if isinstance(self.detail, str) else "")

@@ -26,7 +26,7 @@ def test_wide() -> None:
         "writer = editor · 120 requests waiting",
         "  replica   busy                                  in flight  queued       rows   memory  device",
         "  writer-0  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸   98%      16/16       4      1,222   1.2 GB     93%",
-        "  writer-1  ━━━━━━━━━━━━━━━━━━              61%      16/16       4      1,222   1.2 GB     93%",
+        "  writer-1  ━━━━━━━━━━━━━━━━━━               61%      16/16       4      1,222   1.2 GB     93%",
         "",
         "judge · 0 requests waiting",
         "  judge-0 starting: loading weights, 3 of 7 files",

@@ -1,0 +1,117 @@
+"""`penstock demo`: the main job on real text found on this machine, with a model that ships with the package."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from penstock.cli import output
+from penstock.cli.demo_functions import find_functions
+from penstock.cli.demo_pipeline import DemoFiles, pipeline_text, source_text, write_files
+from penstock.cli.options import Debug, DisplayKind
+from penstock.errors import InputError, MissingDependency
+
+_SHOWN_ROWS = 8
+_SMALL_MODEL_NOTE = """\
+These lines come from docwriter, a model of 5.5M parameters that ships with Penstock. Its English is fluent; its aim
+is fair on names that speak for themselves, poor elsewhere. It shows that the pipeline works, not what models can do."""
+
+
+def demo(
+    *,
+    rows: Annotated[
+        int, Parameter(help="How many functions to describe.", show_default=True, validator=Number(gte=1))
+    ] = 300,
+    out: Annotated[
+        str, Parameter(help="The folder for the demo's files and output.", show_default=True)
+    ] = "penstock-demo",
+    model: Annotated[str | None, Parameter(help="Another model: a hub id, a local folder, or mock:NAME.")] = None,
+    engine: Annotated[str | None, Parameter(help="The engine: transformers, vllm, ...")] = None,
+    replicas: Annotated[int | None, Parameter(help="Copies of the model.", validator=Number(gte=1))] = None,
+    display: DisplayKind = "auto",
+    debug: Debug = False,
+) -> int:
+    """Run the main job on real text: the functions of the installed Python packages that have no docstring.
+
+    A small model that ships with Penstock writes one line for each, on the CPU, without a network or a key. The
+    folder keeps the source and the pipeline file, so that you can change them and run them again.
+    """
+    from penstock.cli.pipeline_file import load
+    from penstock.cli.run import execute
+
+    packaged = model is None
+    chosen = engine or ("transformers" if packaged else "auto")
+    _require(chosen)
+    if packaged:
+        # The packaged model is far too small for a GPU to help; two copies on the CPU run on any machine.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    files = DemoFiles(Path(out))
+    text = pipeline_text(
+        files,
+        model=model or str(packaged_model()),
+        engine=chosen,
+        replicas=replicas or (2 if packaged else "auto"),
+    )
+    write_files(files, _source(rows), text)
+    again = shlex.join(["penstock", "run", str(files.pipeline)])
+    result = execute(load(str(files.pipeline)), display=display, again=again)
+    if result.exit_code == 0:
+        output.data(closing(files, read_rows(files.run / "data"), packaged=packaged, again=again))
+    return result.exit_code
+
+
+def packaged_model() -> Path:
+    """The folder of the model that ships with the package."""
+    return Path(str(importlib.resources.files("penstock"))) / "models" / "docwriter"
+
+
+def _require(engine: str) -> None:
+    """Refuse an engine that is not installed before anything is written; `auto` is settled when the run starts."""
+    from penstock.engines.registry import install_hint, is_installed
+
+    if engine != "auto" and not is_installed(engine):
+        raise MissingDependency(f"the demo needs the engine {engine}, which is not installed: {install_hint(engine)}")
+
+
+def _source(rows: int) -> str:
+    functions = list(find_functions(rows))
+    if not functions:
+        raise InputError(
+            "found no Python source with undocumented functions: this Python has no standard library sources"
+        )
+    last = functions[-1].package
+    output.note(f"found {len(functions)} functions without a docstring, from {functions[0].package} to {last}")
+    return source_text(functions)
+
+
+def read_rows(data: Path) -> list[dict[str, Any]]:
+    """The demo's output rows, in order."""
+    lines = (line for part in sorted(data.glob("*.jsonl")) for line in part.read_text("utf-8").splitlines())
+    return [json.loads(line) for line in lines]
+
+
+def closing(files: DemoFiles, rows: list[dict[str, Any]], *, packaged: bool, again: str) -> str:
+    """What the demo ends with: rows, where they are, how to read them, what to try next."""
+    stride = max(len(rows) // _SHOWN_ROWS, 1)
+    shown = rows[::stride][:_SHOWN_ROWS]
+    lines = ["", f"{len(shown)} of {len(rows)} rows, one in {stride} as they came:"]
+    for row in shown:
+        lines += [f"  {row['module']}: {row['signature']}", f"      {str(row['docstring']).strip()}"]
+    if packaged:
+        lines += ["", _SMALL_MODEL_NOTE]
+    first_part = files.run / "data" / "part-00000.jsonl"
+    steps = [
+        ("read", f"head {shlex.quote(str(first_part))}", "every row, in the order of the source"),
+        ("change", shlex.quote(str(files.pipeline)), "the pipeline: twelve lines"),
+        ("again", again, "finished rows are not done again"),
+        ("next", "penstock demo --out penstock-demo-2 --model Qwen/Qwen3-0.6B", "a real model (downloads 1.5 GB)"),
+        ("", "penstock doctor", "what this machine can run"),
+    ]
+    return "\n".join([*lines, "", output.table(steps)])

@@ -1,0 +1,162 @@
+"""What this machine has: cores, memory, GPUs, and which engines and executors are installed. Loads none of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+# Engine -> the distributions whose versions decide how it behaves.
+_ENGINE_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
+    "mock": (),
+    "transformers": ("torch", "transformers"),
+    "vllm": ("vllm", "torch"),
+    "openai": ("aiohttp",),
+}
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class Gpu(msgspec.Struct):
+    index: int
+    name: str
+    memory_bytes: int
+    used_bytes: int
+
+
+class Part(msgspec.Struct):
+    """An engine or executor: installed, with which versions, or the command that installs it."""
+
+    name: str
+    installed: bool
+    versions: dict[str, str]
+    install: str | None
+
+
+class Machine(msgspec.Struct):
+    penstock: str
+    python: str
+    platform: str
+    cores: int
+    usable_cores: int
+    memory_bytes: int
+    free_memory_bytes: int
+    gpus: list[Gpu]
+    no_gpu_reason: str | None
+    engines: list[Part]
+    executors: list[Part]
+    advice: list[str]
+
+
+def examine() -> Machine:
+    """Look at this machine. Takes some milliseconds; changes nothing."""
+    import psutil
+
+    from penstock import __version__
+
+    memory = psutil.virtual_memory()
+    gpus, reason = find_gpus()
+    machine = Machine(
+        penstock=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        cores=os.cpu_count() or 1,
+        usable_cores=usable_cores(),
+        memory_bytes=min(memory.total, _cgroup_number("memory.max") or memory.total),
+        free_memory_bytes=memory.available,
+        gpus=gpus,
+        no_gpu_reason=reason,
+        engines=_engines(),
+        executors=[Part("local", True, {}, None), _ray()],
+        advice=[],
+    )
+    machine.advice = _advice(machine)
+    return machine
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: its affinity, and below that the CPU quota of its control group."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return allowed if quota == "max" else min(allowed, max(int(quota) // int(period), 1))
+    except (OSError, ValueError):
+        return allowed
+
+
+def _cgroup_number(name: str) -> int | None:
+    try:
+        return int((_CGROUP / name).read_text())
+    except (OSError, ValueError):  # no control group, or "max"
+        return None
+
+
+def find_gpus() -> tuple[list[Gpu], str | None]:
+    """The NVIDIA GPUs of this machine, or none and the reason why none can be seen."""
+    try:
+        import pynvml
+    except ImportError:
+        return [], "nvidia-ml-py is not installed"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    try:
+        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], None
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    name = nvml.nvmlDeviceGetName(handle)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total), int(memory.used))
+
+
+def _engines() -> list[Part]:
+    from penstock.engines.registry import install_hint, is_installed
+
+    parts = []
+    for name, distributions in _ENGINE_DISTRIBUTIONS.items():
+        installed = is_installed(name)
+        parts.append(Part(name, installed, _versions(distributions), None if installed else install_hint(name)))
+    return parts
+
+
+def _ray() -> Part:
+    installed = find_spec("ray") is not None
+    return Part("ray", installed, _versions(("ray",)), None if installed else "pip install 'penstock[ray]'")
+
+
+def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
+    versions = {}
+    for name in distributions:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _advice(machine: Machine) -> list[str]:
+    """What to do about what was found, most useful first."""
+    installed = {part.name for part in machine.engines if part.installed}
+    advice = []
+    if not installed & {"transformers", "vllm"}:
+        wanted = "vllm" if machine.gpus else "transformers"
+        command = next(part.install for part in machine.engines if part.name == wanted)
+        advice.append(f"no engine can load a model here yet: {command}")
+    elif machine.gpus and "vllm" not in installed:
+        command = next(part.install for part in machine.engines if part.name == "vllm")
+        advice.append(f"the engine vllm makes better use of the GPUs: {command}")
+    torch = next((part.versions["torch"] for part in machine.engines if "torch" in part.versions), "")
+    if machine.gpus and torch.endswith("+cpu"):
+        advice.append(f"torch {torch} can't use the GPUs; install a CUDA build of torch")
+    return advice

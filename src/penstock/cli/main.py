@@ -1,0 +1,115 @@
+"""The entry point `penstock`: commands by name, imported when called, and the one place where errors are told.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 too many dead rows, 75 stopped in good order, 130 at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from penstock.cli import output
+from penstock.errors import PenstockError
+
+USAGE_EXIT = 2
+INTERRUPTED_EXIT = 130
+_DEBUG_FLAG = "--debug"
+
+# name -> (import path, help). The help stands here so that `penstock --help` imports no command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("penstock.cli.run:run", "Run a pipeline, or resume it: the same command again continues."),
+    "preview": ("penstock.cli.preview:preview", "Show what a few rows become, through every step."),
+    "status": ("penstock.cli.status:status", "Show what a run is doing or did."),
+    "doctor": ("penstock.cli.doctor:doctor", "Show what this machine has, what is missing, and how to get it."),
+    "demo": ("penstock.cli.demo:demo", "Run the main job on real text found on this machine."),
+}
+
+
+def _version() -> str:
+    from penstock import __version__
+
+    return __version__
+
+
+def build_app(called: str | None = None) -> App:
+    """The commands. The one that is `called` takes its help from its own docstring, which says more."""
+    app = App(
+        name="penstock",
+        help="Run datasets through models on every accelerator you have, and keep each of them full.",
+        help_format="markdown",
+        version=_version,
+        default_parameter=Parameter(negative=(), show_default=False),
+        result_action="return_value",
+    )
+    for place, (name, (import_path, help_text)) in enumerate(COMMANDS.items()):
+        app.command(import_path, name=name, help=None if name == called else help_text, sort_key=place)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors end here, in one message each."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    debug = _DEBUG_FLAG in tokens
+    try:
+        code = build_app(next(iter(tokens), None))(tokens, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except CycloptsError as error:
+        return _usage(error, tokens)
+    except PenstockError as error:
+        if debug:
+            _traceback()
+        output.error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        output.error("stopped")
+        return INTERRUPTED_EXIT
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:
+        return _unexpected(error, debug=debug)
+
+
+def _usage(error: CycloptsError, tokens: list[str]) -> int:
+    command = next((token for token in tokens if token in COMMANDS), None)
+    output.error(" ".join(str(error).split()))
+    output.note(f"Try `penstock {command} --help`." if command else "Try `penstock --help`.")
+    return USAGE_EXIT
+
+
+def _reader_gone() -> int:
+    # The reader of stdout has what it wanted (`| head`); the interpreter's own flush at exit must not complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _unexpected(error: Exception, *, debug: bool) -> int:
+    """A bug, or a machine that failed: one line for people, and a file with the whole story."""
+    what = f"unexpected error: {type(error).__name__}: {error}"
+    if debug:
+        _traceback()
+        output.error(what)
+    else:
+        output.error(f"{what} (traceback in {_keep_traceback()}; {_DEBUG_FLAG} shows it)")
+    return 1
+
+
+def _traceback() -> None:
+    import traceback
+
+    traceback.print_exc(file=sys.stderr)
+
+
+def _keep_traceback() -> str:
+    import tempfile
+    import traceback
+
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="penstock-error-", suffix=".log", delete=False) as file:
+            traceback.print_exc(file=file)
+            return file.name
+    except OSError as error:
+        return f"no file: {error.strerror}"

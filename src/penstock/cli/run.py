@@ -1,0 +1,95 @@
+"""`penstock run`: run a pipeline, or resume it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from penstock.cli import output
+from penstock.cli.options import AsJson, Debug, DisplayKind, ExecutorName, PipelineFile, Sets
+from penstock.cli.pipeline_file import load
+
+if TYPE_CHECKING:
+    from penstock.runtime.api import RunResult
+    from penstock.spec.pipeline import Pipeline
+
+
+def run(
+    pipeline: PipelineFile,
+    /,
+    *,
+    out: Annotated[str | None, Parameter(help="The output folder, in place of the file's `sink.path`.")] = None,
+    limit: Annotated[
+        int | None, Parameter(help="Take at most this many rows of the source.", validator=Number(gte=1))
+    ] = None,
+    set_: Sets = (),
+    executor: ExecutorName = "local",
+    display: DisplayKind = "auto",
+    takeover: Annotated[
+        bool, Parameter(help="Take the output folder over from a process that still seems to own it.")
+    ] = False,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Run a pipeline, or resume it: the same command again continues.
+
+    Ctrl-C once stops in good order (exit code 75), twice stops at once (130); both can be resumed.
+    The output folder gets `data/`, `dead/` (rows that failed, with the reason) and `summary.json`.
+    """
+    again = ["penstock", "run", pipeline, *_option("--out", out), *_option("--limit", limit)]
+    again += [word for value in set_ for word in _option("--set", value)]
+    again += _option("--executor", executor if executor != "local" else None)
+    result = execute(
+        load(pipeline, set_),
+        out=out,
+        limit=limit,
+        executor=executor,
+        takeover=takeover,
+        display=display,
+        again=shlex.join(again),
+    )
+    if json_:
+        output.json_data(result.summary)
+    return result.exit_code
+
+
+def execute(
+    pipeline: Pipeline,
+    *,
+    out: str | None = None,
+    limit: int | None = None,
+    executor: str = "local",
+    takeover: bool = False,
+    display: DisplayKind = "auto",
+    again: str | None = None,
+    closing: bool = True,
+) -> RunResult:
+    """Run a pipeline under a display on stderr. A run that did not end well is an error at any display.
+
+    again: the command that continues the run, shown when there is something to continue.
+    closing: whether the display ends with the figures of the run.
+    """
+    from penstock.report.display import choose
+    from penstock.report.final import headline
+    from penstock.runtime.api import RunOptions
+    from penstock.runtime.api import run as run_pipeline
+
+    shown = choose(display, sys.stderr)
+    options = RunOptions(out=out, limit=limit, executor=executor, takeover=takeover, listener=shown.update)
+    try:
+        result = run_pipeline(pipeline, options)
+    except BaseException:
+        shown.close(None)
+        raise
+    shown.close(result.facts if closing else None, again=again)
+    if result.exit_code and (display in ("json", "none") or not closing):
+        output.error(headline(result.facts) + (f"; to go on: {again}" if again else ""))
+    return result
+
+
+def _option(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]

@@ -1,0 +1,136 @@
+"""`penstock status`: what a run is doing or did, from what is durable in its folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from penstock.cli import output
+from penstock.cli.options import AsJson, Debug
+from penstock.errors import InputError
+from penstock.report.units import count, duration, percent_done
+
+if TYPE_CHECKING:
+    from penstock.ledger.view import RunView
+
+
+class Status(msgspec.Struct):
+    """A run as its folder tells it. Counts as in summary.json; `last_commit_s`: seconds since the newest commit.
+
+    status   running | done | stopped | failed | too_many_dead | interrupted (it was killed; the command resumes it)
+    owner    "HOST, process N" of the coordinator at work, or None
+    causes   "step code" -> dead rows
+    """
+
+    status: str
+    directory: str
+    total_rows: int | None
+    rows: dict[str, int]
+    last_commit_s: float
+    owner: str | None
+    causes: dict[str, int]
+    summary: dict[str, Any] | None
+
+
+def status(
+    directory: Annotated[str, Parameter(help="The output folder of a run.")],
+    /,
+    *,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Show what a run is doing or did. Reads what is durable, and does not disturb a run that is going on."""
+    from penstock.ledger.view import read_run
+
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise InputError("no such folder; give the output folder of a run", where=directory)
+    found = collect(read_run(folder), folder)
+    if json_:
+        output.json_data(msgspec.to_builtins(found))
+    else:
+        output.data(describe(found))
+    return 0
+
+
+def collect(view: RunView, folder: Path) -> Status:
+    """Put together the manifest's figures, the owner, the dead rows' causes and the last summary.json."""
+    summary = _summary(folder, since=view.committed)
+    counts = view.counts
+    rows = {"in": counts.rows_in, "ended": counts.ended_sources, "out": counts.out, "dead": counts.dead}
+    return Status(
+        status=_state(view, summary),
+        directory=str(folder),
+        total_rows=view.total_rows,
+        rows=rows | {"filtered": counts.filtered},
+        last_commit_s=max(time.time() - view.committed, 0.0),
+        owner=f"{view.owner.host}, process {view.owner.pid}" if view.owner and view.owner_alive else None,
+        causes=_causes(folder / "dead") if counts.dead else {},
+        summary=summary,
+    )
+
+
+def _state(view: RunView, summary: dict[str, Any] | None) -> str:
+    if view.finished:
+        return "done"
+    if view.owner_alive:
+        return "running"
+    return str(summary["status"]) if summary else "interrupted"
+
+
+def _summary(folder: Path, *, since: float) -> dict[str, Any] | None:
+    """summary.json of the last invocation; None where there is none or a later invocation was killed."""
+    path = folder / "summary.json"
+    try:
+        # File systems round times: a summary is written after the last commit, at once.
+        if path.stat().st_mtime < since - 2.0:
+            return None
+        summary = json.loads(path.read_bytes())
+        return summary if isinstance(summary, dict) and "status" in summary else None
+    except (OSError, ValueError):
+        return None
+
+
+def _causes(folder: Path) -> dict[str, int]:
+    """Dead rows by step and code, most first."""
+    import pyarrow.parquet as parquet
+
+    causes: dict[str, int] = {}
+    for part in sorted(folder.glob("part-*.parquet")):
+        table = parquet.read_table(part, columns=["step", "code"])
+        for group in table.group_by(["step", "code"]).aggregate([([], "count_all")]).to_pylist():
+            name = f"{group['step']} {group['code']}".strip()
+            causes[name] = causes.get(name, 0) + group["count_all"]
+    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def describe(status: Status) -> str:
+    """The status in words, several lines."""
+    rows = status.rows
+    total = "" if status.total_rows is None else f" of {count(status.total_rows)}"
+    percent = percent_done(rows["ended"], status.total_rows)
+    facts = [
+        ("status", status.status.replace("_", " ")),
+        ("rows", f"{count(rows['ended'])}{total} ended" + (f" ({percent})" if percent else "")),
+        ("", ", ".join(f"{count(rows[name])} {name}" for name in ("out", "dead", "filtered"))),
+        ("commit", f"{duration(status.last_commit_s)} ago"),
+    ]
+    if status.owner:
+        facts.append(("owner", status.owner))
+    facts += [
+        ("dead" if not place else "", f"{count(n)} x {name}") for place, (name, n) in enumerate(status.causes.items())
+    ]
+    for name, pool in (status.summary or {}).get("models", {}).items():
+        busy = [replica["busy_fraction"] for replica in pool["replicas"] if replica["busy_fraction"] is not None]
+        if busy:
+            facts.append(
+                ("busy", f"{name}: {100 * sum(busy) / len(busy):.1f}% over {len(busy)} replicas, last invocation")
+            )
+    if status.status in ("stopped", "failed", "interrupted", "too_many_dead"):
+        facts.append(("mend", "the same `penstock run` command again continues"))
+    return f"{status.directory}\n{output.table(facts)}"

@@ -1,0 +1,226 @@
+"""Does a value fit its column's type? Whole batches cheaply, single values with a reason.
+
+Arrow alone is too lenient for a promise of exact values: it drops the unknown fields of a struct, takes bytes for a
+string and 1.0 for an integer. So the Python types are compared first; Arrow judges bounds and the rarer types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+Fault = tuple[str, str]  # (code of errors.DEAD_CODES, message)
+_Check = Callable[[Any], Fault | None]
+
+_JSON_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
+_MAX_EXACT_INT = 1 << 53  # float64 holds every integer up to here
+
+
+def type_name(value: Any) -> str:
+    return "null" if value is None else _JSON_NAMES.get(type(value), type(value).__name__)
+
+
+def _mismatch(type_: pa.DataType, value: Any, place: str = "") -> Fault:
+    return "type_mismatch", f"{place}expected {type_}, got {type_name(value)} {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer with too many digits
+        return "..."
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def allowed_types(type_: pa.DataType) -> frozenset[type] | None:
+    """The exact Python types of a plain column's values, None included; None for types that Arrow judges."""
+    none = type(None)
+    if pt.is_string(type_) or pt.is_large_string(type_) or pt.is_string_view(type_):
+        return frozenset({str, none})
+    if pt.is_boolean(type_):
+        return frozenset({bool, none})
+    if pt.is_integer(type_):
+        return frozenset({int, none})
+    if pt.is_floating(type_):
+        return frozenset({float, int, none})
+    if pt.is_binary(type_) or pt.is_large_binary(type_) or pt.is_fixed_size_binary(type_) or pt.is_binary_view(type_):
+        return frozenset({bytes, none})
+    if pt.is_null(type_):
+        return frozenset({none})
+    return None
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return (
+        pt.is_list(type_)
+        or pt.is_large_list(type_)
+        or pt.is_fixed_size_list(type_)
+        or pt.is_list_view(type_)
+        or pt.is_large_list_view(type_)
+    )
+
+
+def value_check(type_: pa.DataType) -> _Check:
+    """A function from a value to what is wrong with it, or None."""
+    allowed = allowed_types(type_)
+    if allowed is not None:
+        return _plain_check(type_, allowed)
+    if _is_list(type_):
+        return _list_check(type_)
+    if pt.is_struct(type_):
+        return _struct_check(type_)
+    return lambda value: None if value is None else _arrow_fault(type_, value)
+
+
+def _plain_check(type_: pa.DataType, allowed: frozenset[type]) -> _Check:
+    classes = tuple(allowed - {type(None)})
+    judged_by_arrow = pt.is_integer(type_) or pt.is_fixed_size_binary(type_) or allowed == frozenset({str, type(None)})
+
+    def check(value: Any) -> Fault | None:
+        kind = type(value)
+        if kind not in allowed and (kind is bool or not isinstance(value, classes)):
+            return _mismatch(type_, value)
+        if value is None:
+            return None
+        if judged_by_arrow:
+            return _arrow_fault(type_, value)
+        if kind is int and pt.is_floating(type_) and abs(value) > _MAX_EXACT_INT:
+            return "bad_number", f"expected {type_}, which can't hold the integer {_shown(value)} exactly"
+        return None
+
+    return check
+
+
+def _arrow_fault(type_: pa.DataType, value: Any) -> Fault | None:
+    try:
+        pa.array([value], type_)
+    except UnicodeEncodeError as error:
+        return "bad_encoding", f"the text is not valid Unicode: {error.reason} at character {error.start}"
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        if pt.is_integer(type_) and isinstance(value, int):
+            return "bad_number", f"expected {type_}, which can't hold {_shown(value)}"
+        return _mismatch(type_, value)
+    return None
+
+
+def _list_check(type_: pa.DataType) -> _Check:
+    element_type = type_.value_type
+    check_element = value_check(element_type)
+    quick = ColumnCheck("", element_type)
+
+    def check(value: Any) -> Fault | None:
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)):
+            return _mismatch(type_, value)
+        if pt.is_fixed_size_list(type_) and len(value) != type_.list_size:
+            return "type_mismatch", f"expected {type_}, got {len(value)} elements"
+        if quick.passes(value):
+            return None
+        for index, element in enumerate(value):
+            fault = check_element(element)
+            if fault is not None:
+                return fault[0], f"[{index}] {fault[1]}"
+        return None
+
+    return check
+
+
+def _struct_check(type_: pa.DataType) -> _Check:
+    checks = {field.name: value_check(field.type) for field in type_}
+
+    def check(value: Any) -> Fault | None:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            return _mismatch(type_, value)
+        for name, inner in value.items():
+            check_field = checks.get(name)
+            if check_field is None:
+                return "type_mismatch", f"unknown field {name!r}; expected {type_}"
+            fault = check_field(inner)
+            if fault is not None:
+                return fault[0], f".{name} {fault[1]}"
+        return None
+
+    return check
+
+
+class ColumnCheck:
+    """The check of one column: `passes` for a batch, `fault` for the reason of one value."""
+
+    def __init__(self, name: str, type_: pa.DataType) -> None:
+        self.name = name
+        self.type = type_
+        self._allowed = allowed_types(type_)
+        self._bounded = pt.is_integer(type_)
+        self._exact = pt.is_floating(type_)
+        self._check: _Check | None = None
+
+    def passes(self, values: Sequence[Any]) -> bool:
+        if self._allowed is None:
+            check = self.fault_of
+            return all(check(value) is None for value in values)
+        types = set(map(type, values))
+        if not types <= self._allowed:
+            return False
+        if self._bounded or (self._exact and int in types):
+            try:
+                pa.array(values, self.type)
+            except (pa.ArrowException, OverflowError):
+                return False
+        return True
+
+    @property
+    def fault_of(self) -> _Check:
+        if self._check is None:
+            self._check = value_check(self.type)
+        return self._check
+
+    def fault(self, value: Any) -> Fault | None:
+        found = self.fault_of(value)
+        return None if found is None else (found[0], f"column {self.name!r}: {found[1].lstrip()}")
+
+
+class RowChecker:
+    """Checks batches of rows against a fixed schema, and fills columns that a row lacks with None."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._names: list[str] = schema.names
+        self._columns = [ColumnCheck(field.name, field.type) for field in schema]
+        self._empty: dict[str, Any] = dict.fromkeys(self._names)
+
+    def faults(self, rows: Sequence[dict[str, Any]]) -> dict[int, Fault]:
+        """Index of each row that does not fit -> its first fault. Rows are completed in place."""
+        found = self._fit_keys(rows)
+        for column in self._columns:
+            values = list(map(itemgetter(column.name), rows))
+            if column.passes(values):
+                continue
+            for index, value in enumerate(values):
+                fault = column.fault(value)
+                if fault is not None:
+                    found.setdefault(index, fault)
+        return found
+
+    def _fit_keys(self, rows: Sequence[dict[str, Any]]) -> dict[int, Fault]:
+        known = self._empty.keys()
+        found: dict[int, Fault] = {}
+        for index, row in enumerate(rows):
+            if row.keys() == known:
+                continue
+            unknown = next((name for name in row if name not in self._empty), None)
+            if unknown is not None:
+                columns = ", ".join(self._names)
+                found[index] = (
+                    "type_mismatch",
+                    f"column {unknown!r}: not in the schema fixed at the start ({columns}), "
+                    f"got {type_name(row[unknown])} {_shown(row[unknown])}",
+                )
+            for name in self._names:
+                row.setdefault(name, None)
+        return found

@@ -1,0 +1,146 @@
+"""Many files as one source: positions run through the files in order, and seeking opens as few as it can."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from penstock.data.base import Chunk
+from penstock.data.paths import DataFile
+from penstock.errors import InputError
+
+_HASHED_BYTES = 64 << 10  # of each file's beginning: tells a file that was replaced by one of the same size
+
+
+class FileReader(Protocol):
+    """Reads one file, forward only."""
+
+    def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        """At most `max_rows` records; a chunk may be empty where all were skipped; None at the end."""
+        ...
+
+    def pass_over(self, records: int) -> int:
+        """Pass over up to `records` records; how many they were, less only at the end."""
+        ...
+
+    def close(self) -> None: ...
+
+
+OpenFile = Callable[[DataFile, int], FileReader]
+
+
+class FilesSource:
+    """A Source over files of one format.
+
+    rows   how many rows each file has, where the format tells; empty files are left out by the caller
+    every  all files with the empty ones, for the identity
+    """
+
+    def __init__(
+        self,
+        files: Sequence[DataFile],
+        schema: pa.Schema,
+        open_file: OpenFile,
+        rows: Sequence[int] | None = None,
+        every: Sequence[DataFile] | None = None,
+    ) -> None:
+        self.schema = schema
+        self.total_rows = None if rows is None else sum(rows)
+        self._files = list(files)
+        self._every = list(files if every is None else every)
+        self._open_file = open_file
+        self._rows = None if rows is None else list(rows)
+        self._starts = [0]  # position of the first row of each file as far as known
+        for count in (rows or ())[: len(self._files) - 1]:
+            self._starts.append(self._starts[-1] + count)
+        self._file = 0
+        self._reader: FileReader | None = None
+        self._position = 0
+
+    def read(self, start: int, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        if start != self._position:
+            self._seek(start)
+        while True:
+            reader = self._current()
+            if reader is None:
+                break
+            chunk = reader.read(skip, max_rows)
+            if chunk is None:
+                self._next_file()
+                continue
+            self._position = chunk.next_position
+            if chunk.rows or chunk.unreadable:
+                return chunk
+        if self._position > start:
+            return Chunk([], [], [], [], self._position)
+        return None
+
+    def locate(self, position: int) -> tuple[str, int]:
+        file = max((index for index, start in enumerate(self._starts) if start <= position), default=0)
+        if not self._files:
+            raise ValueError(f"position {position} is not in the source")
+        return self._files[file].name, position - self._starts[file]
+
+    def identity(self) -> dict[str, Any]:
+        """Names, sizes, a hash of each beginning, and rows where known: files that differ there are another input."""
+        rows = dict(zip((file.name for file in self._files), self._rows or (), strict=False))
+        return {
+            "format": self._every[0].format if self._every else "",
+            "files": [
+                {
+                    "name": file.name,
+                    "size_bytes": file.size_bytes,
+                    "rows": rows.get(file.name),
+                    "head": _head_hash(file),
+                }
+                for file in self._every
+            ],
+        }
+
+    def close(self) -> None:
+        self._close_reader()
+
+    def _current(self) -> FileReader | None:
+        if self._reader is None and self._file < len(self._files):
+            self._reader = self._open_file(self._files[self._file], self._starts[self._file])
+        return self._reader
+
+    def _next_file(self) -> None:
+        self._close_reader()
+        self._file += 1
+        if self._file == len(self._starts):
+            self._starts.append(self._position)
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+    def _seek(self, start: int) -> None:
+        known = [index for index, begin in enumerate(self._starts) if begin <= start and index < len(self._files)]
+        target = known[-1] if known else 0
+        if target != self._file or start < self._position:
+            self._close_reader()
+            self._file = target
+            self._position = self._starts[target]
+        while self._position < start:
+            reader = self._current()
+            if reader is None:
+                raise InputError(
+                    f"the source ends at row {self._position}, though row {start} of it was read before; "
+                    "its files have changed: give the run another output folder"
+                )
+            self._position += reader.pass_over(start - self._position)
+            if self._position < start:
+                self._next_file()
+
+
+def _head_hash(file: DataFile) -> str:
+    try:
+        with open(file.path, "rb") as stream:
+            return hashlib.blake2b(stream.read(_HASHED_BYTES), digest_size=8).hexdigest()
+    except OSError as error:
+        raise InputError(f"can't be read: {error.strerror}", where=file.name) from None

@@ -1,0 +1,114 @@
+"""The schema of rows that carry no types: JSON lines, and rows given in Python.
+
+Rules, for each column over the sample (the first thousand rows):
+
+- the type is the kind that most values have (the first seen, when equal); values of other kinds are later
+  `type_mismatch`; null counts for none
+- whole numbers and fractions together are float64; whole numbers alone int64
+- a column, list element or field with nothing but nulls is a string
+- lists and objects are lists and structs of what is inside, by the same rules
+- an object that is empty in every row is map<string, string>, since Parquet has no struct without fields
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from penstock.errors import InputError
+
+_KINDS: dict[type, str] = {
+    bool: "bool",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "list",
+    tuple: "list",
+    dict: "object",
+}
+_SAMPLED_VALUES = 1000  # of other Python types (dates, bytes, decimals), kept to ask Arrow for their type
+_SAMPLED_ELEMENTS = 100_000  # elements of lists looked at in one column; an embedding needs no more
+
+
+class _Seen:
+    """What was seen at one place of the rows."""
+
+    __slots__ = ("counts", "elements", "fields", "fraction", "looked_at", "others")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.fraction = False
+        self.elements: _Seen | None = None
+        self.fields: dict[str, _Seen] = {}
+        self.others: dict[str, list[Any]] = {}
+        self.looked_at = 0
+
+    def add(self, value: Any) -> None:
+        if value is None:
+            return
+        kind = _KINDS.get(type(value)) or type(value).__name__
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if kind == "number":
+            self.fraction = self.fraction or type(value) is float
+        elif kind == "object":
+            for name, inner in value.items():
+                self.fields.setdefault(name, _Seen()).add(inner)
+        elif kind == "list":
+            self._add_elements(value)
+        elif type(value) not in _KINDS and len(self.others.setdefault(kind, [])) < _SAMPLED_VALUES:
+            self.others[kind].append(value)
+
+    def _add_elements(self, values: Iterable[Any]) -> None:
+        elements = self.elements = self.elements or _Seen()
+        for value in values:
+            if self.looked_at >= _SAMPLED_ELEMENTS:
+                return
+            self.looked_at += 1
+            elements.add(value)
+
+    def type(self) -> pa.DataType:
+        if not self.counts:
+            return pa.string()
+        kind = max(self.counts, key=self.counts.__getitem__)
+        if kind == "number":
+            return pa.float64() if self.fraction else pa.int64()
+        if kind == "list":
+            return pa.list_(self.elements.type() if self.elements else pa.string())
+        if kind == "object":
+            return self._object_type()
+        if kind in self.others:
+            return _other_type(kind, self.others[kind])
+        return pa.bool_() if kind == "bool" else pa.string()
+
+    def _object_type(self) -> pa.DataType:
+        if not self.fields:
+            return pa.map_(pa.string(), pa.string())
+        return pa.struct([pa.field(name, seen.type()) for name, seen in self.fields.items()])
+
+
+def _other_type(kind: str, values: list[Any]) -> pa.DataType:
+    try:
+        return pa.infer_type(values)
+    except (pa.ArrowException, TypeError, ValueError):
+        raise InputError(
+            f"values of type {kind} can't be stored in a column; convert them to strings, numbers, lists or dicts"
+        ) from None
+
+
+def infer_type(values: Iterable[Any]) -> pa.DataType:
+    """The type of one column with these values."""
+    seen = _Seen()
+    for value in values:
+        seen.add(value)
+    return seen.type()
+
+
+def infer_schema(rows: Iterable[dict[str, Any]]) -> pa.Schema:
+    """The schema of these rows; columns in the order in which they first appear."""
+    columns: dict[str, _Seen] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, _Seen()).add(value)
+    return pa.schema([pa.field(name, seen.type()) for name, seen in columns.items()])

@@ -1,0 +1,71 @@
+"""Arrow IPC: the file format (also Feather v2) and the stream format, told apart by their first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from penstock.data.arrow_rows import storage_schema
+from penstock.data.paths import DataFile
+from penstock.errors import InputError
+
+_FILE_MAGIC = b"ARROW1"
+_OLD_FEATHER_MAGIC = b"FEA1"
+_CHECKED_ROWS = 4096  # rows checked, and handed on, at a time: a batch may be as large as the file
+
+
+class IpcBatches:
+    """The record batches of one Arrow file or stream, memory-mapped. Raises InputError."""
+
+    def __init__(self, file: DataFile) -> None:
+        self._file: pa.RecordBatchFileReader | None = None
+        self.rows: int | None = None
+        try:
+            self._map = pa.memory_map(str(file.path), "r")
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"can't be opened: {error}", where=file.name) from None
+        try:
+            self.schema = storage_schema(self._open())
+        except (pa.ArrowException, OSError, ValueError) as error:
+            self._map.close()
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"is not an Arrow file or stream: {reason}", where=file.name) from None
+        except InputError as error:
+            self._map.close()
+            raise InputError(error.message, where=file.name) from None
+
+    def from_row(self, row: int) -> tuple[Iterator[pa.RecordBatch], int]:
+        if self._file is None:
+            self._map.seek(0)
+            return _checked(iter(pa.ipc.open_stream(self._map))), row
+        return _checked(map(self._file.get_batch, range(self._file.num_record_batches))), row
+
+    def close(self) -> None:
+        self._file = None
+        self._map.close()
+
+    def _open(self) -> pa.Schema:
+        magic = self._map.read(6)
+        self._map.seek(0)
+        if magic.startswith(_OLD_FEATHER_MAGIC):
+            raise InputError("is a Feather file of version 1; write it again with version 2")
+        if magic != _FILE_MAGIC:
+            return pa.ipc.open_stream(self._map).schema
+        self._file = pa.ipc.open_file(self._map)
+        self.rows = self._file.count_rows()
+        return self._file.schema
+
+
+def _checked(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches in slices, each checked in full: a damaged file must not make Arrow read past its buffers."""
+    for batch in batches:
+        batch.validate()
+        for start in range(0, batch.num_rows, _CHECKED_ROWS):
+            part = batch.slice(start, _CHECKED_ROWS)
+            try:
+                part.validate(full=True)
+            except pa.ArrowInvalid as error:
+                if "UTF8" not in str(error):  # that is one row's fault, and found when its text is decoded
+                    raise
+            yield part

@@ -1,0 +1,157 @@
+"""JSON Lines: one object a line.
+
+The common path is one C decode a line and a check of whole columns; everything suspicious takes the slow path in
+`json_faults`. Blank lines have no position; an unreadable line has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from penstock.data.base import Chunk, Row, Unreadable
+from penstock.data.checks import Fault, RowChecker
+from penstock.data.json_faults import count_keys, depth_of, line_fault, may_repeat_a_key, repeated_key
+from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, MAX_DEPTH, ROW_BYTES
+from penstock.data.lines import Line, LineReader, LongLine, is_blank
+from penstock.data.paths import DataFile
+from penstock.data.streams import FileStream
+
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
+
+
+class _Batch(msgspec.Struct):
+    """Decoded lines of one chunk, side by side."""
+
+    rows: list[Row]
+    lines: list[bytes]
+    positions: list[int]
+    numbers: list[int]  # of the line in its file, from 1
+
+
+class JsonlReader:
+    """Reads one JSONL file from its beginning. `base` is the position of its first row.
+
+    checker None: rows come as they are, for inferring a schema.
+    """
+
+    def __init__(
+        self, file: DataFile, base: int, checker: RowChecker | None, *, lines: LineReader | None = None
+    ) -> None:
+        self._file = file
+        self._base = base
+        self._position = base
+        self._checker = checker
+        self._lines = LineReader(FileStream(file))
+        self._decode: Callable[[Any], Any] = msgspec.json.Decoder().decode
+
+    def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        number = self._lines.lines + 1
+        offset = self._lines.offset
+        lines = self._lines.take(max_rows)
+        if not lines:
+            return None
+        unreadable: list[Unreadable] = []
+        batch = _Batch([], [], [], [])
+        self._decode_lines(lines, number, offset, skip, batch, unreadable)
+        self._drop_faults(batch, unreadable)
+        overhead = ROW_BYTES + COLUMN_BYTES * (len(batch.rows[0]) if batch.rows else 0)
+        sizes = [len(line) + overhead for line in batch.lines]
+        return Chunk(batch.positions, batch.rows, sizes, unreadable, self._position)
+
+    def pass_over(self, records: int) -> int:
+        passed = self._lines.pass_over(records)
+        self._position += passed
+        return passed
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def _decode_lines(
+        self,
+        lines: list[Line],
+        number: int,
+        offset: int,
+        skip: Callable[[int], bool] | None,
+        batch: _Batch,
+        unreadable: list[Unreadable],
+    ) -> None:
+        decode = self._decode
+        position = self._position
+        for index, line in enumerate(lines):
+            if skip is not None and not is_blank(line) and skip(position):
+                position += 1
+                continue
+            try:
+                row = decode(line)
+            except _DECODE_ERRORS:
+                if is_blank(line):
+                    continue
+                start = offset + sum(_size(before) + 1 for before in lines[:index])
+                cut_off = self._lines.cut_off and index == len(lines) - 1
+                fault = line_fault(line, number + index, start, cut_off)
+                unreadable.append(self._unreadable(position, line, fault))
+            else:
+                batch.rows.append(row)
+                batch.lines.append(line)  # type: ignore[arg-type]  # a LongLine does not decode
+                batch.positions.append(position)
+                batch.numbers.append(number + index)
+            position += 1
+        self._position = position
+
+    def _drop_faults(self, batch: _Batch, unreadable: list[Unreadable]) -> None:
+        faults = self._faults(batch)
+        if not faults:
+            return
+        for index, fault in faults.items():
+            unreadable.append(self._unreadable(batch.positions[index], batch.lines[index], fault))
+        unreadable.sort(key=lambda record: record.position)
+        kept = [index for index in range(len(batch.rows)) if index not in faults]
+        batch.rows = [batch.rows[index] for index in kept]
+        batch.lines = [batch.lines[index] for index in kept]
+        batch.positions = [batch.positions[index] for index in kept]
+
+    def _faults(self, batch: _Batch) -> dict[int, Fault]:
+        """Index in the batch -> why that row is none."""
+        faults: dict[int, Fault] = {}
+        for index, row in enumerate(batch.rows):
+            if type(row) is not dict:
+                faults[index] = ("bad_json", f"line {batch.numbers[index]}: not a JSON object, but {_kind(row)}")
+                batch.rows[index] = {}
+                continue
+            line = batch.lines[index]
+            # Counting the keys inside nested objects is only needed where the outer ones do not explain the colons.
+            if line.count(b":") == len(row):
+                continue
+            if may_repeat_a_key(line, count_keys(row)):
+                fault = repeated_key(line, batch.numbers[index])
+                if fault is not None:
+                    faults[index] = fault
+        return self._schema_faults(batch, faults)
+
+    def _schema_faults(self, batch: _Batch, faults: dict[int, Fault]) -> dict[int, Fault]:
+        found: dict[int, Fault] = {}
+        if self._checker is not None:
+            found = self._checker.faults(batch.rows)
+        for index in found if self._checker is not None else range(len(batch.rows)):
+            if depth_of(batch.rows[index]) > MAX_DEPTH:  # what fits the schema is no deeper than the schema
+                found[index] = ("too_deep", f"nested deeper than {MAX_DEPTH} levels")
+        for index, (code, message) in found.items():
+            faults.setdefault(index, (code, f"line {batch.numbers[index]}: {message}"))
+        return faults
+
+    def _unreadable(self, position: int, line: Line, fault: Fault) -> Unreadable:
+        beginning = line.beginning if isinstance(line, LongLine) else line[: 4 * INPUT_CHARS]
+        text = beginning.decode("utf-8", "replace")[:INPUT_CHARS]
+        return Unreadable(position, self._file.name, position - self._base, fault[0], fault[1], text)
+
+
+def _size(line: Line) -> int:
+    return len(line) if isinstance(line, bytes) else line.size_bytes
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

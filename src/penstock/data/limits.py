@@ -1,0 +1,13 @@
+"""The limits of the data room, each with its unit and its reason."""
+
+from __future__ import annotations
+
+MAX_LINE_BYTES = 32 << 20  # one row is held in memory many times over (line, row, prompt, message)
+MAX_DEPTH = 64  # deeper JSON is an attack or a mistake, and would recurse in every later stage
+SAMPLE_ROWS = 1000  # rows that fix the schema of an input without types
+BLOCK_BYTES = 1 << 20  # one read of a stream; also bounds the bytes of one chunk of JSONL or CSV
+INPUT_CHARS = 4096  # how much of an unreadable record is kept in the dead-letter table
+MAX_RENDERED_CHARS = 16 << 20  # a prompt beyond this is a template gone wrong
+ROW_BYTES = 240  # memory of a row's dict and bookkeeping, without its values
+COLUMN_BYTES = 72  # memory of one value's object header and its slot in the dict
+MAX_ROWS_PER_FILE_BYTE = 100_000  # a Parquet footer that claims more is corrupt, or a bomb

@@ -1,0 +1,169 @@
+"""Opening a source: from paths, or from rows in Python, to something that yields rows in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from penstock.data.base import Row, Source
+from penstock.data.checks import RowChecker
+from penstock.data.csvs import CsvReader, infer_csv_type, read_header
+from penstock.data.files import FileReader, FilesSource
+from penstock.data.given import given_schema
+from penstock.data.infer import infer_schema
+from penstock.data.ipc import IpcBatches
+from penstock.data.jsonl import JsonlReader
+from penstock.data.limits import SAMPLE_ROWS
+from penstock.data.lines import LineReader
+from penstock.data.lists import ListSource
+from penstock.data.parquet import ParquetBatches
+from penstock.data.paths import DataFile, resolve
+from penstock.data.streams import FileStream
+from penstock.data.tables import Batches, TableReader
+from penstock.errors import ConfigError, InputError
+
+
+def open_source(paths: Sequence[str] | str, format: str = "auto", schema: Mapping[str, str] | None = None) -> Source:
+    """The source that `paths` (a file, a list, a glob, a folder) mean.
+
+    schema  column name -> type text, instead of the types inferred from the first thousand rows
+
+    Raises InputError where a file can't be found, read or understood at all, ConfigError for a wrong `schema`.
+    """
+    every = resolve(paths, format)
+    files = [file for file in every if file.size_bytes]
+    given = None if schema is None else given_schema(schema)
+    if not files:
+        return FilesSource([], given or pa.schema([]), _no_reader, rows=[], every=every)
+    if files[0].format == "jsonl":
+        return _open_jsonl(files, every, given)
+    if files[0].format == "csv":
+        return _open_csv(files, every, given)
+    return _open_tables(files, every, given)
+
+
+def open_rows(rows: Sequence[Row]) -> Source:
+    """Rows given in Python as a source. Raises InputError for a row that is no dict."""
+    return ListSource(list(rows))
+
+
+def _no_reader(file: DataFile, base: int) -> FileReader:
+    raise InputError("the file is empty", where=file.name)
+
+
+def _sample(source: FilesSource) -> list[Row]:
+    rows: list[Row] = []
+    position = 0
+    try:
+        while len(rows) < SAMPLE_ROWS and (chunk := source.read(position, None, SAMPLE_ROWS - len(rows))) is not None:
+            rows += chunk.rows
+            position = chunk.next_position
+    finally:
+        source.close()
+    return rows
+
+
+def _open_jsonl(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
+    for file in files:
+        _refuse_whole_document(file)
+    schema = given
+    if schema is None:
+        empty = pa.schema([])
+        schema = infer_schema(_sample(FilesSource(files, empty, lambda file, base: JsonlReader(file, base, None))))
+    checker = RowChecker(schema)
+    return FilesSource(files, schema, lambda file, base: JsonlReader(file, base, checker), every=every)
+
+
+def _refuse_whole_document(file: DataFile) -> None:
+    """A file that is one JSON document over many lines would die line by line; say so once instead."""
+    lines = LineReader(FileStream(file))
+    try:
+        first = lines.take(1)
+    finally:
+        lines.close()
+    begun = first[0].strip() if first and isinstance(first[0], bytes) else b""
+    if begun in (b"[", b"{") or (begun.startswith(b"[{") and file.path.name.endswith(".json")):
+        what = "a JSON list" if begun.startswith(b"[") else "one JSON object"
+        raise InputError(
+            f"is {what} over many lines, not one object a line; convert it (jq -c '.[]' FILE > FILE.jsonl)",
+            where=file.name,
+        )
+
+
+def _open_csv(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
+    names = list(dict.fromkeys(name for file in files for name in read_header(file)))
+    if given is not None:
+        _check_given_csv(given, names)
+        schema = pa.schema([pa.field(name, _given_or_text(given, name)) for name in names])
+    else:
+        rows = _sample(FilesSource(files, pa.schema([]), lambda file, base: CsvReader(file, base, None)))
+        schema = pa.schema(
+            [pa.field(name, infer_csv_type([row[name] for row in rows if name in row])) for name in names]
+        )
+    return FilesSource(files, schema, lambda file, base: CsvReader(file, base, schema), every=every)
+
+
+def _given_or_text(given: pa.Schema, name: str) -> pa.DataType:
+    return given.field(name).type if name in given.names else pa.string()
+
+
+def _check_given_csv(given: pa.Schema, names: list[str]) -> None:
+    for field in given:
+        if field.name not in names:
+            raise ConfigError(f"schema: no column {field.name!r} in the CSV; it has {', '.join(names)}")
+        if field.type not in (pa.string(), pa.int64(), pa.float64(), pa.bool_()):
+            raise ConfigError(f"schema: column {field.name!r}: CSV holds string, int64, float64 or bool")
+
+
+def _open_tables(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
+    schema = pa.schema([])
+    rows: list[int] = []
+    counted = True
+    for file in files:
+        batches = _batches(file)
+        schema = _joined(schema, batches.schema, file)
+        counted = counted and batches.rows is not None
+        rows.append(batches.rows or 0)
+        batches.close()
+    _check_given_tables(given, schema)
+    return FilesSource(
+        files,
+        schema,
+        lambda file, base: TableReader(file, base, schema, _batches(file)),
+        rows=rows if counted else None,
+        every=every,
+    )
+
+
+def _batches(file: DataFile) -> Batches:
+    return ParquetBatches(file) if file.format == "parquet" else IpcBatches(file)
+
+
+def _joined(schema: pa.Schema, more: pa.Schema, file: DataFile) -> pa.Schema:
+    """Columns of both; a column has one type in all files, except that one without values fits any."""
+    for field in more:
+        if field.name not in schema.names:
+            schema = schema.append(field)
+            continue
+        index = schema.get_field_index(field.name)
+        known = schema.field(index).type
+        if known == field.type or field.type == pa.null():
+            continue
+        if known != pa.null():
+            raise InputError(
+                f"column {field.name!r} is {field.type} here and {known} in the files before; write the files with "
+                "one type",
+                where=file.name,
+            )
+        schema = schema.set(index, field)
+    return schema
+
+
+def _check_given_tables(given: pa.Schema | None, schema: pa.Schema) -> None:
+    for field in given or ():
+        if field.name not in schema.names:
+            raise ConfigError(f"schema: no column {field.name!r} in the files; they have {', '.join(schema.names)}")
+        found = schema.field(field.name).type
+        if found != field.type:
+            raise ConfigError(f"schema: column {field.name!r} is {found} in the files, not {field.type}")

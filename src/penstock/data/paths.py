@@ -1,0 +1,144 @@
+"""From what a person wrote as `path` to the list of data files, in the order in which they are read.
+
+A path is a file, a glob, or a folder (its own data files, sorted by name; hidden names and names that begin with an
+underscore are skipped, sub-folders are not entered). A list keeps its order; each glob and folder is sorted.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from penstock.errors import InputError
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".arrows": "arrow",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+FORMATS = ("jsonl", "parquet", "csv", "arrow")
+TEXT_FORMATS = ("jsonl", "csv")
+SUPPORTED = ".jsonl .ndjson .json .csv (each also with .gz or .zst), .parquet, .arrow, .feather"
+
+
+class DataFile(msgspec.Struct, frozen=True):
+    """One file of a source. `name` is the path as it was written or found; compression is "", gzip or zstd."""
+
+    name: str
+    path: Path
+    format: str
+    compression: str
+    size_bytes: int
+
+
+def resolve(paths: Sequence[str] | str, format: str = "auto") -> list[DataFile]:
+    """The files that `paths` mean. Raises InputError where one can't be found, read or understood."""
+    if format != "auto" and format not in FORMATS:
+        raise InputError(f"format {format!r} is not known; one of: auto, {', '.join(FORMATS)}")
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise InputError("the source names no file; give a path, a list of paths, a glob or a folder")
+    names = [name for path in given for name in _names(os.fspath(path), format)]
+    files = [_data_file(name, format) for name in names]
+    kinds = sorted({file.format for file in files})
+    if len(kinds) > 1:
+        raise InputError(f"the source mixes formats ({', '.join(kinds)}); a source has one: convert, or run them apart")
+    return files
+
+
+def _names(path: str, format: str) -> list[str]:
+    expanded = os.path.expanduser(path)
+    if os.path.isdir(expanded):
+        return _in_folder(expanded, format)
+    if os.path.lexists(expanded) or not glob.has_magic(expanded):
+        return [expanded]
+    found = sorted(glob.glob(expanded, recursive=True))
+    if not found:
+        raise InputError(f"no file matches the pattern (looked from {os.getcwd()}); check the pattern", where=path)
+    return [name for entry in found for name in (_in_folder(entry, format) if os.path.isdir(entry) else [entry])]
+
+
+def _in_folder(folder: str, format: str) -> list[str]:
+    try:
+        entries = sorted(os.listdir(folder))
+    except PermissionError:
+        raise _no_permission(folder) from None
+    visible = [entry for entry in entries if not entry.startswith((".", "_"))]
+    names = [os.path.join(folder, entry) for entry in visible if format != "auto" or classify(entry) is not None]
+    files = [name for name in names if not os.path.isdir(name)]
+    if not files:
+        raise InputError(_nothing_in(folder, visible), where=folder)
+    return files
+
+
+def _nothing_in(folder: str, visible: list[str]) -> str:
+    message = f"the folder {os.path.abspath(folder)} has no data files; looked for {SUPPORTED}"
+    inner = [entry for entry in visible if os.path.isdir(os.path.join(folder, entry))]
+    if inner:
+        shown = ", ".join(inner[:5])
+        message += f"; sub-folders are not entered ({shown}): name one, or use a pattern such as {folder}/**/*.jsonl"
+    return message
+
+
+def classify(name: str) -> tuple[str, str] | None:
+    """(format, compression) by the suffixes of a file's name, or None where they are not supported."""
+    stem, suffix = os.path.splitext(name.lower())
+    compression = COMPRESSIONS.get(suffix, "")
+    if compression:
+        suffix = os.path.splitext(stem)[1]
+    format = SUFFIXES.get(suffix)
+    if format is None or (compression and format not in TEXT_FORMATS):
+        return None
+    return format, compression
+
+
+def _data_file(name: str, format: str) -> DataFile:
+    path = Path(name)
+    status = _status(path)
+    known = classify(path.name)
+    if format != "auto":
+        compression = COMPRESSIONS.get(path.suffix.lower(), "") if format in TEXT_FORMATS else ""
+        known = (format, compression)
+    if known is None:
+        raise InputError(
+            f"the suffix {path.suffix!r} is not supported; supported are {SUPPORTED}; or say `format:` in the source",
+            where=name,
+        )
+    return DataFile(name, path, known[0], known[1], status.st_size)
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"no such file: {os.path.abspath(path)}", where=str(path)) from None
+    except PermissionError:
+        raise _no_permission(str(path)) from None
+    except OSError as error:
+        raise InputError(f"can't be read: {error.strerror}", where=str(path)) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("is not a regular file; copy its content to a file", where=str(path))
+    if not os.access(path, os.R_OK):
+        raise _no_permission(str(path))
+    return status
+
+
+def _no_permission(name: str) -> InputError:
+    try:
+        status = os.stat(name)
+        facts = f"mode {stat.S_IMODE(status.st_mode):04o}, owner uid {status.st_uid}"
+    except OSError:
+        facts = "a folder above it can't be entered"
+    return InputError(f"no permission to read it ({facts}; running as uid {os.geteuid()})", where=name)

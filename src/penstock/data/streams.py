@@ -1,0 +1,74 @@
+"""The decompressed bytes of a text file, with every failure told as an InputError that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from penstock.data.paths import DataFile
+from penstock.errors import InputError
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+UTF8_MARK = b"\xef\xbb\xbf"
+
+
+class ByteStream(Protocol):
+    """What the line reader needs: some bytes, at most `size`, or b"" at the end."""
+
+    def read(self, size: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class FileStream:
+    """A plain, gzip or zstd file as a stream of bytes. `read` returns what one read of the file gives."""
+
+    def __init__(self, file: DataFile) -> None:
+        self._file = file
+        try:
+            self._raw = open(file.path, "rb")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise InputError(f"can't be opened: {error.strerror}", where=file.name) from None
+        self._read = self._decompressed_reader()
+        self._begun = False
+
+    def read(self, size: int) -> bytes:
+        try:
+            data = self._read(size)
+        except EOFError:
+            raise self._damaged("the compressed data ends early; it is likely a partial upload") from None
+        except (OSError, zlib.error) as error:
+            raise self._damaged(f"can't be read on: {error}") from None
+        except Exception as error:  # zstandard's own error class is known only where it is installed
+            if type(error).__name__ != "ZstdError":
+                raise
+            raise self._damaged(f"can't be decompressed as zstd: {error}") from None
+        if not self._begun and data:
+            self._begun = True
+            data = self._without_mark(data)
+        return data
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def _decompressed_reader(self) -> Callable[[int], bytes]:
+        if self._file.compression == "gzip":
+            return gzip.GzipFile(fileobj=self._raw).read1  # read1: what was read before a failure is not lost
+        if self._file.compression == "zstd":
+            import zstandard
+
+            reader: Callable[[int], bytes] = (
+                zstandard.ZstdDecompressor().stream_reader(self._raw, read_across_frames=True).read
+            )
+            return reader
+        return self._raw.read
+
+    def _without_mark(self, data: bytes) -> bytes:
+        if data[:2] in _UTF16_MARKS:
+            raise self._damaged("is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+        return data[3:] if data.startswith(UTF8_MARK) else data
+
+    def _damaged(self, message: str) -> InputError:
+        return InputError(message, where=self._file.name)

@@ -1,0 +1,125 @@
+"""Parquet and Arrow files as readers of rows: a sequence of record batches, with jumps where the file allows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import pyarrow as pa
+
+from penstock.data.arrow_rows import batch_rows
+from penstock.data.base import Chunk, Unreadable
+from penstock.data.paths import DataFile
+from penstock.errors import InputError
+
+
+class Batches(Protocol):
+    """The record batches of one file.
+
+    from_row  batches from the group that holds a row on, and how many rows of the first batch come before it
+    """
+
+    schema: pa.Schema
+    rows: int | None
+
+    def from_row(self, row: int) -> tuple[Iterator[pa.RecordBatch], int]: ...
+
+    def close(self) -> None: ...
+
+
+class TableReader:
+    """Reads one file of record batches. `base` is the position of its first row, `schema` that of the source."""
+
+    def __init__(self, file: DataFile, base: int, schema: pa.Schema, batches: Batches) -> None:
+        self._file = file
+        self._base = base
+        self._schema = schema
+        self._batches = batches
+        self._row = 0  # ordinal of the next row in this file
+        self._iterator: Iterator[pa.RecordBatch] | None = None
+        self._batch: pa.RecordBatch | None = None
+        self._next = 0  # of the current batch
+
+    def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        batch = self._slice(max_rows)
+        if batch is None:
+            return None
+        first = self._base + self._row
+        self._row += batch.num_rows
+        positions = list(range(first, first + batch.num_rows))
+        if skip is not None:
+            wanted = [index for index, position in enumerate(positions) if not skip(position)]
+            if len(wanted) < batch.num_rows:
+                positions = [positions[index] for index in wanted]
+                batch = batch.take(pa.array(wanted, pa.int64()))
+        return self._chunk(batch, positions)
+
+    def pass_over(self, records: int) -> int:
+        total = self._batches.rows
+        if total is not None:
+            passed = min(records, total - self._row)
+            self._row += passed
+            self._iterator = self._batch = None
+            return passed
+        passed = 0
+        while passed < records:
+            batch = self._slice(records - passed)
+            if batch is None:
+                break
+            passed += batch.num_rows
+            self._row += batch.num_rows
+        return passed
+
+    def close(self) -> None:
+        self._iterator = self._batch = None
+        self._batches.close()
+
+    def _slice(self, max_rows: int) -> pa.RecordBatch | None:
+        """The next rows of the current batch, or of the next one that is not empty; None at the end."""
+        while self._batch is None or self._next >= self._batch.num_rows:
+            try:
+                self._step()
+            except StopIteration:
+                return None
+            except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+                raise InputError(
+                    f"is damaged at or after row {self._row}: {error}; write the file again", where=self._file.name
+                ) from None
+        found = self._batch.slice(self._next, max_rows)
+        self._next += found.num_rows
+        return found
+
+    def _step(self) -> None:
+        self._next = 0
+        if self._iterator is not None:
+            self._batch = next(self._iterator)
+            return
+        self._iterator, before = self._batches.from_row(self._row)
+        while True:
+            self._batch = next(self._iterator)
+            if before < self._batch.num_rows:
+                self._next = before
+                return
+            before -= self._batch.num_rows
+
+    def _chunk(self, batch: pa.RecordBatch, positions: list[int]) -> Chunk:
+        end = self._base + self._row
+        try:
+            rows, sizes_bytes, faults = batch_rows(batch, self._schema)
+        except (pa.ArrowException, ValueError, IndexError) as error:
+            raise InputError(f"is damaged before row {self._row}: {error}", where=self._file.name) from None
+        if not faults:
+            return Chunk(positions, rows, sizes_bytes, [], end)
+        unreadable = [self._unreadable(positions[index], *fault) for index, fault in sorted(faults.items())]
+        kept = [index for index in range(len(rows)) if index not in faults]
+        return Chunk(
+            [positions[index] for index in kept],
+            [rows[index] for index in kept],
+            [sizes_bytes[index] for index in kept],
+            unreadable,
+            end,
+        )
+
+    def _unreadable(self, position: int, code: str, message: str) -> Unreadable:
+        row = position - self._base
+        return Unreadable(position, self._file.name, row, code, f"row {row}: {message}", "")

@@ -51,8 +51,8 @@ class Counts(msgspec.Struct, frozen=True):
 class CommitBatch(msgspec.Struct):
     """Everything that becomes durable together.
 
-    finished    output rows, in any order
-    dead        dead rows
+    finished    output rows, in any order; each of a source row that is in `ended` (families become durable whole)
+    dead        dead rows; likewise
     ended       positions of source rows that ended in this batch (output, dead or filtered), ascending
     watermark   every source position below it has ended, this batch included
     publish_to  with order input: publish rows of positions below it to data/; None: publish nothing now
@@ -73,13 +73,18 @@ class CommitBatch(msgspec.Struct):
 
 
 class Receipt(msgspec.Struct):
-    """What a commit did. `rejected`: rows that could not be encoded; they were committed as dead rows instead."""
+    """What a commit did. `rejected`: rows that could not be encoded; they were committed as dead rows instead.
+
+    `counts`: the batch's totals with `rejected` moved from the output to the dead, as the entry has them. Whoever
+    keeps the totals goes on from these.
+    """
 
     seq: int
     rejected: list[DeadRow]
     part_rows: int
     bytes_written: int
     took_s: float
+    counts: Counts = Counts()
 
 
 class LedgerState(msgspec.Struct):

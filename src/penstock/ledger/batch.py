@@ -1,0 +1,122 @@
+"""From a batch of rows to what is written: checks, keys, one table, and the rows that no column can hold."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from penstock.errors import InvariantError
+from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished, Row
+from penstock.ledger.keyed import Key, with_keys
+
+__all__ = ["SINK_STEP", "Encoded", "Locate", "TableBuilder", "check_batch", "counts_after", "encode_batch"]
+
+# The `step` of a row that died when it was to be written.
+SINK_STEP = "sink"
+Locate = Callable[[int], tuple[str, int]]
+
+
+class TableBuilder(Protocol):
+    """Makes tables of one schema from rows (penstock.data.columns)."""
+
+    def build(self, rows: Sequence[Row]) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+        """The rows as a table, without those it rejects: (index, column, message) each."""
+        ...
+
+    def fixed_schema(self) -> pa.Schema | None:
+        """The schema of every table from now on; None while it is not fixed."""
+        ...
+
+
+class Encoded(msgspec.Struct):
+    """`table`: the accepted rows with keys, sorted. `rejected`: the others, as dead rows."""
+
+    table: pa.Table
+    rejected: list[DeadRow]
+
+
+def check_batch(batch: CommitBatch, order: str) -> None:
+    """See that a source row and all that descends from it become durable together, and that publishing holds back.
+
+    Raises InvariantError.
+    """
+    ended = set(batch.ended)
+    positions = {item.position for item in batch.finished} | {item.position for item in batch.dead}
+    if not positions <= ended:
+        raise InvariantError(
+            f"rows of source row {min(positions - ended)} were committed although it has not ended in the same batch; "
+            "a resume would make them a second time"
+        )
+    if order == "input" and batch.publish_to is not None and batch.publish_to > batch.watermark:
+        raise InvariantError(f"asked to publish up to {batch.publish_to}, but the watermark is {batch.watermark}")
+    if batch.final and batch.ended and batch.ended[-1] >= batch.watermark:
+        raise InvariantError(f"the final batch ends source rows above its watermark {batch.watermark}")
+
+
+def encode_batch(builder: TableBuilder, finished: Sequence[Finished], locate: Locate) -> Encoded:
+    """Sort by key, build one table, set apart what it can't hold."""
+    items = sorted(finished, key=_key)
+    keys = [_key(item) for item in items]
+    for one, other in itertools.pairwise(keys):
+        if one == other:
+            raise InvariantError(f"row {one} is twice in one batch")
+    table, refusals = builder.build([item.row for item in items])
+    reasons: dict[int, list[str]] = defaultdict(list)
+    for index, column, message in refusals:
+        reasons[index].append(f"column {column!r}: {message}")
+    rejected = [_dead(items[index], "; ".join(reasons[index]), locate) for index in sorted(reasons)]
+    if reasons:
+        keys = [key for index, key in enumerate(keys) if index not in reasons]
+    if table.num_rows != len(keys):
+        raise InvariantError(f"{len(keys)} rows were to be written, but their table has {table.num_rows}")
+    return Encoded(with_keys(keys, table), rejected)
+
+
+def counts_after(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
+    """The batch's totals with `rejected` moved from the output to the dead."""
+    if not rejected:
+        return batch.counts
+    dead_before = {row.position for row in batch.dead}
+    dead_now = {row.position for row in rejected} - dead_before
+    return msgspec.structs.replace(
+        batch.counts,
+        out=batch.counts.out - len(rejected),
+        dead=batch.counts.dead + len(rejected),
+        dead_sources=batch.counts.dead_sources + len(dead_now),
+    )
+
+
+def _key(item: Finished) -> Key:
+    return item.position, tuple(item.path)
+
+
+def _dead(item: Finished, message: str, locate: Locate) -> DeadRow:
+    source, row = locate(item.position)
+    return DeadRow(
+        position=item.position,
+        source=source,
+        row=row,
+        path=list(item.path),
+        step=SINK_STEP,
+        code="encode_error",
+        message=message,
+        attempts=1,
+        input=_as_json(item.row),
+    )
+
+
+def _as_json(row: Row) -> str:
+    """The row for people to look at; what JSON has no form for is shown as Python does."""
+    try:
+        return msgspec.json.encode(_plain_keys(row), enc_hook=repr).decode("utf-8")
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return msgspec.json.encode({str(name): repr(value)[:1000] for name, value in row.items()}).decode("utf-8")
+
+
+def _plain_keys(row: Row) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}

@@ -1,0 +1,143 @@
+"""One entry of the manifest: everything that a run has made durable, as of one commit.
+
+On disk an entry is JSON: `{"format": 1, "hash": H, "entry": {...}}`, where H is the blake2b of the bytes of `entry`.
+Each entry holds the hash of the one before, so that the entries form a chain from the first to the newest. An entry
+stands alone: whoever reads the newest one knows the whole state and needs no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from penstock.errors import LedgerDamaged
+from penstock.ledger.base import Counts
+
+__all__ = [
+    "FORMAT",
+    "Entry",
+    "PartFact",
+    "SegmentFact",
+    "decode_entry",
+    "encode_entry",
+    "entry_hash",
+    "hash_bytes",
+    "new_hash",
+]
+
+FORMAT = 1
+
+
+class SegmentFact(msgspec.Struct, frozen=True):
+    """A live segment. `first`, `last`: the lowest and highest position in it; `hash` is of the whole file."""
+
+    name: str
+    rows: int
+    bytes: int
+    hash: str
+    first: int
+    last: int
+
+
+class PartFact(msgspec.Struct, frozen=True):
+    """A part that this entry adds. `staged`: its name in staging/ until the move to data/ or dead/ is done."""
+
+    name: str
+    staged: str
+    rows: int
+    bytes: int
+    hash: str
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a run after commit `seq`.
+
+    kind          epoch: a coordinator took the run over; commit: work became durable
+    owner         the token of the coordinator that wrote it
+    previous      hash of entry seq - 1; "" for the first
+    phase         the phase that is running, from 0
+    written       wall clock, for people
+    ended         positions above the watermark that have ended (see bits.py)
+    published_to  with order input: every row of a lower position stands in data/
+    segments      all live segments, oldest first
+    parts, dead_parts, drops   of this entry alone: parts to move into data/ and dead/, and files (relative to the run
+                  directory) that nothing refers to any more
+    parts_total, dead_parts_total   the numbers of the next parts
+    placeholder   the empty part that stands in data/ because a run ended without output; "" where there is none
+    schema        the columns of data/, Arrow IPC in base64; "" until they are fixed
+    """
+
+    seq: int
+    epoch: int
+    kind: str
+    owner: str
+    previous: str
+    written: float
+    watermark: int = 0
+    ended: str = ""
+    counts: Counts = Counts()
+    published_to: int = 0
+    total_rows: int | None = None
+    finished: bool = False
+    phase: int = 0
+    segments: tuple[SegmentFact, ...] = ()
+    parts: tuple[PartFact, ...] = ()
+    dead_parts: tuple[PartFact, ...] = ()
+    drops: tuple[str, ...] = ()
+    parts_total: int = 0
+    dead_parts_total: int = 0
+    part_rows_total: int = 0
+    placeholder: str = ""
+    schema: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    format: int
+    hash: str
+    entry: msgspec.Raw
+
+
+def new_hash() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
+
+
+def hash_bytes(data: bytes | memoryview) -> str:
+    """The hash of the ledger: blake2b of 16 bytes, in hexadecimal. It guards against damage, not against malice."""
+    digest = new_hash()
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def encode_entry(entry: Entry) -> bytes:
+    body = msgspec.json.encode(entry)
+    return msgspec.json.encode(_Envelope(FORMAT, hash_bytes(body), msgspec.Raw(body))) + b"\n"
+
+
+def entry_hash(data: bytes) -> str:
+    """The hash by which the next entry names this one."""
+    return _open_envelope(data, "").hash
+
+
+def decode_entry(data: bytes, where: str) -> Entry:
+    """The entry in the file `where`. Raises LedgerDamaged where it is cut short, altered or of a newer format."""
+    envelope = _open_envelope(data, where)
+    if envelope.format != FORMAT:
+        raise LedgerDamaged(
+            f"the entry has format {envelope.format}; this Penstock reads format {FORMAT}. Use the newer version.",
+            where=where,
+        )
+    body = memoryview(envelope.entry)
+    if hash_bytes(body) != envelope.hash:
+        raise LedgerDamaged("the entry does not match its hash: the file was altered or damaged", where=where)
+    try:
+        return msgspec.json.decode(body, type=Entry)
+    except msgspec.MsgspecError as error:
+        raise LedgerDamaged(f"the entry can't be read: {error}", where=where) from error
+
+
+def _open_envelope(data: bytes, where: str) -> _Envelope:
+    try:
+        return msgspec.json.decode(data, type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LedgerDamaged(f"this is no whole manifest entry: {error}", where=where) from error

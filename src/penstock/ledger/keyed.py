@@ -1,0 +1,121 @@
+"""Tables of rows with their keys in front: column 0 is the position (int64), column 1 the path (list<int64>).
+
+The key columns are addressed by index, so that a user's column may have any name. Keys order rows as tuples do:
+by position, then by path.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = [
+    "KEY_COLUMNS",
+    "Key",
+    "count_below",
+    "count_up_to",
+    "key_at",
+    "merge",
+    "with_keys",
+    "without_keys",
+]
+
+Key = tuple[int, tuple[int, ...]]
+
+KEY_COLUMNS = 2
+_POSITION = pa.field("position", pa.int64(), nullable=False)
+_PATH = pa.field("path", pa.list_(pa.int64()), nullable=False)
+
+
+def keyed_schema(columns: pa.Schema) -> pa.Schema:
+    return pa.schema([_POSITION, _PATH, *columns], metadata=columns.metadata)
+
+
+def with_keys(keys: Sequence[Key], table: pa.Table) -> pa.Table:
+    positions = pa.array([position for position, _ in keys], pa.int64())
+    paths = pa.array([path for _, path in keys], pa.list_(pa.int64()))
+    return pa.Table.from_arrays([positions, paths, *table.columns], schema=keyed_schema(table.schema))
+
+
+def without_keys(table: pa.Table) -> pa.Table:
+    return table.select(range(KEY_COLUMNS, table.num_columns))
+
+
+def key_at(table: pa.Table, index: int) -> Key:
+    return table.column(0)[index].as_py(), tuple(table.column(1)[index].as_py())
+
+
+def count_below(table: pa.Table, position: int) -> int:
+    """How many leading rows of a sorted table have a lower position."""
+    return int(pc.sum(pc.less(table.column(0), position)).as_py() or 0)
+
+
+def count_up_to(table: pa.Table, key: Key) -> int:
+    """How many leading rows of a sorted table have at most this key."""
+    position, path = key
+    start = count_below(table, position)
+    stop = count_below(table, position + 1)
+    if stop - start <= 1 and not path:
+        return stop
+    paths = [tuple(item) for item in table.column(1).slice(start, stop - start).to_pylist()]
+    return start + bisect_right(paths, path)
+
+
+def merge(streams: Sequence[Iterator[pa.Table]]) -> Iterator[pa.Table]:
+    """One sorted stream from several, each of sorted tables. Holds one table of each stream in memory.
+
+    In each round everything up to the smallest of the last loaded keys is complete in memory, and can go out.
+    """
+    heads = [_Head(stream) for stream in streams]
+    while True:
+        heads = [head for head in heads if head.load()]
+        if not heads:
+            return
+        if len(heads) == 1:
+            yield heads[0].take_all()
+            continue
+        boundary = min(head.last_key for head in heads)
+        pieces = [piece for piece in (head.take_up_to(boundary) for head in heads) if piece.num_rows]
+        yield pieces[0] if len(pieces) == 1 else _sorted(pa.concat_tables(pieces))
+
+
+class _Head:
+    """What is loaded of one stream."""
+
+    def __init__(self, stream: Iterator[pa.Table]) -> None:
+        self._stream = stream
+        self._table: pa.Table | None = None
+        self.last_key: Key = (-1, ())
+
+    def load(self) -> bool:
+        """Make sure that rows are loaded; False at the end of the stream."""
+        while self._table is None or self._table.num_rows == 0:
+            self._table = next(self._stream, None)
+            if self._table is None:
+                return False
+            if self._table.num_rows:
+                self.last_key = key_at(self._table, self._table.num_rows - 1)
+        return True
+
+    def take_all(self) -> pa.Table:
+        table, self._table = self._table, None
+        return table
+
+    def take_up_to(self, key: Key) -> pa.Table:
+        table = self._table
+        assert table is not None
+        count = count_up_to(table, key)
+        self._table = table.slice(count)
+        return table.slice(0, count)
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """`table` in key order. Paths are rare: without any, Arrow sorts by itself."""
+    if pc.max(pc.list_value_length(table.column(1))).as_py() == 0:
+        return table.take(pc.sort_indices(table.column(0)))
+    keys = list(zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return table.take(pa.array(order, pa.int64()))

@@ -1,0 +1,47 @@
+"""Where things lie in a run directory. Names of files that come and go carry the epoch and number of their commit,
+so that two coordinators never write to the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["Layout"]
+
+
+class Layout:
+    def __init__(self, out_dir: Path) -> None:
+        self.out_dir = out_dir
+        self.data = out_dir / "data"
+        self.dead = out_dir / "dead"
+        self.run_file = out_dir / "run.json"
+        self.private = out_dir / ".penstock"
+        self.manifest = self.private / "manifest"
+        self.segments = self.private / "segments"
+        self.staging = self.private / "staging"
+        self.owner = self.private / "owner.json"
+        self.hint = self.private / "newest"
+
+    def folders(self) -> tuple[Path, ...]:
+        return (self.private, self.manifest, self.segments, self.staging, self.data, self.dead)
+
+    def entry(self, seq: int) -> Path:
+        return self.manifest / f"{seq:08d}.json"
+
+    def staged(self, name: str) -> Path:
+        return self.staging / name
+
+    def segment(self, name: str) -> Path:
+        return self.segments / name
+
+
+def segment_name(epoch: int, seq: int) -> str:
+    return f"{epoch:04d}-{seq:08d}.arrow"
+
+
+def part_name(number: int, suffix: str) -> str:
+    return f"part-{number:05d}{suffix}"
+
+
+def staged_name(epoch: int, seq: int, kind: str, name: str) -> str:
+    """`kind`: data or dead, for the two have parts of one name."""
+    return f"{epoch:04d}-{seq:08d}-{kind}-{name}"

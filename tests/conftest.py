@@ -1,0 +1,55 @@
+"""What every test shares: how hypothesis behaves here, and fixtures that write inputs and run Penstock."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# The same examples each time, and no limit in time: a loaded machine must not fail a test.
+settings.register_profile("penstock", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("penstock")
+
+RunPenstock = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> str:
+    """An interpreter with vLLM, from PENSTOCK_VLLM_PYTHON (`make test` sets it)."""
+    python = os.environ.get("PENSTOCK_VLLM_PYTHON")
+    if not python:
+        pytest.skip("NO VLLM: PENSTOCK_VLLM_PYTHON is not set; `make vllm-env` makes such an environment")
+    return python
+
+
+@pytest.fixture
+def write_jsonl(tmp_path: Path) -> Callable[[str, Iterable[dict[str, Any]]], Path]:
+    """write_jsonl(name, rows) -> the path of a JSON Lines file in the test's folder."""
+
+    def write(name: str, rows: Iterable[dict[str, Any]]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run_penstock(tmp_path: Path) -> RunPenstock:
+    """run_penstock("run", "p.yaml", ...) -> the finished command, started in the test's folder without a terminal."""
+
+    def run(*arguments: str, timeout_s: float = 60.0, **options: Any) -> subprocess.CompletedProcess[str]:
+        options.setdefault("cwd", tmp_path)
+        command = [sys.executable, "-m", "penstock.cli", *arguments]
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, **options
+        )
+
+    return run

@@ -7,8 +7,10 @@ Python has other bytecode, and so another digest; `version=` on the step is the 
 
 from __future__ import annotations
 
+import enum
 import functools
 import hashlib
+import re
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,23 +18,34 @@ from typing import Any
 from penstock.errors import ConfigError
 from penstock.spec.problems import shown
 
+BUILTIN_FUNCTIONS = (
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
+)
+# Modules whose values say all they are in their repr; elsewhere a repr may be cut short.
+TOLD_BY_REPR = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
 DIGEST_BYTES = 16  # 128 bits: no accident will make two functions alike
 
 
 def function_digest(function: Callable[..., Any]) -> str:
     """The hash as hexadecimal text. Raises ConfigError when the function holds a value that can't be compared."""
     state = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for piece in _Walk().pieces(function):
-        state.update(len(piece).to_bytes(8, "big"))
-        state.update(piece)
+    try:
+        for piece in _Walk().pieces(function):
+            state.update(len(piece).to_bytes(8, "big"))
+            state.update(piece)
+    except RecursionError:
+        raise ConfigError('the function holds data that is nested too deep; give the step version="1"') from None
     return state.hexdigest()
 
 
 class _Walk:
     """Turns a value into a sequence of byte strings that is the same in every process."""
 
-    def __init__(self) -> None:
-        self._seen: dict[int, int] = {}  # id -> order of first visit: a cycle is told by that order, not the address
+    def __init__(self, seen: dict[int, int] | None = None) -> None:
+        self._seen = dict(seen or {})  # id -> order of first visit: a cycle is told by that order, not the address
         self._kept: list[object] = []  # so that no id is used twice
 
     def pieces(self, value: Any) -> Iterator[bytes]:
@@ -61,23 +74,24 @@ class _Walk:
                 yield value.__name__.encode()
             case type():
                 yield f"{value.__module__}:{value.__qualname__}".encode()
+            case range() | slice():
+                yield repr(value).encode()
             case tuple() | list():
                 yield str(len(value)).encode()
                 yield from self._all(*value)
             case dict():
-                yield from self._unordered([(key, item) for key, item in value.items()])
+                yield str(len(value)).encode()
+                for key in sorted(value) if all(isinstance(key, str) for key in value) else value:
+                    yield from self._all(key, value[key])
             case set() | frozenset():
-                yield from self._unordered(list(value))
+                yield str(len(value)).encode()
+                yield from sorted(_joined(_Walk(self._seen).pieces(item)) for item in value)
             case _:
                 yield from self._object(value)
 
     def _all(self, *values: Any) -> Iterator[bytes]:
         for value in values:
             yield from self.pieces(value)
-
-    def _unordered(self, values: list[Any]) -> Iterator[bytes]:
-        yield str(len(values)).encode()
-        yield from sorted(_joined(_Walk().pieces(value)) for value in values)
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
         yield from self._code(function.__code__, documented=isinstance(function.__doc__, str))
@@ -99,18 +113,20 @@ class _Walk:
     def _object(self, value: Any) -> Iterator[bytes]:
         kind = type(value)
         yield f"{kind.__module__}:{kind.__qualname__}".encode()
-        if isinstance(value, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
-            yield value.__qualname__.encode()
-            if not isinstance(getattr(value, "__self__", None), (types.ModuleType, type(None))):
-                yield from self.pieces(value.__self__)
-            return
-        if callable(value) and isinstance(kind.__dict__.get("__call__"), types.FunctionType):
-            yield from self.pieces(kind.__dict__["__call__"])
-        state = _state(value)
-        if state is not None:
+        if callable(value) and isinstance(vars(kind).get("__call__"), types.FunctionType):
+            yield from self.pieces(vars(kind)["__call__"])
+        if isinstance(value, BUILTIN_FUNCTIONS):
+            yield from self._all(value.__qualname__, getattr(value, "__self__", None))
+        elif isinstance(value, enum.Enum):
+            yield value.name.encode()
+        elif isinstance(value, re.Pattern):
+            yield from self._all(value.pattern, value.flags)
+        elif kind.__module__ in TOLD_BY_REPR and kind.__repr__ is not object.__repr__:
+            yield repr(value).encode(errors="surrogatepass")
+        elif (buffer := _buffer(value)) is not None:
+            yield from self._all(buffer.format, buffer.shape, buffer.tobytes())
+        elif (state := _state(value)) is not None:
             yield from self.pieces(state)
-        elif type(value).__repr__ is not object.__repr__ and " at 0x" not in (text := repr(value)):
-            yield text.encode(errors="surrogatepass")
         else:
             raise ConfigError(
                 f"the function holds a value whose changes can't be seen, {shown(value)}; give the step a version, "
@@ -122,15 +138,20 @@ def _joined(pieces: Iterator[bytes]) -> bytes:
     return b"".join(len(piece).to_bytes(8, "big") + piece for piece in pieces)
 
 
+def _buffer(value: Any) -> memoryview | None:
+    """The bytes of arrays, whatever library they are of."""
+    try:
+        return memoryview(value)
+    except (TypeError, ValueError, BufferError):
+        return None
+
+
 def _state(value: Any) -> dict[str, Any] | None:
     """The attributes of an object written in Python, or None where its state lies elsewhere."""
-    slots = [
-        name
-        for cls in type(value).__mro__
-        for name in ((cls.__dict__.get("__slots__") or ()) if not isinstance(cls.__dict__.get("__slots__"), str) else ())
-    ]
+    slots: list[str] = []
+    for cls in type(value).__mro__:
+        own = vars(cls).get("__slots__", ())
+        slots += [own] if isinstance(own, str) else own
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-    own = getattr(value, "__dict__", None)
-    if isinstance(own, dict):
-        found.update(own)
+    found.update(getattr(value, "__dict__", {}))
     return found or None

@@ -15,11 +15,12 @@ from penstock.spec.fields import (
     OptionalName,
     OptionalPath,
     OptionalSeconds,
-    Options,
     OptionalText,
+    Options,
     Text,
     one_of,
 )
+from penstock.spec.frozen import FrozenDict
 from penstock.spec.problems import InvalidSpec, Problem, shown
 
 __all__ = ["MOCK_OPTIONS", "Model"]
@@ -71,7 +72,7 @@ class Model(Spec):
     max_model_len: CountOrAuto = "auto"
     dtype: Annotated[str, one_of(*DTYPES)] = "auto"
     quantization: OptionalText = None
-    engine_options: Options = Field(default_factory=dict)
+    engine_options: Options = Field(default_factory=FrozenDict)
     base_url: Annotated[str | tuple[str, ...] | None, PlainValidator(_base_url)] = None
     python: OptionalPath = None
     pool: OptionalName = None

@@ -1,0 +1,147 @@
+"""The shape of a pipeline: step names, what follows what, and what that rules out.
+
+The order of steps in a pipeline is a topological one: `from` and `with` name steps that stand above. The last step is
+where rows leave, so every other step must lead to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from penstock.spec.model import Model
+from penstock.spec.problems import Problem, suggestion
+from penstock.spec.steps import SOURCE, AnyStep, Embed, Expand, Generate, Join
+
+
+@dataclass(frozen=True)
+class StepNode:
+    """One step in its place. `index` is its position in the pipeline, `after` those of the steps that it follows;
+    empty: the source."""
+
+    index: int
+    name: str
+    step: AnyStep
+    after: tuple[int, ...]
+
+
+def named(steps: Sequence[AnyStep]) -> tuple[AnyStep, ...]:
+    """The steps with every name and every `from` written out; those already given stay as they are."""
+    names = default_names([(step.kind, step.name) for step in steps])
+    before = (SOURCE, *names)
+    return tuple(
+        step.model_copy(update={"name": name, "from_": step.from_ or before[index]})
+        for index, (step, name) in enumerate(zip(steps, names, strict=True))
+    )
+
+
+def default_names(steps: Sequence[tuple[str, str | None]]) -> list[str]:
+    """A name for each (kind, given name): the given one, else the kind, kind-2, ... whichever is free first."""
+    taken = {name for _, name in steps if name is not None}
+    names = []
+    for kind, given in steps:
+        number, name = 1, given or kind
+        while given is None and name in taken:
+            number += 1
+            name = f"{kind}-{number}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def nodes(steps: Sequence[AnyStep]) -> tuple[StepNode, ...]:
+    """The steps of a valid pipeline, in order, with what each follows."""
+    index_of = {step.name: index for index, step in enumerate(steps)}
+    made = []
+    for index, step in enumerate(steps):
+        before = [step.from_, step.with_] if isinstance(step, Join) else [step.from_]
+        after = tuple(index_of[name] for name in before if name != SOURCE)
+        made.append(StepNode(index, str(step.name), step, after))
+    return tuple(made)
+
+
+def shape_problems(steps: Sequence[AnyStep], models: Mapping[str, Model]) -> Iterator[Problem]:
+    """What is wrong with named steps as a whole. Paths begin at the pipeline."""
+    if not steps:
+        yield Problem(("steps",), "the pipeline has no steps; it needs at least one")
+        return
+    broken = [*_name_problems(steps), *_reference_problems(steps)]
+    yield from broken
+    yield from _model_problems(steps, models)
+    if not broken:
+        order = nodes(steps)
+        yield from _loose_ends(order)
+        yield from _join_problems(order)
+
+
+def step_path(index: int, step: AnyStep, *rest: str | int) -> tuple[str | int, ...]:
+    """Where a step's key stands in a pipeline file."""
+    return ("steps", index, step.kind, *rest)
+
+
+def _name_problems(steps: Sequence[AnyStep]) -> Iterator[Problem]:
+    seen: set[str | None] = set()
+    for index, step in enumerate(steps):
+        if step.name in seen:
+            yield Problem(step_path(index, step, "name"), f"two steps are named '{step.name}'; names are unique")
+        seen.add(step.name)
+
+
+def _reference_problems(steps: Sequence[AnyStep]) -> Iterator[Problem]:
+    above: list[str] = []
+    every = [str(step.name) for step in steps]
+    for index, step in enumerate(steps):
+        keys = [("from", step.from_), *([("with", step.with_)] if isinstance(step, Join) else [])]
+        for key, name in keys:
+            if name is None or name == SOURCE or name in above:
+                continue
+            where = step_path(index, step, key)
+            if name in every:
+                yield Problem(where, f"'{key}': step '{name}' does not stand above '{step.name}'; move it up")
+            else:
+                yield Problem(where, f"'{key}': no step is named '{name}'{suggestion(name, above)}")
+        above.append(str(step.name))
+
+
+def _model_problems(steps: Sequence[AnyStep], models: Mapping[str, Model]) -> Iterator[Problem]:
+    for index, step in enumerate(steps):
+        if not isinstance(step, (Generate, Embed)):
+            continue
+        where = step_path(index, step, "model")
+        model = models.get(step.model)
+        task = "embed" if isinstance(step, Embed) else "generate"
+        if model is None:
+            known = suggestion(step.model, models) or "; the pipeline has no models"
+            yield Problem(where, f"'model': no model is named '{step.model}'{known}")
+        elif model.task != task:
+            yield Problem(where, f"'model': '{step.model}' has task {model.task}, and this step needs task {task}")
+
+
+def _loose_ends(order: Sequence[StepNode]) -> Iterator[Problem]:
+    followed = {index for node in order for index in node.after}
+    for node in order[:-1]:
+        if node.index not in followed:
+            yield Problem(
+                step_path(node.index, node.step),
+                f"step '{node.name}' leads nowhere: no step follows it, and rows leave at '{order[-1].name}'; "
+                "end the branches in one join, or remove it",
+            )
+
+
+def _join_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
+    above: list[frozenset[int]] = []
+    for node in order:
+        above.append(frozenset(node.after).union(*(above[index] for index in node.after)))
+        if not isinstance(node.step, Join):
+            continue
+        if len(set(node.after)) < 2:
+            yield Problem(step_path(node.index, node.step, "with"), "'with': names the branch that 'from' names")
+            continue
+        left, right = (above[index] | {index} for index in node.after)
+        for index in sorted(left ^ right):
+            if isinstance(order[index].step, Expand):
+                yield Problem(
+                    step_path(node.index, node.step, "with"),
+                    f"'{node.name}' can't join a branch with an expand ('{order[index].name}'): its rows are other "
+                    "rows; expand before the branches part, or after the join",
+                )

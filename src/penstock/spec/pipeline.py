@@ -1,0 +1,178 @@
+"""A pipeline: source, steps, models, sink. Frozen, checked as a whole, the same from YAML and from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PlainValidator, PrivateAttr, model_validator
+
+from penstock.spec.base import Part, Spec
+from penstock.spec.fields import (
+    ColumnTypes,
+    FilePath,
+    FilePaths,
+    Natural,
+    OptionalCount,
+    RowList,
+    Seconds,
+    is_number,
+    is_whole,
+    one_of,
+)
+from penstock.spec.frozen import FrozenDict
+from penstock.spec.graph import StepNode, named, nodes, shape_problems
+from penstock.spec.model import Model
+from penstock.spec.outputs import collision_problems
+from penstock.spec.problems import InvalidSpec, KeyPath, dotted, shown
+from penstock.spec.steps import AnyStep, Step
+
+SOURCE_FORMATS = ("auto", "jsonl", "parquet", "csv", "arrow")
+SINK_FORMATS = ("parquet", "jsonl", "arrow")
+MAX_DEAD = 0.05  # of the source rows: a run with more has something wrong with it
+COMMIT_EVERY_S = 10.0  # of work at risk
+
+
+class Source(Spec):
+    """Where rows come from: files (a path, a glob, a folder, or a list of them), or rows given in Python.
+
+    paths         key `path` in a file; relative to the working directory
+    rows          a list of dicts
+    column_types  key `schema`: column name to type name; None: fixed from the first thousand rows
+    """
+
+    paths: FilePaths = Field(default=(), alias="path")
+    rows: RowList = None
+    format: Annotated[Literal["auto", "jsonl", "parquet", "csv", "arrow"], one_of(*SOURCE_FORMATS)] = "auto"
+    batch_size: OptionalCount = None
+    column_types: ColumnTypes = Field(default=None, alias="schema")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Source:
+        if bool(self.paths) == (self.rows is not None):
+            raise ValueError("source takes exactly one of 'path' and 'rows'")
+        return self
+
+
+class Sink(Spec):
+    """Where rows end. `path` is the folder of the run; `order` input keeps the order of the source."""
+
+    path: FilePath
+    format: Annotated[Literal["parquet", "jsonl", "arrow"], one_of(*SINK_FORMATS)] = "parquet"
+    order: Annotated[Literal["input", "completion"], one_of("input", "completion")] = "input"
+    batch_size: OptionalCount = None
+
+
+class Reserve(Part):
+    """Devices that stay free: `per_node` of them on each node."""
+
+    per_node: Natural = 0
+
+
+class Resources(Spec):
+    """How several models share the devices."""
+
+    parts: ClassVar[dict[str, type[Part]]] = {"reserve": Reserve}
+    gpu_allocation_strategy: Annotated[Literal["even", "priority"], one_of("even", "priority")] = "even"
+    reserve: Reserve = Field(default_factory=Reserve)
+
+
+class Window(Spec):
+    """Bounds on the unfinished rows in memory. None: the runtime's own."""
+
+    rows: OptionalCount = None
+    bytes: OptionalCount = None
+
+
+def _max_dead(value: Any) -> int | float:
+    if is_whole(value) and value >= 0:
+        return int(value)
+    if is_number(value) and 0 <= value <= 1:
+        return float(value)
+    raise ValueError(f"expected a count of rows (0, 1, 2, ...) or a fraction from 0.0 to 1.0, got {shown(value)}")
+
+
+def _whole_seed(value: Any) -> int:
+    if is_whole(value) and -(2**63) <= value < 2**63:
+        return int(value)
+    raise ValueError(f"expected a whole number of 64 bits, got {shown(value)}")
+
+
+def _models(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a mapping of names to models, got {shown(value)}")
+    for name, model in value.items():
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"expected names as keys, got {shown(name)}")
+        if not isinstance(model, Model):
+            raise ValueError(f"expected a Model for '{name}', got {shown(model)}")
+    return FrozenDict({name: model.model_copy(update={"name": None}) for name, model in value.items()})
+
+
+def _steps(value: Any) -> tuple[AnyStep, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"expected a list of steps, got {shown(value)}")
+    for step in value:
+        if not isinstance(step, Step):
+            raise ValueError(f"expected steps such as Generate(...), got {shown(step)}")
+    return named(value)
+
+
+class Pipeline(Spec):
+    """The whole of what a run does.
+
+    models          name -> model; the names are those that steps use
+    steps           in order; each has its name and its `from_` written out
+    max_dead        a count (int) or a fraction (float) of source rows that may die
+    commit_every_s  work at risk when everything stops at once
+    window          bounds on memory, or None
+    seed            of the run: requests of steps that give none derive theirs from it
+    """
+
+    source: Source
+    steps: Annotated[tuple[AnyStep, ...], PlainValidator(_steps)]
+    sink: Sink
+    models: Annotated[dict[str, Model], PlainValidator(_models)] = Field(default_factory=FrozenDict)
+    max_dead: Annotated[int | float, PlainValidator(_max_dead)] = MAX_DEAD
+    commit_every_s: Seconds = COMMIT_EVERY_S
+    resources: Resources = Field(default_factory=Resources)
+    window: Window | None = None
+    seed: Annotated[int, PlainValidator(_whole_seed)] = 0
+    _places: Mapping[KeyPath, str] = PrivateAttr(default_factory=dict)  # path of keys -> FILE:LINE
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Pipeline:
+        problems = [*shape_problems(self.steps, self.models)]
+        problems = problems or [*collision_problems(self.order())]
+        if problems:
+            raise InvalidSpec("Pipeline", problems)
+        return self
+
+    def order(self) -> tuple[StepNode, ...]:
+        """The steps in topological order (their order in the file), with what each follows."""
+        return nodes(self.steps)
+
+    def place(self, path: KeyPath) -> str:
+        """Where a key was written: FILE:LINE, or the path of keys for a pipeline made in Python."""
+        return place_of(self._places, path) or dotted(("Pipeline", *path))
+
+    def placed(self, places: Mapping[KeyPath, str]) -> Pipeline:
+        """The same pipeline, knowing where its keys were written."""
+        made = self.model_copy()
+        made._places = dict(places)
+        return made
+
+    # Where something was written is no part of what it says.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipeline) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((self.source.paths, self.steps, self.sink))
+
+
+def place_of(places: Mapping[KeyPath, str], path: KeyPath) -> str | None:
+    """The place of the longest known beginning of `path`."""
+    for length in range(len(path), -1, -1):
+        if path[:length] in places:
+            return places[path[:length]]
+    return None

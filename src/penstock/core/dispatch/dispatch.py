@@ -126,6 +126,7 @@ class Dispatch(Machine):
         replica.measure(len(accepted), event.turnaround_s, starved=starved, now=self._now)
         replica.saw(event.progress, event.executing, self._now)
         pool.offer(replica)
+        pool.recount(replica)
 
     def _match(
         self, replica: Replica, pool: Pool, event: ev.AnswersArrived
@@ -195,6 +196,7 @@ class Dispatch(Machine):
             pool = self.pools[replica.shape.pool]
             self._dirty[pool.index] = pool
             pool.offer(replica)
+            pool.recount(replica)
         return request
 
     def _forget_recall(self, replica: Replica) -> None:
@@ -224,6 +226,7 @@ class Dispatch(Machine):
         replica.became_ready(event.slots, event.kv_tokens, self._now)
         pool = self.pools[replica.shape.pool]
         pool.offer(replica)
+        pool.recount(replica)
         self._dirty[pool.index] = pool
 
     def _on_replica_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
@@ -254,6 +257,7 @@ class Dispatch(Machine):
         alone = replica.solo
         ends = ev.FailRequests(batch=0, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
         requests = replica.take_all()
+        pool.recount(replica)
         for request in requests:
             request.recalled = False
             request.crashes += 1
@@ -294,6 +298,7 @@ class Dispatch(Machine):
         doing = "loading" if replica.state == "starting" else f"{len(replica.in_flight)} requests in flight"
         reason = f"no progress for {self._now - replica.progress_at:.0f} s ({doing})"
         replica.move("kill")
+        self.pools[replica.shape.pool].recount(replica)
         self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
         self._emit(
             ev.KillReplica(replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=True)
@@ -322,6 +327,7 @@ class Dispatch(Machine):
             return
         if pool.suspects and not replica.solo:
             replica.solo = True
+            pool.recount(replica)
             self._emit(
                 ev.Recovered(kind="suspect", replica=replica.index, count=len(pool.suspects), reason="tried alone")
             )
@@ -332,6 +338,7 @@ class Dispatch(Machine):
                 replica.solo = False
                 pool.suspect_replica = None
                 pool.offer(replica)
+                pool.recount(replica)
 
     def _emit_sends(self, sends: Tasks) -> None:
         for index, (tasks, attempts) in sends.items():

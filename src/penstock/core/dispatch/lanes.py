@@ -106,8 +106,8 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[tuple[int, int], Lane] = {}
-        self._ranked: list[Lane] = []
         self._longest_first = False
+        self.ranked: list[Lane] = []
         self.count = 0
 
     def push(self, request: Request) -> None:
@@ -122,25 +122,12 @@ class Lanes:
         lane = self._lanes[key] = Lane()
         if self._longest_first:
             lane.longest_first(1.0)
-        self._ranked = [self._lanes[k] for k in sorted(self._lanes)]
+        self.ranked = [self._lanes[k] for k in sorted(self._lanes)]
         return lane
 
-    def first_lane(self) -> Lane | None:
-        for lane in self._ranked:
-            if lane:
-                return lane
-        return None
-
-    def pop(self) -> Request | None:
-        lane = self.first_lane()
-        if lane is None:
-            return None
-        self.count -= 1
-        return lane.pop()
-
-    def put_back(self, request: Request) -> None:
-        self._lanes[(request.priority, -request.step)].put_back(request)
-        self.count += 1
+    def recount(self) -> None:
+        """After requests were taken from lanes directly."""
+        self.count = sum(len(lane) for lane in self.ranked)
 
     def longest_first(self, ratios: dict[int, float]) -> None:
         self._longest_first = True
@@ -148,9 +135,9 @@ class Lanes:
             lane.longest_first(ratios.get(-step, 1.0))
 
     def remove(self, tasks: frozenset[int]) -> list[Request]:
-        found = [request for lane in self._ranked for request in lane.remove(tasks)]
+        found = [request for lane in self.ranked for request in lane.remove(tasks)]
         self.count -= len(found)
         return found
 
     def requests(self) -> list[Request]:
-        return [request for lane in self._ranked for request in lane.requests()]
+        return [request for lane in self.ranked for request in lane.requests()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
 
-from penstock.core.dispatch.lanes import Lanes, Request
+from penstock.core.dispatch.lanes import Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
 from penstock.core.dispatch.replica import Replica
 
@@ -31,8 +31,10 @@ class Pool:
         self.suspect_replica: Replica | None = None
         self.opened = False
         self.down = False
+        self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
         self._offers: list[int] = []
+        self._excess = self._idle = self._recalled = 0
 
     def offer(self, replica: Replica) -> None:
         """Tell that the replica's spare credit has changed."""
@@ -50,31 +52,49 @@ class Pool:
     def fill(self, now: float) -> Tasks:
         """Give waiting requests, best first, each to the replica with the most spare credit, until one runs out."""
         sends: Tasks = {}
-        lanes, offers, replicas = self.lanes, self._offers, self.replicas
-        count = len(replicas)
-        while lanes.count and offers:
-            over, place = divmod(offers[0], count)
-            replica = replicas[place]
-            spare = replica.spare()
-            if spare != _TOP - over:
-                heappop(offers)
-                continue
-            request = lanes.pop()
-            assert request is not None
-            if replica.kv_tokens and not self._charge(replica, request):
-                fitting = self._fitting(request)
-                if fitting is None:
-                    lanes.put_back(request)
+        before = self.lanes.count
+        for lane in self.lanes.ranked:
+            while lane:
+                replica = self._most_spare()
+                if replica is None or not self._give_from(lane, replica, sends, now):
                     break
-                self.give(fitting, request, sends, now)
-                self.offer(fitting)
-                continue
-            self.give(replica, request, sends, now)
-            if spare > 1:
-                heapreplace(offers, offers[0] + count)
-            else:
-                heappop(offers)
+            if lane:
+                break  # no room: what ranks below must wait as well
+        self.lanes.recount()
+        if self.lanes.count < before:
+            for index in sends:
+                self.recount(self._by_index[index])
         return sends
+
+    def _most_spare(self) -> Replica | None:
+        offers, count = self._offers, len(self.replicas)
+        while offers:
+            over, place = divmod(offers[0], count)
+            replica = self.replicas[place]
+            if replica.spare() == _TOP - over:
+                return replica
+            heappop(offers)
+        return None
+
+    def _give_from(self, lane: Lane, replica: Replica, sends: Tasks, now: float) -> bool:
+        """Give the lane's first request to `replica`, the top of the offers, or to another that has the tokens."""
+        request = lane.pop()
+        if replica.kv_tokens and not self._charge(replica, request):
+            fitting = self._fitting(request)
+            if fitting is None:
+                lane.put_back(request)
+                return False
+            self.give(fitting, request, sends, now)
+            self.offer(fitting)
+            return True
+        self.give(replica, request, sends, now)
+        offers = self._offers
+        offer = offers[0] + len(self.replicas)  # one less to spare
+        if offer < _TOP * len(self.replicas):
+            heapreplace(offers, offer)
+        else:
+            heappop(offers)
+        return True
 
     def _charge(self, replica: Replica, request: Request) -> bool:
         request.cost = request.tokens_in + self.lengths.expected(request.step, request.tokens_out)
@@ -99,26 +119,28 @@ class Pool:
 
     # ------------------------------------------------------------ taking back
 
+    def recount(self, replica: Replica) -> None:
+        """Keep the pool's totals true of `replica`: after what changed its state or what is in flight there."""
+        counted, replica.counted = replica.counted, replica.count()
+        self._excess += replica.counted[0] - counted[0]
+        self._idle += replica.counted[1] - counted[1]
+        self._recalled += replica.counted[2] - counted[2]
+
     def to_take_back(self, *, everything: bool = False) -> dict[int, list[int]]:
         """Requests to call back from hosts: those sent last to the fullest replicas, as many as idle slots could run.
 
         Only when nothing else waits: then look-ahead in one host is work that another replica could do now.
         """
-        if everything:
-            wanted = sum(max(0, r.excess()) for r in self.replicas)
-        elif self.lanes.count:
+        wanted = self._excess if everything else min(self._excess, self._idle - self._recalled)
+        if wanted <= 0 or (self.lanes.count and not everything):
             return {}
-        else:
-            donors = sum(max(0, r.excess()) for r in self.replicas)
-            if not donors:
-                return {}
-            wanted = min(donors, sum(max(0, r.slots - len(r.in_flight)) for r in self.replicas if r.spare() > 0))
         recalls: dict[int, list[int]] = {}
-        for replica in sorted(self.replicas, key=lambda r: -r.excess()):
-            count = min(wanted, replica.excess())
+        for replica in sorted(self.replicas, key=lambda r: -r.counted[0]):
+            count = min(wanted, replica.counted[0])
             if count <= 0:
                 break
             recalls[replica.index] = self._recall(replica, count)
+            self.recount(replica)
             wanted -= count
         return recalls
 

@@ -37,6 +37,7 @@ class Replica:
         self.lookahead = 1
         self.in_flight: dict[int, Request] = {}
         self.tokens_out_there = 0
+        self.counted = (0, 0, 0)  # what its pool has counted of it
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
         self.solo = False  # serves suspects one at a time, nothing else
         self.deaths: deque[float] = deque()
@@ -70,9 +71,13 @@ class Replica:
         ahead = 1.0 + self.lookahead / max(self.slots, 1)
         return self.tokens_out_there + cost <= self.kv_tokens * min(ahead, 1.25)
 
-    def excess(self) -> int:
-        """Requests that must be waiting in the host, and were not called back yet."""
-        return len(self.in_flight) - self.slots - self.recalled if self.state == "ready" else 0
+    def count(self) -> tuple[int, int, int]:
+        """Requests that must be waiting in the host and were not called back yet; slots that are idle; recalls out."""
+        if self.state != "ready":
+            return (0, 0, 0)
+        out = len(self.in_flight)
+        idle = 0 if self.solo else max(0, self.slots - out)
+        return (max(0, out - self.slots - self.recalled), idle, self.recalled)
 
     def became_ready(self, slots: int, kv_tokens: int, now: float) -> None:
         self.slots, self.kv_tokens = max(1, slots), kv_tokens

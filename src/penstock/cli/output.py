@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -27,7 +28,7 @@ def error(text: str) -> None:
     sys.stderr.write("".join(f"penstock: {line}\n" for line in text.splitlines() or [""]))
 
 
-def table(rows: list[tuple[str, ...]], *, indent: str = "  ") -> str:
+def table(rows: Sequence[tuple[str, ...]], *, indent: str = "  ") -> str:
     """Rows of one length as aligned text; the last column is not padded."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     return "\n".join(

@@ -1,0 +1,20 @@
+"""answers.yaml in Python. Takes the output folder as its only argument."""
+
+from __future__ import annotations
+
+import sys
+
+import penstock as ps
+
+
+def main(out: str) -> int:
+    writer = ps.Model("mock:writer", replicas=2)
+    rows = ps.read("examples/questions.jsonl")
+    rows = rows.generate(writer, prompt="Answer briefly: {{ question }}", output="answer", max_tokens=12)
+    result = rows.write(out).run()
+    print(result.summary["rows"])
+    return result.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "out/answers-python"))

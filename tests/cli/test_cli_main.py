@@ -1,0 +1,161 @@
+"""Exit codes and messages of the command line, where no run is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.cli import main as cli
+from penstock.cli.main import main
+from penstock.errors import ConfigError, PenstockError
+
+
+def told(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(argv)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_names_every_command_and_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = told(capsys, "--help")
+    assert (code, err) == (0, "")
+    for name, (_, help_text) in cli.COMMANDS.items():
+        assert name in out
+        assert help_text.split(",")[0] in out
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_each_command_has_help_of_its_own(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = told(capsys, command, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: penstock {command}" in out
+    assert "--debug" in out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from penstock.cli.main import main; main(['--help']);"
+        "heavy = {'pydantic', 'pyarrow', 'torch', 'jinja2', 'psutil', 'yaml', 'penstock.cli.run'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "hint"),
+    [
+        (["rnu"], 'Unknown command "rnu". Did you mean "run"?', "penstock --help"),
+        (["run"], "requires an argument", "penstock run --help"),
+        (["run", "x.yaml", "--dispaly", "none"], "Unknown option: --dispaly. Did you mean --display?", "run --help"),
+        (["run", "x.yaml", "--display", "loud"], '"auto", "rich", "plain", "json", "none"', "run --help"),
+        (["run", "x.yaml", "--limit", "few"], 'unable to convert "few" into int', "run --help"),
+        (["run", "x.yaml", "--limit", "0"], "Must be >= 1", "run --help"),
+        (["run", "a.yaml", "b.yaml"], "b.yaml", "run --help"),
+    ],
+)
+def test_usage_errors_are_one_message_and_code_2(
+    argv: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = told(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("penstock: ")
+    assert message in err
+    assert hint in err
+    assert "Traceback" not in err
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    class App:
+        def __call__(self, *_: object, **__: object) -> int:
+            raise error
+
+    monkeypatch.setattr(cli, "build_app", lambda called: App())
+
+
+def test_errors_carry_their_code_and_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(monkeypatch, ConfigError("unknown key 'promt'", where="pipeline.yaml:7"))
+    assert told(capsys, "run") == (2, "", "penstock: pipeline.yaml:7: unknown key 'promt'\n")
+    fail_with(monkeypatch, PenstockError("the disk is full"))
+    assert told(capsys, "run") == (1, "", "penstock: the disk is full\n")
+
+
+def test_several_errors_are_each_on_a_line_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, ConfigError("p.yaml:1: one\np.yaml:2: two"))
+    assert told(capsys, "run")[2] == "penstock: p.yaml:1: one\npenstock: p.yaml:2: two\n"
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(monkeypatch, ConfigError("unknown key"))
+    code, _, err = told(capsys, "run", "x.yaml", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("penstock: unknown key\n")
+
+
+def test_an_unexpected_error_keeps_its_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, KeyError("lost"))
+    code, _, err = told(capsys, "run", "x.yaml")
+    assert code == 1
+    assert err.startswith("penstock: unexpected error: KeyError: 'lost' (traceback in ")
+    assert err.count("\n") == 1
+    kept = Path(err.split("traceback in ")[1].split(";")[0])
+    assert "KeyError: 'lost'" in kept.read_text()
+    kept.unlink()
+
+
+def test_ctrl_c_outside_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert told(capsys, "demo")[0] == 130
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m penstock.cli doctor | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["run", "preview"])
+def test_pipeline_files_that_can_not_be_read(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline.yaml").write_text("")
+    (tmp_path / "binary.yaml").write_bytes(b"a: \xff")
+    code, out, err = told(capsys, command, "pipline.yaml")
+    assert (code, out) == (2, "")
+    assert err == f"penstock: pipline.yaml: no such pipeline file; {tmp_path} has binary.yaml, pipeline.yaml\n"
+    assert told(capsys, command, ".")[2].startswith("penstock: .: is a folder; give the pipeline file itself")
+    assert told(capsys, command, "binary.yaml")[2] == "penstock: binary.yaml: is not UTF-8 text (byte 3)\n"
+    assert "there is no folder" in told(capsys, command, "nowhere/p.yaml")[2]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_pipeline_file_without_permission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("x: 1")
+    file.chmod(0)
+    code, _, err = told(capsys, "run", str(file))
+    assert code == 2
+    assert "may not be read by user" in err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import penstock
+
+    assert told(capsys, "--version")[1].strip() == penstock.__version__
+
+
+def test_json_goes_to_stdout_alone() -> None:
+    done = subprocess.run([sys.executable, "-m", "penstock.cli", "doctor", "--json"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["cores"] >= 1

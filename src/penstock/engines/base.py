@@ -11,14 +11,17 @@ the model. Five methods:
 
 The host calls `submit` with at most `capacity.slots` requests unanswered (and within `kv_tokens`), so an engine
 needs no queue of its own. An engine never raises for the fault of one request: it answers with a code. What it
-raises from `load` is the load's failure (`EngineLoadError` says which kind); what it raises from `submit` ends the
-replica.
+raises from `load` is the load's failure (`EngineLoadError` says which kind); what it raises from `submit`, `abort` or
+`progress` ends the replica.
+
+`load` and `close` are called in the main thread of the host's process, which belongs to the engine; the other three
+in the thread of the host's loop. An engine whose work needs the main thread (signals, for one) is a `MainThreadEngine`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import msgspec
 
@@ -28,10 +31,14 @@ Emit = Callable[[Sequence[Answer]], None]
 
 
 class Prompted(msgspec.Struct, gc=False):
-    """A request as an engine gets it: the wire's request with its sampling resolved."""
+    """A request as an engine gets it: the wire's request with its sampling resolved.
+
+    arrived_s  when it reached the host (`time.monotonic`), for engines that keep a schedule
+    """
 
     request: Request
     sampling: Sampling | None
+    arrived_s: float = 0.0
 
 
 class EngineLoadError(Exception):
@@ -52,3 +59,19 @@ class Engine(Protocol):
     def progress(self) -> int: ...
 
     def close(self) -> None: ...
+
+
+class MainThreadEngine(Engine, Protocol):
+    """An engine that works in the main thread. The host knows it by these two methods."""
+
+    def run(self) -> None:
+        """Work. Called in the main thread after `load`; the process ends under it, in place of `close`."""
+        ...
+
+    def ahead(self) -> int:
+        """How many requests beyond `slots` it wants at hand now, so that short ones cost no hop between threads."""
+        ...
+
+
+def is_main_thread_engine(engine: Engine) -> TypeGuard[MainThreadEngine]:
+    return hasattr(engine, "run") and hasattr(engine, "ahead")

@@ -1,0 +1,1 @@
+"""What runs a model: the host process of a replica, its messages, and one adapter per engine."""

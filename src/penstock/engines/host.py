@@ -1,0 +1,151 @@
+"""The process that runs one engine: `python -m penstock.engines.host --fd N`, N a stream socket.
+
+    main thread   belongs to the engine: it loads, works where it wants to, and closes there
+    loop thread   the socket, the queue and the figures (see `loop`); heartbeats flow while the engine loads
+
+The terminal's Ctrl-C is the coordinator's business, so SIGINT is ignored. stdout and stderr go where the launcher
+put them, a log per replica. SIGABRT prints the stacks of all threads there before it ends the process; SIGUSR1 prints
+them and lets it go on.
+
+Exit status: 0 closed, or the coordinator is gone; 1 the engine failed; 3 it did not load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from penstock.engines.base import Engine, is_main_thread_engine
+from penstock.engines.causes import failure_of, read_tail
+from penstock.engines.channel import Channel
+from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, EXIT_LOAD_FAILED, HostLoop
+from penstock.engines.messages import PROTOCOL_VERSION, Hello, Setup
+from penstock.engines.registry import create
+from penstock.engines.handshake import source_version
+from penstock.engines.wire import host_decoder
+
+__all__ = ["main", "serve"]
+
+CLOSE_LIMIT_S = 10.0  # for an engine to give its devices back
+ORPHAN_LIMIT_S = 1.0  # the same when the coordinator is gone: the guardian is about to kill us anyway
+
+# How often the threads of a Python step's worker take turns: its functions hold the interpreter, and the loop, which
+# only passes messages on, must get it soon after it asks.
+SWITCH_INTERVAL_S = 0.0005
+
+Functions = Sequence[Callable[..., Any] | None]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    parser = argparse.ArgumentParser(prog="penstock-host", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--fd", type=int, required=True, help="the connected stream socket, inherited")
+    options = parser.parse_args(arguments)
+    serve(socket.socket(fileno=options.fd))
+
+
+def serve(connection: socket.socket, functions: Functions = ()) -> NoReturn:
+    """Run one engine for the coordinator at the other end, then end the process. `functions` came by fork."""
+    _prepare_process()
+    hello = Hello(PROTOCOL_VERSION, source_version(), os.getpid(), platform.python_version())
+    loop = HostLoop(Channel(connection, host_decoder()), hello)
+    loop.start()
+    setup = loop.setups.get()
+    if setup is None:
+        _exit(loop.exit_status)
+    engine = _load(setup, functions, loop)
+    if engine is not None:
+        _work(engine, loop)
+    loop.ended.wait()
+    if engine is not None and loop.exit_status == EXIT_CLOSED:
+        _close(engine, ORPHAN_LIMIT_S if loop.orphaned else CLOSE_LIMIT_S)
+    _exit(loop.exit_status)
+
+
+def _prepare_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
+    """The loaded engine, or None when the failure was reported or nobody waits for it any more."""
+    began_s = time.monotonic()
+    try:
+        engine = _make(setup, functions)
+        capacity = engine.load(setup.config, loop.emit, loop.note)
+    except BaseException as error:  # SystemExit too: some libraries end the process where they should raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        loop.load_failed(failure_of(error, read_tail("/proc/self/fd/2")))
+        if not loop.ended.wait(CLOSE_LIMIT_S):
+            _exit(EXIT_LOAD_FAILED)
+        return None
+    if is_main_thread_engine(engine):
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # What loading left behind lives as long as the process: the collector need never look at it again.
+    gc.collect()
+    gc.freeze()
+    loop.ready(engine, capacity, time.monotonic() - began_s)
+    return engine
+
+
+def _make(setup: Setup, functions: Functions) -> Engine:
+    if setup.config.engine == "python":
+        from penstock.engines.python import PythonEngine
+
+        return PythonEngine(setup.functions, functions, setup.timeout_s)
+    return create(setup.config.engine)
+
+
+def _work(engine: Engine, loop: HostLoop) -> None:
+    """The main thread's part while the replica serves."""
+    if not is_main_thread_engine(engine):
+        return
+    threading.Thread(target=_end_under, args=(loop,), name="penstock-end", daemon=True).start()
+    try:
+        engine.run()
+    except BaseException:
+        traceback.print_exc()
+        _exit(EXIT_ENGINE_FAILED)
+
+
+def _end_under(loop: HostLoop) -> None:
+    """End the process when the loop has ended, whatever the main thread is doing."""
+    loop.ended.wait()
+    _exit(loop.exit_status)
+
+
+def _close(engine: Engine, limit_s: float) -> None:
+    """Let the engine give its devices back, within a limit; the guardian ends what is left."""
+    timer = threading.Timer(limit_s, _exit, args=(EXIT_CLOSED,))
+    timer.daemon = True
+    timer.start()
+    try:
+        engine.close()
+    except BaseException:
+        traceback.print_exc()
+
+
+def _exit(status: int) -> NoReturn:
+    """End at once: libraries leave threads and children behind that an orderly exit would wait for."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # closed by the engine, or the disk is full: nobody is left to tell
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The loop of a host: the socket to the coordinator, the queue, the engine, the figures.
+
+It runs in a thread of its own, since the main thread belongs to the engine (see `host`), and turns like this:
+
+    wait for bytes, for answers of the engine, or until a heartbeat is due
+    -> read messages -> take answers -> give the engine what it has room for -> tell the coordinator
+
+Everything that is ready at a turn goes out in one message, at once; no timer holds an answer back. An engine that
+answers within `submit` is fed again and again in one turn, for a few milliseconds at most.
+
+Life: greeting -> loading -> serving -> ended. Requests that come before the engine is ready wait.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from queue import SimpleQueue
+
+from penstock.engines.base import Engine, MainThreadEngine, is_main_thread_engine
+from penstock.engines.channel import Channel
+from penstock.engines.figures import Figures
+from penstock.engines.intake import Intake
+from penstock.engines.mailbox import Mailbox
+from penstock.engines.messages import (
+    Abort,
+    Answer,
+    Answers,
+    Capacity,
+    Close,
+    Heartbeat,
+    Hello,
+    Load,
+    Loading,
+    LoadFailed,
+    Ready,
+    Requests,
+    Setup,
+    TakeBack,
+    ToHost,
+)
+from penstock.engines.wire import WireError
+
+__all__ = ["EXIT_CLOSED", "EXIT_ENGINE_FAILED", "EXIT_LOAD_FAILED", "HostLoop"]
+
+EXIT_CLOSED = 0
+EXIT_ENGINE_FAILED = 1
+EXIT_LOAD_FAILED = 3
+
+HEARTBEAT_S = 0.5  # the coordinator expects one a second
+TURN_S = 0.005  # of answering within `submit` before the loop looks at its socket again
+PARTING_S = 2.0  # for the last words to reach a coordinator that is slow to read
+
+
+class HostLoop(threading.Thread):
+    """Owns the connection. `setups` yields the Setup, or None when the coordinator went away before sending one.
+
+    `ended` is set once there is nothing more to do; `exit_status` and `orphaned` (the coordinator is gone) are then final.
+    """
+
+    def __init__(self, channel: Channel[ToHost], hello: Hello) -> None:
+        super().__init__(name="penstock-host", daemon=True)
+        self.setups: SimpleQueue[Setup | None] = SimpleQueue()
+        self.ended = threading.Event()
+        self.exit_status = EXIT_CLOSED
+        self.orphaned = False
+        self._channel = channel
+        self._hello = hello
+        self._intake = Intake()
+        self._answers: Mailbox[Answer] = Mailbox()
+        self._news: Mailbox[Loading | LoadFailed | tuple[Ready, Engine]] = Mailbox()
+        self._figures = Figures()
+        self._engine: Engine | None = None
+        self._worker: MainThreadEngine | None = None
+        self._out: list[Answer] = []
+        self._hungry = False  # a turn ended with more to feed
+        self._progress = 0
+        self._beat_at_s = 0.0
+        self._poll = select.poll()
+
+    # ------------------------------------------------------------ called by the engine and the main thread
+
+    def emit(self, answers: Sequence[Answer]) -> None:
+        self._answers.put(answers)
+
+    def note(self, message: str) -> None:
+        self._news.put([Loading(message)])
+
+    def ready(self, engine: Engine, capacity: Capacity, load_s: float) -> None:
+        self._news.put([(Ready(capacity, load_s), engine)])
+
+    def load_failed(self, failure: LoadFailed) -> None:
+        self._news.put([failure])
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> None:
+        try:
+            self._answers.own()
+            self._news.own()
+            self._channel.send(self._hello)
+            for source in (self._answers, self._news):
+                self._poll.register(source.fileno(), select.POLLIN)
+            while not self.ended.is_set():
+                self._turn()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self.setups.put(None)
+
+    def _turn(self) -> None:
+        self._channel.flush()
+        self._wait()
+        now_s = time.monotonic()
+        for message in self._channel.receive():
+            self._handle(message, now_s)
+        self._take_news()
+        if self._engine is not None:
+            self._feed(self._engine)
+        self._report()
+        if self._channel.closed and not self.ended.is_set():
+            self.orphaned = True
+            self._end(EXIT_CLOSED)
+
+    def _wait(self) -> None:
+        events = select.POLLIN | select.POLLOUT if self._channel.pending else select.POLLIN
+        self._poll.register(self._channel.fileno(), events)
+        if self._hungry or self._answers or self._news:
+            self._poll.poll(0)
+        else:
+            self._poll.poll(max(0.0, self._beat_at_s - time.monotonic()) * 1000 + 1)
+
+    def _handle(self, message: ToHost, now_s: float) -> None:
+        match message:
+            case Requests():
+                self._figures.turnaround.observe(message.echo, now_s)
+                self._intake.add(message, now_s)
+            case TakeBack():
+                self._send_answers(self._intake.take_back(message.ids))
+            case Abort():
+                inside = self._intake.abort(message.ids)
+                if inside and self._engine is not None:
+                    self._figures.occupancy.change(len(self._intake.executing), now_s)
+                    self._engine.abort(inside)
+            case Setup():
+                self._figures = Figures(message.config.devices)
+                self.setups.put(message)
+            case Close():
+                self._end(EXIT_CLOSED)
+
+    def _take_news(self) -> None:
+        for item in self._news.take():
+            if isinstance(item, LoadFailed):
+                self._channel.send(item)
+                self._part()
+                self._end(EXIT_LOAD_FAILED)
+            elif isinstance(item, Loading):
+                self._channel.send(item)
+            else:
+                self._begin(*item)
+
+    def _begin(self, ready: Ready, engine: Engine) -> None:
+        self._engine = engine
+        self._worker = engine if is_main_thread_engine(engine) else None
+        self._intake.open(ready.capacity)
+        self._figures.start(ready.capacity.slots, time.monotonic())
+        self._channel.send(ready)
+
+    def _feed(self, engine: Engine) -> None:
+        """Take the engine's answers and give it what it has room for, until neither changes anything."""
+        intake, occupancy = self._intake, self._figures.occupancy
+        until_s = 0.0
+        self._hungry = False
+        while not self.ended.is_set():
+            if self._answers:
+                self._out += intake.settle(self._answers.take())
+            batch = intake.next_batch(self._worker.ahead() if self._worker is not None else 0)
+            now_s = time.monotonic()
+            occupancy.change(len(intake.executing), now_s)
+            if not batch:
+                break
+            engine.submit(batch)
+            if not self._answers:
+                break
+            until_s = until_s or now_s + TURN_S
+            if now_s > until_s:
+                self._hungry = True
+                break
+
+    def _report(self) -> None:
+        if self._out:
+            self._send_answers(None)
+        elif time.monotonic() >= self._beat_at_s:
+            self._channel.send(Heartbeat(self._load()))
+
+    def _send_answers(self, returned: list[int] | None) -> None:
+        out, self._out = self._out, []
+        try:
+            load = self._load()
+        except Exception:
+            self._out = out  # the engine is dead; what it answered before still goes out
+            raise
+        self._channel.send(Answers(out, load, returned))
+
+    def _load(self) -> Load:
+        now_s = time.monotonic()
+        self._beat_at_s = now_s + HEARTBEAT_S
+        if self._engine is not None:
+            self._progress = self._engine.progress()
+        intake = self._intake
+        return self._figures.load(len(intake.executing), len(intake.waiting), self._progress, now_s)
+
+    # ------------------------------------------------------------ the end
+
+    def _end(self, status: int) -> None:
+        if not self.orphaned:
+            self._part()
+        self.exit_status = status
+        self.ended.set()
+        self.setups.put(None)
+
+    def _part(self) -> None:
+        """Give what is still unsent a bounded time to leave."""
+        until_s = time.monotonic() + PARTING_S
+        writable = select.poll()
+        writable.register(self._channel.fileno(), select.POLLOUT)
+        while not self._channel.flush() and time.monotonic() < until_s:
+            writable.poll(50)
+
+    def _fail(self, error: Exception) -> None:
+        """The engine, or the protocol, is beyond repair: say so, send what was answered, end."""
+        if isinstance(error, WireError):
+            print(f"penstock host: {error}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exception(error)
+        self._engine = None
+        out = self._out + self._intake.settle(self._answers.take())
+        self._out = []
+        if out and not self._channel.closed:
+            self._channel.send(Answers(out, self._load()))
+        self._end(EXIT_ENGINE_FAILED)

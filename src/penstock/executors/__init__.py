@@ -1,0 +1,1 @@
+"""Where replica processes live: one adapter per place behind `executors.base.Executor`."""

@@ -1,0 +1,1 @@
+"""The public test kit: a harness that talks to a host, and conformance suites for engines and executors."""

@@ -151,7 +151,7 @@ def _struct_check(type_: pa.DataType) -> _Check:
 
 
 class ColumnCheck:
-    """The check of one column: `passes` for a batch, `fault` for the reason of one value."""
+    """The check of one column: `passes` and `array` for a batch, `fault` for the reason of one value."""
 
     def __init__(self, name: str, type_: pa.DataType) -> None:
         self.name = name
@@ -162,28 +162,40 @@ class ColumnCheck:
         self._check: _Check | None = None
 
     def passes(self, values: Sequence[Any]) -> bool:
-        if self._allowed is None:
-            check = self.fault_of
-            return all(check(value) is None for value in values)
-        types = set(map(type, values))
-        if not types <= self._allowed:
+        """Whether all values fit. Texts are taken for valid Unicode, as a decoder makes them."""
+        if not self._has_types(values):
             return False
-        if self._bounded or (self._exact and int in types):
-            try:
-                pa.array(values, self.type)
-            except (pa.ArrowException, OverflowError):
-                return False
+        if self._bounded or (self._exact and int in set(map(type, values))):
+            return self._to_arrow(values) is not None
         return True
 
-    @property
-    def fault_of(self) -> _Check:
-        if self._check is None:
-            self._check = value_check(self.type)
-        return self._check
+    def array(self, values: Sequence[Any]) -> pa.Array | None:
+        """The values as an Arrow array, or None where one does not fit."""
+        return self._to_arrow(values) if self._has_types(values) else None
 
     def fault(self, value: Any) -> Fault | None:
-        found = self.fault_of(value)
-        return None if found is None else (found[0], f"column {self.name!r}: {found[1].lstrip()}")
+        """Why the value does not fit: (code, message); None where it does."""
+        found = self._value_check(value)
+        if found is None and value is not None:
+            found = _arrow_fault(self.type, value)
+        return None if found is None else (found[0], found[1].lstrip())
+
+    def _has_types(self, values: Sequence[Any]) -> bool:
+        if self._allowed is not None:
+            return self._allowed.issuperset(map(type, values))
+        check = self._value_check
+        return all(check(value) is None for value in values)
+
+    def _to_arrow(self, values: Sequence[Any]) -> pa.Array | None:
+        try:
+            return pa.array(values, self.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return None
+
+    def _value_check(self, value: Any) -> Fault | None:
+        if self._check is None:
+            self._check = value_check(self.type)
+        return self._check(value)
 
 
 class RowChecker:
@@ -204,7 +216,7 @@ class RowChecker:
             for index, value in enumerate(values):
                 fault = column.fault(value)
                 if fault is not None:
-                    found.setdefault(index, fault)
+                    found.setdefault(index, (fault[0], f"column {column.name!r}: {fault[1]}"))
         return found
 
     def _fit_keys(self, rows: Sequence[dict[str, Any]]) -> dict[int, Fault]:

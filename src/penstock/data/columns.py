@@ -1,0 +1,136 @@
+"""Rows to tables of one schema: every part of a run has the same columns with the same types.
+
+Columns known ahead (the source's, and outputs of steps whose types are known) keep their types. The others (what a
+map or an expand adds) are fixed by the first batch that has rows:
+
+- their types are inferred as in `infer.py`: whole numbers int64, with fractions float64, nothing but nulls string
+- each stands behind the columns that come before it in its row, so that outputs keep the order of their steps
+
+After that nothing changes: a row with a value of another type, or with a column that is not among the fixed ones, is
+rejected with the reason, alone; a column that a row lacks is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+
+from penstock.data.base import Row
+from penstock.data.checks import ColumnCheck, type_name
+from penstock.data.infer import infer_type
+from penstock.errors import InputError
+
+Rejected = tuple[int, str, str]  # (index of the row, column, message)
+
+
+class TableBuilder:
+    """Builds tables from rows.
+
+    schema  the columns whose types are known ahead, or None
+    order   names of known columns in the order of the output; default: the order of `schema`
+    """
+
+    def __init__(self, schema: pa.Schema | None = None, order: Sequence[str] = ()) -> None:
+        self._known = pa.schema([]) if schema is None else schema
+        self._order = list(order) or self._known.names
+        self._schema: pa.Schema | None = None
+        self._checks: list[ColumnCheck] = []
+
+    @classmethod
+    def from_fixed(cls, schema: pa.Schema) -> TableBuilder:
+        """A builder that goes on with the columns of an earlier one (`fixed_schema`)."""
+        builder = cls(schema)
+        builder._fix(schema)
+        return builder
+
+    def fixed_schema(self) -> pa.Schema | None:
+        """The schema of every table from now on; None before the first batch with rows."""
+        return self._schema
+
+    def build(self, rows: Sequence[Row]) -> tuple[pa.Table, list[Rejected]]:
+        """(table, rejected): the rows that fit, in order, and for each other row at least one reason."""
+        if self._schema is None:
+            if not rows:
+                return self._known.empty_table(), []
+            self._fix(self._first_schema(rows))
+        schema = self._schema
+        assert schema is not None
+        rejected = self._unknown_columns(rows)
+        arrays, faults = self._arrays(rows, {index for index, _, _ in rejected})
+        rejected += faults
+        if rejected:
+            out = {index for index, _, _ in rejected}
+            arrays, more = self._arrays([row for index, row in enumerate(rows) if index not in out], set())
+            assert not more
+            rejected.sort(key=itemgetter(0))
+        if not arrays:
+            return pa.table({}).select([]), rejected
+        return pa.table(arrays, schema=schema), rejected
+
+    def _fix(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._checks = [ColumnCheck(field.name, field.type) for field in schema]
+
+    def _first_schema(self, rows: Sequence[Row]) -> pa.Schema:
+        names = self._column_order(rows)
+        known = set(self._known.names)
+        return pa.schema([self._known.field(name) if name in known else _inferred(name, rows) for name in names])
+
+    def _column_order(self, rows: Sequence[Row]) -> list[str]:
+        names = list(self._order)
+        seen = set(names)
+        for row in rows:
+            if row.keys() <= seen:
+                continue
+            before = 0
+            for name in row:
+                if name not in seen:
+                    names.insert(before, name)
+                    seen.add(name)
+                before = max(before, names.index(name) + 1)
+        return names
+
+    def _unknown_columns(self, rows: Sequence[Row]) -> list[Rejected]:
+        known = {check.name: None for check in self._checks}.keys()
+        rejected: list[Rejected] = []
+        for index, row in enumerate(rows):
+            if row.keys() <= known:
+                continue
+            rejected += [
+                (index, name, f"is not among the columns fixed by the first rows ({', '.join(known)})")
+                for name in row
+                if name not in known
+            ]
+        return rejected
+
+    def _arrays(self, rows: Sequence[Row], known_bad: set[int]) -> tuple[list[pa.Array], list[Rejected]]:
+        arrays: list[pa.Array] = []
+        rejected: list[Rejected] = []
+        for check in self._checks:
+            values = _values(check.name, rows)
+            array = check.array(values)
+            if array is None:
+                faults = [(index, check.fault(value)) for index, value in enumerate(values) if index not in known_bad]
+                rejected += [(index, check.name, fault[1]) for index, fault in faults if fault is not None]
+            else:
+                arrays.append(array)
+        return arrays, rejected
+
+
+def _values(name: str, rows: Sequence[Row]) -> list[Any]:
+    try:
+        return list(map(itemgetter(name), rows))
+    except KeyError:
+        return [row.get(name) for row in rows]
+
+
+def _inferred(name: str, rows: Sequence[Row]) -> pa.Field:
+    values = _values(name, rows)
+    try:
+        return pa.field(name, infer_type(values))
+    except InputError:  # of a Python type that no column holds: those rows are rejected, the others decide
+        plain = {"null", "string", "boolean", "integer", "number", "list", "object"}
+        return pa.field(name, infer_type([value for value in values if type_name(value) in plain]))

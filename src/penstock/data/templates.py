@@ -1,0 +1,227 @@
+"""Templates over a row: prompts, messages, sampling fields, and the expressions of filters.
+
+A template that is only text and plain `{{ column }}` is joined from its pieces, with the result that jinja would
+give; all others go through jinja. In a template null counts as missing, so that no prompt ever says "None"; in an
+expression null is a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+
+from penstock.data.base import Row
+from penstock.data.limits import MAX_RENDERED_CHARS
+from penstock.engines.messages import Sampling
+from penstock.errors import ConfigError
+from penstock.spec.sampling import SAMPLING_RULES
+from penstock.spec.templates import (
+    compile_expression,
+    environment,
+    is_template,
+    template_problem,
+    undeclared_in_expression,
+)
+
+_NAMES_OF_JINJA = frozenset({"self", "super", "caller", "varargs", "kwargs", "loop"})
+_KEPT_SAMPLINGS = 4096  # different rendered samplings of one step that are kept for reuse
+
+
+class TemplateFailure(Exception):
+    """This row can't be rendered. `code`: template_missing_field, template_error or bad_sampling."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Template:
+    """One template. Raises ConfigError when it is not valid."""
+
+    def __init__(self, text: str) -> None:
+        problem = template_problem(text)
+        if problem:
+            raise ConfigError(problem)
+        self.text = text
+        pieces = _plain_pieces(text)
+        self._pieces: list[str] = []
+        self._slots: list[tuple[int, str]] = []
+        self._compiled: jinja2.Template | None = None
+        if pieces is None:
+            self._compiled = environment().overlay(finalize=_refuse_null).from_string(text)
+            return
+        for index, (is_name, piece) in enumerate(pieces):
+            self._pieces.append("" if is_name else piece)
+            if is_name:
+                self._slots.append((index, piece))
+
+    def render(self, row: Row) -> str:
+        """The text for this row. Raises TemplateFailure."""
+        if self._compiled is not None:
+            return _rendered(self._compiled, row)
+        pieces = self._pieces.copy()
+        for index, name in self._slots:
+            value = row.get(name)
+            if type(value) is not str:
+                value = _as_text(value, name, row)
+            pieces[index] = value
+        text = "".join(pieces)
+        if len(text) > MAX_RENDERED_CHARS:
+            _refuse_length()
+        return text
+
+
+def _plain_pieces(text: str) -> list[tuple[bool, str]] | None:
+    """(is a column name, text or name) of a template without logic; None where it has any."""
+    pieces: list[tuple[bool, str]] = []
+    for output in environment().parse(text).body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                pieces.append((False, node.data))
+            elif isinstance(node, nodes.Name) and node.name not in environment().globals | dict.fromkeys(
+                _NAMES_OF_JINJA
+            ):
+                pieces.append((True, node.name))
+            else:
+                return None
+    return pieces
+
+
+def _as_text(value: Any, name: str, row: Row) -> str:
+    if value is None:
+        raise TemplateFailure("template_missing_field", _missing(name, row))
+    try:
+        return str(value)
+    except Exception as error:
+        raise TemplateFailure("template_error", f"column {name!r} has no text: {error}") from None
+
+
+def _missing(name: str, row: Row) -> str:
+    present = ", ".join(key for key, value in row.items() if value is not None)
+    problem = f"column {name!r} is null" if name in row else f"no column {name!r}"
+    return f"{problem}; the row has {present or 'no values'}"
+
+
+def _refuse_null(value: Any) -> Any:
+    if value is None:
+        raise TemplateFailure("template_missing_field", "an expression of the template is null for this row")
+    return value
+
+
+def _refuse_length() -> NoReturn:
+    raise TemplateFailure("template_error", f"the rendered text is over the limit of {MAX_RENDERED_CHARS} characters")
+
+
+def _rendered(template: jinja2.Template, row: Row) -> str:
+    """Through jinja, piece by piece, so that a template without end stops at the limit."""
+    values = {name: value for name, value in row.items() if value is not None}
+    pieces: list[str] = []
+    length = 0
+    try:
+        for piece in template.generate(values):
+            pieces.append(piece)
+            length += len(piece)
+            if length > MAX_RENDERED_CHARS:
+                _refuse_length()
+    except TemplateFailure:
+        raise
+    except jinja2.UndefinedError as error:
+        raise TemplateFailure("template_missing_field", _undefined(error, row)) from None
+    except Exception as error:
+        raise TemplateFailure("template_error", f"{type(error).__name__}: {error}") from None
+    return "".join(pieces)
+
+
+def _undefined(error: jinja2.UndefinedError, row: Row) -> str:
+    words = str(error)
+    name = words[1:].partition("'")[0]
+    if words.endswith("' is undefined"):
+        return _missing(name, row)
+    return f"{words}; the row has {', '.join(row)}"
+
+
+class Messages:
+    """A conversation of templates: a list of {role, content}."""
+
+    def __init__(self, messages: Sequence[Mapping[str, str]]) -> None:
+        self._messages = [(message["role"], Template(message["content"])) for message in messages]
+
+    def render(self, row: Row) -> list[dict[str, str]]:
+        """The conversation for this row. Raises TemplateFailure."""
+        return [{"role": role, "content": content.render(row)} for role, content in self._messages]
+
+
+class SamplingTemplate:
+    """Sampling fields that are literals or templates, as one Sampling per row.
+
+    Equal samplings of one step are one object, so that the wire carries each once. Raises ConfigError for a literal
+    out of its range.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], n: int = 1) -> None:
+        self._literal: dict[str, Any] = {"n": n}
+        self._templates: list[tuple[str, Template]] = []
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if isinstance(value, str) and is_template(value):
+                self._templates.append((name, Template(value)))
+                continue
+            try:
+                self._literal[name] = SAMPLING_RULES[name].check(value)
+            except (KeyError, ValueError) as error:
+                raise ConfigError(f"sampling field {name!r}: {error}") from None
+        self._fixed = None if self._templates else Sampling(**self._literal)
+        self._kept: dict[tuple[str, ...], Sampling] = {}
+
+    def render(self, row: Row) -> Sampling:
+        """The sampling for this row. Raises TemplateFailure (bad_sampling, template_missing_field...)."""
+        if self._fixed is not None:
+            return self._fixed
+        texts = tuple([template.render(row) for _, template in self._templates])
+        found = self._kept.get(texts)
+        if found is None:
+            found = self._parse(texts)
+            if len(self._kept) >= _KEPT_SAMPLINGS:
+                self._kept.clear()
+            self._kept[texts] = found
+        return found
+
+    def _parse(self, texts: tuple[str, ...]) -> Sampling:
+        values = dict(self._literal)
+        for (name, _), text in zip(self._templates, texts, strict=True):
+            try:
+                values[name] = SAMPLING_RULES[name].parse(text)
+            except (ValueError, OverflowError, RecursionError) as error:
+                raise TemplateFailure("bad_sampling", f"{name}: {error}") from None
+        least, most = values.get("min_tokens"), values.get("max_tokens")
+        if least is not None and most is not None and least > most:
+            raise TemplateFailure("bad_sampling", f"min_tokens is {least}, above max_tokens {most}")
+        return Sampling(**values)
+
+
+class Expression:
+    """A jinja expression over the row, true or false. Raises ConfigError when it is not valid."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._evaluate = compile_expression(text)
+        self._names = sorted(undeclared_in_expression(text))
+
+    def holds(self, row: Row) -> bool:
+        """Whether it is true for this row. Raises TemplateFailure."""
+        try:
+            return bool(self._evaluate(row))
+        except jinja2.UndefinedError as error:
+            raise TemplateFailure("template_missing_field", _undefined(error, row)) from None
+        except Exception as error:
+            null = next((name for name in self._names if row.get(name, "") is None), None)
+            if null is not None:
+                raise TemplateFailure("template_missing_field", f"{_missing(null, row)}; {error}") from None
+            raise TemplateFailure("template_error", f"{type(error).__name__}: {error}") from None

@@ -1,0 +1,71 @@
+"""What a step does to a row, for the runtime to call.
+
+    render   row -> what to ask of the pool           (pool "model" or "python")
+    apply    row, the pool's answer -> an Outcome     (answer None where there is no pool)
+
+Both are pure and never change the row given. Failures of the row come out as Failed, never as exceptions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from penstock.data.base import Row
+from penstock.engines.messages import Answer, Sampling
+
+PoolKind = Literal["model", "python"] | None
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """The row goes on, with these values."""
+
+    row: Row
+
+
+class Filtered(msgspec.Struct, frozen=True):
+    """The row ends here, neither output nor dead."""
+
+
+class Children(msgspec.Struct, frozen=True):
+    """The row ends here and these go on in its place; never empty."""
+
+    rows: list[Row]
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The row dies. `code` is one of errors.DEAD_CODES."""
+
+    code: str
+    message: str
+
+
+Outcome = Columns | Filtered | Children | Failed
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What to send: `payload` as in engines.messages.Request, `sampling` None for pools that do not sample."""
+
+    payload: Any
+    sampling: Sampling | None = None
+
+
+class StepLogic(Protocol):
+    """One step.
+
+    pool     where its work is done: "model", "python" (worker processes), or None (here, in `apply`)
+    columns  what it adds, with types, where that is known ahead; None: known only from its results
+    """
+
+    pool: PoolKind
+    columns: pa.Schema | None
+
+    def render(self, row: Row) -> Asked | Failed:
+        """What this row asks of the pool."""
+        ...
+
+    def apply(self, row: Row, answer: Answer | None) -> Outcome:
+        """The row after a successful answer (`answer.code == ""`)."""
+        ...

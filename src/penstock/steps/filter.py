@@ -1,0 +1,29 @@
+"""filter by an expression: judged at once, without a pool."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from penstock.data.base import Row
+from penstock.data.templates import Expression, TemplateFailure
+from penstock.engines.messages import Answer
+from penstock.steps.base import Asked, Columns, Failed, Filtered, Outcome, PoolKind
+
+
+class FilterLogic:
+    """Keeps the rows for which the expression is true. Null is a value here (`score is not none`)."""
+
+    pool: PoolKind = None
+
+    def __init__(self, expr: str) -> None:
+        self._expression = Expression(expr)
+        self.columns: pa.Schema | None = pa.schema([])
+
+    def render(self, row: Row) -> Asked | Failed:
+        return Asked(None)
+
+    def apply(self, row: Row, answer: Answer | None) -> Outcome:
+        try:
+            return Columns(row) if self._expression.holds(row) else Filtered()
+        except TemplateFailure as failure:
+            return Failed(failure.code, failure.message)

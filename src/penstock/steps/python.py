@@ -1,0 +1,72 @@
+"""Steps whose work is a Python function in a worker process: map, and the function forms of filter and expand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from penstock.data.base import Row
+from penstock.engines.messages import Answer
+from penstock.steps.base import Asked, Children, Columns, Failed, Filtered, Outcome, PoolKind
+
+
+class FunctionLogic:
+    """What the three have in common: the row itself is the payload, the function's result the answer's value."""
+
+    pool: PoolKind = "python"
+    columns: pa.Schema | None = None
+
+    def render(self, row: Row) -> Asked | Failed:
+        return Asked(row)
+
+
+class MapLogic(FunctionLogic):
+    """Merges the dict that the function returns over the row."""
+
+    def apply(self, row: Row, answer: Answer | None) -> Outcome:
+        result: Any = answer.value if answer is not None else None
+        problem = wrong_row(result)
+        if problem:
+            return Failed("function_result", f"a map function returns a dict of column names to values, not {problem}")
+        return Columns({**row, **result})
+
+
+class FilterFunctionLogic(FunctionLogic):
+    """Keeps the row where the function's result is true in Python's sense."""
+
+    columns: pa.Schema | None = pa.schema([])
+
+    def apply(self, row: Row, answer: Answer | None) -> Outcome:
+        return Columns(row) if answer is not None and answer.value else Filtered()
+
+
+class ExpandFunctionLogic(FunctionLogic):
+    """Each dict of the list that the function returns, merged over the row, goes on in its place."""
+
+    def apply(self, row: Row, answer: Answer | None) -> Outcome:
+        result = answer.value if answer is not None else None
+        if result is None:
+            return Filtered()
+        if not isinstance(result, (list, tuple)):
+            return Failed("function_result", f"an expand function returns a list of dicts, not {described(result)}")
+        for index, child in enumerate(result):
+            problem = wrong_row(child)
+            if problem:
+                return Failed("function_result", f"an expand function returns dicts; child {index} is {problem}")
+        return Children([{**row, **child} for child in result]) if result else Filtered()
+
+
+def wrong_row(value: Any) -> str | None:
+    """What is wrong with a value that should be a dict of column names to values, or None."""
+    if not isinstance(value, dict):
+        return described(value)
+    for name in value:
+        if not isinstance(name, str) or not name:
+            return f"a dict with the key {name!r}"
+    return None
+
+
+def described(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"

@@ -1,0 +1,41 @@
+"""From a step of the pipeline to what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from penstock.errors import ConfigError
+from penstock.spec.steps import AnyStep, Expand, Filter, Generate, Map
+from penstock.steps.base import StepLogic
+from penstock.steps.expand import ExplodeLogic
+from penstock.steps.filter import FilterLogic
+from penstock.steps.generate import GenerateLogic
+from penstock.steps.python import ExpandFunctionLogic, FilterFunctionLogic, MapLogic
+
+
+def logic_for(step: AnyStep) -> StepLogic:
+    """What `step` does to a row. Raises ConfigError for kinds that this version describes but can't run."""
+    match step:
+        case Generate():
+            return GenerateLogic(step)
+        case Map():
+            return MapLogic()
+        case Filter(expr=str(expr)):
+            return FilterLogic(expr)
+        case Filter():
+            return FilterFunctionLogic()
+        case Expand(column=str(column)):
+            return ExplodeLogic(column, step.output or f"{column}_item")
+        case Expand():
+            return ExpandFunctionLogic()
+    raise ConfigError(f"steps of the kind {step.kind!r} can't be run yet; generate, map, filter and expand can")
+
+
+def known_columns(source: pa.Schema, steps: Iterable[StepLogic]) -> pa.Schema:
+    """The output columns whose types are known before the run, in order: the source's, then what the steps add."""
+    fields = {field.name: field for field in source}
+    for step in steps:
+        fields.update({field.name: field for field in step.columns or ()})
+    return pa.schema(list(fields.values()))

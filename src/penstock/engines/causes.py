@@ -31,7 +31,9 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|cannot allocate memory|can't allocat
 _ERROR_LINE = re.compile(
     r"(?:^|[\s\])])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Failure|Interrupt|Exit))(?:: (.*\S))?\s*$"
 )
-_FATAL_LINE = re.compile(r"^(Fatal Python error: .*|Segmentation fault.*|penstock host: .*|out of memory: .*)$")
+_FATAL_LINE = re.compile(
+    r"^(Fatal Python error: (?!Aborted).*|Segmentation fault.*|penstock host: .*|out of memory: .*)$"
+)
 _CHAINED = re.compile(r"was the direct cause of the following|During handling of the above exception")
 
 

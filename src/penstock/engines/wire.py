@@ -55,9 +55,7 @@ def _with_sendable_rows(message: Requests) -> Requests:
         if payload is not request.payload:
             if items is None:
                 items = list(message.items)
-            items[index] = Request(
-                request.id, request.attempt, payload, request.sampling, request.seed, request.step
-            )
+            items[index] = Request(request.id, request.attempt, payload, request.sampling, request.seed, request.step)
     return message if items is None else Requests(items, message.samplings, message.echo)
 
 

@@ -74,7 +74,13 @@ class HostHarness:
         self._next_id = 1
         with theirs, log.open("ab") as file:
             self.process = subprocess.Popen(
-                [python or sys.executable, "-P", str(Path(penstock.engines.boot.__file__)), "--fd", str(theirs.fileno())],
+                [
+                    python or sys.executable,
+                    "-P",
+                    str(Path(penstock.engines.boot.__file__)),
+                    "--fd",
+                    str(theirs.fileno()),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -135,7 +141,9 @@ class HostHarness:
         self._next_id += len(payloads)
         index = -1 if sampling is None else 0
         items = [Request(first + place, 1, payload, index, seed, step) for place, payload in enumerate(payloads)]
-        self.send(Requests(items, [] if sampling is None else [sampling], self.figures.sent_at if self.figures else 0.0))
+        self.send(
+            Requests(items, [] if sampling is None else [sampling], self.figures.sent_at if self.figures else 0.0)
+        )
         return [item.id for item in items]
 
     def answers(self, count: int, patience_s: float = 60.0) -> list[Answer]:

@@ -1,0 +1,269 @@
+"""The guardian of one replica: a small process that outlives the coordinator and the host, and leaves nothing behind.
+
+    python -I -S guardian.py CONTROL_FD HOST_FD CORES COMMAND...
+
+It starts COMMAND, the host, in a session of its own with HOST_FD open, on the cores CORES ("0,2", or "-" for all), and
+watches two things: the control socket, whose end means that the coordinator is gone, and the host's exit. Either way
+it kills the host's process group and every process that descends from it, wherever that has moved: as their "child
+subreaper" the guardian becomes the parent of every orphan among them. Engines leave children behind that hold memory
+and a core, so the guardian counts a replica as ended only when it has no descendant left.
+
+On the control socket, one JSON object a line:
+
+    guardian -> coordinator   {"host": PID}                        the host exists
+                              {"status": S, "killed": K, "left": L} the end: status as of waitpid (negative: the signal),
+                                                                   processes killed beside the host, processes left
+    coordinator -> guardian   "kill" or "dump" (stacks into the log first), each with a newline
+
+Standard library only, and little of it: this starts in some 15 ms and stays small for the life of a replica.
+"""
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+DUMP_LIMIT_S = 0.5  # for the host to print its stacks
+SWEEP_LIMIT_S = 20.0  # a process that survives SIGKILL this long hangs in the kernel, with its driver
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+if False:  # for the type checker alone: `typing` would double the time this takes to start
+    from collections.abc import Callable
+    from typing import NoReturn
+
+
+def main(arguments: "list[str]") -> "NoReturn":
+    control, host, cores, *command = arguments
+    guard(int(control), int(host), parse_cores(cores), lambda: execute(command))
+
+
+def guard(control: int, host: int, cores: "list[int]", become_host: "Callable[[], NoReturn]") -> "NoReturn":
+    """Start the host with `become_host` in a child process, watch over it, end it, report, exit."""
+    os.set_inheritable(control, False)
+    become_subreaper()
+    waker = wake_on_signals()
+    reaper = Reaper(start_host(control, host, cores, become_host))
+    os.close(host)
+    report(control, '{"host": %d}\n' % reaper.host)
+    watch(control, waker, reaper)
+    killed, left = sweep(waker, reaper)
+    report(control, '{"status": %d, "killed": %d, "left": %d}\n' % (reaper.status or 0, killed, left))
+    os._exit(0)
+
+
+class Reaper:
+    """Collects ended children; `status` is the host's, once it has ended."""
+
+    def __init__(self, host: int) -> None:
+        self.host = host
+        self.status: "int | None" = None
+
+    def collect(self) -> bool:
+        """Take what has ended; whether children remain."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.host:
+                self.status = os.waitstatus_to_exitcode(status)
+
+
+# ---------------------------------------------------------------- starting
+
+
+def start_host(control: int, host: int, cores: "list[int]", become_host: "Callable[[], NoReturn]") -> int:
+    guardian = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.close(control)
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guardian:
+            os._exit(1)  # the guardian died before it could be tied to us
+        restrict(cores)
+        os.set_inheritable(host, True)
+        become_host()
+    except BaseException as error:
+        print(f"penstock host: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(127)
+
+
+def restrict(cores: "list[int]") -> None:
+    """Bind to cores, leave no core files of many gigabytes, and die before the coordinator when memory runs out."""
+    if cores:
+        try:
+            os.sched_setaffinity(0, cores)
+        except OSError as error:
+            print(f"penstock host: not bound to the cores {cores}: {error}", file=sys.stderr, flush=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:
+            if int(file.read()) < 500:
+                file.seek(0)
+                file.write("500")
+    except (OSError, ValueError):
+        pass  # a courtesy; not every container allows it
+
+
+def execute(command: "list[str]") -> "NoReturn":
+    os.execvp(command[0], command)
+
+
+# ---------------------------------------------------------------- watching
+
+
+def wake_on_signals() -> int:
+    """A descriptor that becomes readable when a child ends or somebody asks us to end."""
+    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    return readable
+
+
+def watch(control: int, waker: int, reaper: Reaper) -> None:
+    """Returns when the host has ended, the coordinator is gone, or one of them wants the end."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(waker, select.POLLIN)
+    while reaper.status is None:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        if waker in ready and signal.SIGTERM in drain(waker):
+            return
+        reaper.collect()
+        if control in ready:
+            order = read(control)
+            if b"dump" in order and reaper.status is None:
+                dump_stacks(waker, reaper)
+            return  # "kill", "dump", or the end of the socket
+
+
+def dump_stacks(waker: int, reaper: Reaper) -> None:
+    """SIGABRT makes every Python process of the group print its stacks (faulthandler) and end."""
+    signal_group(reaper.host, signal.SIGABRT)
+    until = time.monotonic() + DUMP_LIMIT_S
+    while reaper.status is None and time.monotonic() < until:
+        pause(waker, until - time.monotonic())
+        reaper.collect()
+
+
+# ---------------------------------------------------------------- ending
+
+
+def sweep(waker: int, reaper: Reaper) -> "tuple[int, int]":
+    """Kill every descendant; (how many beside the host, how many are left). They may fork while we look: look again."""
+    until = time.monotonic() + SWEEP_LIMIT_S
+    seen: "set[int]" = set()
+    while True:
+        if reaper.status is None:
+            signal_group(reaper.host, signal.SIGKILL)
+        below = descendants(os.getpid())
+        for pid in below:
+            kill(pid)
+        seen.update(below)
+        if not reaper.collect():
+            return len(seen - {reaper.host}), 0
+        if time.monotonic() > until:
+            return len(seen - {reaper.host}), len(below)
+        pause(waker, 0.02)
+
+
+def descendants(root: int) -> "list[int]":
+    """Every process below `root`, by the parents that /proc tells."""
+    children: "dict[int, list[int]]" = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue  # it ended meanwhile
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found: "list[int]" = []
+    waiting = [root]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass  # it ended meanwhile
+
+
+def signal_group(host: int, number: int) -> None:
+    """Only while the host is not reaped: until then its number can't be another's."""
+    try:
+        os.killpg(host, number)
+    except OSError:
+        kill(host)  # it has not made its group yet
+
+
+# ---------------------------------------------------------------- small things
+
+
+def become_subreaper() -> None:
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def prctl(option: int, argument: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def pause(waker: int, limit_s: float) -> None:
+    """Until a child ends, but no longer than `limit_s`."""
+    poll = select.poll()
+    poll.register(waker, select.POLLIN)
+    poll.poll(max(1.0, limit_s * 1000))
+    drain(waker)
+
+
+def drain(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except BlockingIOError:
+        return b""
+
+
+def read(control: int) -> bytes:
+    try:
+        return os.read(control, 4096)
+    except OSError:
+        return b""  # reset: the coordinator is gone
+
+
+def report(control: int, line: str) -> None:
+    try:
+        os.write(control, line.encode())
+    except OSError:
+        pass  # nobody is left to read it
+
+
+def parse_cores(text: str) -> "list[int]":
+    return [] if text == "-" else [int(core) for core in text.split(",")]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

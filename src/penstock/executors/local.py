@@ -1,0 +1,166 @@
+"""Replicas as processes of this machine.
+
+    coordinator --control socket--> guardian --parent of--> host --parent of--> whatever the engine starts
+         \\______________________ connection __________________/
+
+The guardian ends everything below it when the coordinator is gone or the host has ended (see `guardian`). A host
+starts with this very Penstock under this interpreter or another (see `engines.boot`); one whose functions can't be
+imported is forked from the nursery.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import penstock.engines.boot
+from penstock.errors import ConfigError, UsageError
+from penstock.executors import guardian
+from penstock.executors.base import Exit, Launch, Started
+from penstock.executors.guarded import Guarded
+from penstock.executors.nursery import Nursery
+
+__all__ = ["LocalExecutor"]
+
+CLOSE_LIMIT_S = 30.0  # longer than a guardian takes to give up on processes that survive SIGKILL
+
+_GUARDIAN_FILE = str(Path(guardian.__file__).resolve())
+_BOOT_FILE = str(Path(penstock.engines.boot.__file__).resolve())
+
+
+class LocalExecutor:
+    """See `executors.base.Executor`. `nursery`: where functions that can't be imported live; closed with this."""
+
+    def __init__(self, nursery: Nursery | None = None) -> None:
+        self._nursery = nursery
+        self._running: dict[tuple[str, int], Guarded] = {}
+        self._parting: list[subprocess.Popen[bytes]] = []  # guardians that have said their last, not yet reaped
+
+    def start(self, launch: Launch, incarnation: int) -> Started:
+        """Raises ConfigError for a log that can't be written or an interpreter that isn't there."""
+        if (launch.replica, incarnation) in self._running:
+            raise UsageError(f"{launch.replica} was started as incarnation {incarnation} before")
+        _check_interpreter(launch)
+        log = _open_log(launch.log)
+        connection, host = _socket_pair()
+        control, watched = _socket_pair()
+        try:
+            start = os.fstat(log).st_size
+            process: subprocess.Popen[bytes] | None = None
+            if launch.forked:
+                pid = self._require_nursery(launch).fork(launch, watched.fileno(), host.fileno(), log)
+            else:
+                process = _spawn(launch, watched.fileno(), host.fileno(), log)
+                pid = process.pid
+        except BaseException:
+            connection.close()
+            control.close()
+            raise
+        finally:
+            host.close()
+            watched.close()
+            os.close(log)
+        self._running[launch.replica, incarnation] = Guarded(
+            launch.replica, incarnation, control, launch.log, start, process
+        )
+        connection.setblocking(False)
+        return Started(launch.replica, incarnation, connection, pid)
+
+    def kill(self, replica: str, incarnation: int, *, dump_stacks: bool = False) -> None:
+        guarded = self._running.get((replica, incarnation))
+        if guarded is not None:
+            guarded.kill(dump_stacks)
+
+    def exit_files(self) -> list[int]:
+        return [guarded.control.fileno() for guarded in self._running.values()]
+
+    def exits(self) -> list[Exit]:
+        self._reap()
+        ended = [guarded for guarded in self._running.values() if guarded.look() is not None]
+        for guarded in ended:
+            self._forget(guarded)
+        return [guarded.ended for guarded in ended if guarded.ended is not None]
+
+    def close(self) -> None:
+        for guarded in self._running.values():
+            guarded.kill()
+        until_s = time.monotonic() + CLOSE_LIMIT_S
+        for guarded in list(self._running.values()):
+            guarded.wait(until_s)
+            guarded.control.close()
+            self._forget(guarded)
+        for process in self._parting:
+            try:
+                process.wait(max(0.1, until_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._parting.clear()
+        if self._nursery is not None:
+            self._nursery.close()
+
+    def _forget(self, guarded: Guarded) -> None:
+        del self._running[guarded.replica, guarded.incarnation]
+        if guarded.guardian is not None:
+            self._parting.append(guarded.guardian)
+
+    def _reap(self) -> None:
+        """A guardian ends just after its last word: whoever is not gone yet is asked again next time."""
+        self._parting = [process for process in self._parting if process.poll() is None]
+
+    def _require_nursery(self, launch: Launch) -> Nursery:
+        if self._nursery is None:
+            raise UsageError(f"{launch.replica} has to be forked, and this executor was made without a nursery")
+        return self._nursery
+
+
+def _spawn(launch: Launch, control: int, host: int, log: int) -> subprocess.Popen[bytes]:
+    python = launch.python or sys.executable
+    cores = ",".join(map(str, launch.config.cores)) or "-"
+    command = [python, "-P", _BOOT_FILE, "--fd", str(host)]
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", _GUARDIAN_FILE, str(control), str(host), cores, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=(control, host),
+        start_new_session=True,
+        env=_environment(launch),
+    )
+
+
+def _environment(launch: Launch) -> dict[str, str]:
+    # faulthandler: the engine's own Python children, too, print their stacks when the guardian asks for them.
+    environment = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **os.environ}
+    if launch.config.engine == "python" and launch.python is None:
+        # A step's function must be importable where the pipeline was: same interpreter, same path, same order.
+        environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    elif launch.python is not None:
+        environment.pop("PYTHONHOME", None)
+        environment.pop("PYTHONPATH", None)
+        environment.pop("VIRTUAL_ENV", None)
+    return {**environment, **launch.env}
+
+
+def _check_interpreter(launch: Launch) -> None:
+    if launch.python is not None and not os.access(launch.python, os.X_OK):
+        raise ConfigError(
+            f"there is no interpreter {launch.python!r} (`python:` of the model of {launch.replica}); "
+            "give the path of a Python 3.11 or newer, for instance VENV/bin/python"
+        )
+
+
+def _open_log(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"can't write the log {path}: {error.strerror}") from None
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -50,8 +50,10 @@ def preview(
 
 def small(pipeline: Pipeline, rows: int) -> Pipeline:
     """The same pipeline with one replica of each model, in which any number of these rows may die."""
+    from penstock.spec.frozen import FrozenDict
+
     models = {name: model.model_copy(update={"replicas": 1}) for name, model in pipeline.models.items()}
-    return pipeline.model_copy(update={"models": models, "max_dead": rows})
+    return pipeline.model_copy(update={"models": FrozenDict(models), "max_dead": rows})
 
 
 def read_parts(folder: Path) -> list[dict[str, Any]]:

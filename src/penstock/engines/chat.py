@@ -39,6 +39,10 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Any, options: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
+        # A prompt over the tokenizer's idea of the context is judged by `fit`, with a message; no warning is needed.
+        warned = getattr(tokenizer, "deprecation_warnings", None)
+        if isinstance(warned, dict):
+            warned["sequence-length-is-longer-than-the-specified-maximum"] = True
         self._template: str | None = option(options, "chat_template", str, None)
         self._kwargs: dict[str, Any] = option(options, "chat_template_kwargs", dict, {})
         wrong = sorted(_RESERVED_KWARGS & self._kwargs.keys())

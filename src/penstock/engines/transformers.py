@@ -66,8 +66,9 @@ class TransformersEngine:
 
     def abort(self, ids: Sequence[int]) -> None:
         with self._wake:
-            self._aborted.update(ids)
-            self._submitted = [each for each in self._submitted if each.request.id not in self._aborted]
+            gone = set(ids)
+            self._aborted |= gone
+            self._submitted = [each for each in self._submitted if each.request.id not in gone]
             self._wake.notify()
 
     def progress(self) -> int:
@@ -207,7 +208,7 @@ class TransformersEngine:
                     del self._jobs[row.job.request.id]
                     answers.append(answer)
         if ended:
-            self._decoder.drop(ended)
+            self._decoder.drop(ended, wipe=not all(drawn[2]))
         if answers:
             self._answer(answers)
 

@@ -107,7 +107,7 @@ class CohortDecoder:
         sound = [value for each in drawn for value in each[2]]
         return tokens, logprobs, sound
 
-    def drop(self, ended: set[int]) -> None:
+    def drop(self, ended: set[int], wipe: bool = False) -> None:
         start = 0
         for cohort in self._cohorts:
             count = len(cohort.rows)

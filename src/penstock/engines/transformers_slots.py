@@ -45,11 +45,14 @@ class Place:
         self.capacity = 0
 
 
-class SlotLayer(DynamicLayer):
+class SlotLayer(DynamicLayer):  # type: ignore[misc]  # the library is untyped
     """One layer's keys and values, [slots, heads, capacity, head_dim]."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
+        self.keys: Any = None
+        self.values: Any = None
+        self.is_initialized: bool = False
         self._place = place
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -90,6 +93,10 @@ class SlotLayer(DynamicLayer):
     def move(self, source: int, target: int) -> None:
         self.keys[target] = self.keys[source]
         self.values[target] = self.values[source]
+
+    def wipe(self, start: int) -> None:
+        self.keys[start:] = 0
+        self.values[start:] = 0
 
 
 class SlotDecoder:
@@ -168,8 +175,8 @@ class SlotDecoder:
         mask = torch.zeros(hidden.shape, dtype=model.dtype, device=model.device)
         return mask.masked_fill_(hidden, torch.finfo(model.dtype).min)[:, None, None, :]
 
-    def drop(self, ended: set[int]) -> None:
-        """Take the rows in these slots out of the batch."""
+    def drop(self, ended: set[int], wipe: bool = False) -> None:
+        """Take the rows in these slots out of the batch. wipe: leave nothing of them behind (not-a-number spreads)."""
         for slot in sorted(ended, reverse=True):
             final = len(self.rows) - 1
             if slot != final:
@@ -177,6 +184,9 @@ class SlotDecoder:
                 for layer in self._cache.layers:
                     layer.move(final, slot)
             self.rows.pop()
+        if wipe:
+            for layer in self._cache.layers:
+                layer.wipe(len(self.rows))
 
     def clear(self) -> list[Row]:
         """Forget the batch and free its memory; the rows that were in it."""

@@ -54,8 +54,6 @@ def check_batch(batch: CommitBatch, order: str) -> None:
         )
     if order == "input" and batch.publish_to is not None and batch.publish_to > batch.watermark:
         raise InvariantError(f"asked to publish up to {batch.publish_to}, but the watermark is {batch.watermark}")
-    if batch.final and batch.ended and batch.ended[-1] >= batch.watermark:
-        raise InvariantError(f"the final batch ends source rows above its watermark {batch.watermark}")
 
 
 def encode_batch(builder: TableBuilder, finished: Sequence[Finished], locate: Locate) -> Encoded:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-__all__ = ["FAULT_POINTS", "fault"]
+__all__ = ["FAULT_POINTS", "arm", "fault"]
 
 # Every point of the ledger, in the order in which a first run meets them.
 FAULT_POINTS: tuple[str, ...] = (
@@ -45,6 +45,12 @@ class _Trigger:
 
 
 _trigger = _Trigger(os.environ.get("PENSTOCK_FAULTPOINT"))
+
+
+def arm(setting: str | None) -> None:
+    """Set what the variable would, in a process that runs already."""
+    global _trigger
+    _trigger = _Trigger(setting)
 
 
 def fault(name: str) -> None:

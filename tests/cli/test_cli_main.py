@@ -159,3 +159,10 @@ def test_json_goes_to_stdout_alone() -> None:
     done = subprocess.run([sys.executable, "-m", "penstock.cli", "doctor", "--json"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["cores"] >= 1
+
+
+def test_characters_that_stdout_lacks_are_escaped() -> None:
+    script = "from penstock.cli import output; output.data('caf\\u00e9'); output.error('\\u2026')"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "caf\\xe9\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from typing import Any
 
 
 def data(text: str) -> None:
-    """What the command was asked for."""
+    """What the command was asked for. A character that stdout's encoding lacks is escaped, not an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout.write(text + "\n")
 
 

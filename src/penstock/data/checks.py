@@ -54,6 +54,17 @@ def allowed_types(type_: pa.DataType) -> frozenset[type] | None:
     return None
 
 
+def _integer_bounds(type_: pa.DataType) -> tuple[int, int] | None:
+    """The smallest and largest Python integer that a column of numbers holds exactly."""
+    if pt.is_floating(type_):
+        return -_MAX_EXACT_INT, _MAX_EXACT_INT
+    if not pt.is_integer(type_):
+        return None
+    if pt.is_signed_integer(type_):
+        return -(1 << (type_.bit_width - 1)), (1 << (type_.bit_width - 1)) - 1
+    return 0, (1 << type_.bit_width) - 1
+
+
 def _is_list(type_: pa.DataType) -> bool:
     return (
         pt.is_list(type_)
@@ -157,17 +168,19 @@ class ColumnCheck:
         self.name = name
         self.type = type_
         self._allowed = allowed_types(type_)
-        self._bounded = pt.is_integer(type_)
-        self._exact = pt.is_floating(type_)
+        self._bounds = _integer_bounds(type_)
         self._check: _Check | None = None
 
     def passes(self, values: Sequence[Any]) -> bool:
         """Whether all values fit. Texts are taken for valid Unicode, as a decoder makes them."""
         if not self._has_types(values):
             return False
-        if self._bounded or (self._exact and int in set(map(type, values))):
-            return self._to_arrow(values) is not None
-        return True
+        if self._bounds is None:
+            return True
+        # Not left to Arrow, whose first array from a list would import pandas where that is installed.
+        integers = [value for value in values if type(value) is int]
+        low, high = self._bounds
+        return not integers or (low <= min(integers) and max(integers) <= high)
 
     def array(self, values: Sequence[Any]) -> pa.Array | None:
         """The values as an Arrow array, or None where one does not fit."""

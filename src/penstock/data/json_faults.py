@@ -146,17 +146,20 @@ def count_keys(value: Any) -> int:
     return count
 
 
-def may_repeat_a_key(line: bytes, keys: int) -> bool:
-    """False when the line surely has no object with a key twice; `keys` is `count_keys` of the decoded line.
+def may_repeat_a_key(line: bytes, row: dict[str, Any]) -> bool:
+    """False when `line`, decoded as `row`, surely has no object with a key twice.
 
-    Decoding keeps the last of two equal keys, so `keys` then is less than the keys written. Each written key has a
-    colon; where colons and keys are equally many, none was lost. Text with colons needs the second look: a key's
-    colon follows a quotation mark, unless there is space between (then the answer is True). Quotation marks inside
-    strings only add to that count.
+    Decoding keeps the last of two equal keys, so the row then has fewer keys than were written. Each written key has
+    a colon: as many colons as keys, and none was lost. Text with colons needs the second look: unless there is space
+    between, a key's colon follows a quotation mark; quotation marks inside strings only add to that count.
     """
-    if line.count(b":") == keys:
+    if b" :" in line or b"\t:" in line or b"\r:" in line:
+        return line.count(b":") != count_keys(row)
+    quoted = line.count(b'":')
+    if quoted == len(row):
         return False
-    return line.count(b'":') != keys or b" :" in line or b"\t:" in line or b"\r:" in line
+    keys = count_keys(row)
+    return quoted != keys and line.count(b":") != keys
 
 
 def repeated_key(line: bytes, number: int) -> Fault | None:

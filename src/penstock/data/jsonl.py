@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.data.base import Chunk, Row, Unreadable
 from penstock.data.checks import Fault, RowChecker
-from penstock.data.json_faults import count_keys, depth_of, line_fault, may_repeat_a_key, repeated_key
+from penstock.data.json_faults import depth_of, line_fault, may_repeat_a_key, repeated_key
 from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, MAX_DEPTH, ROW_BYTES
 from penstock.data.lines import Line, LineReader, LongLine, is_blank
 from penstock.data.paths import DataFile
@@ -89,7 +89,7 @@ class JsonlReader:
             except _DECODE_ERRORS:
                 if is_blank(line):
                     continue
-                start = offset + sum(_size(before) + 1 for before in lines[:index])
+                start = offset + sum(map(len, lines[:index])) + index
                 cut_off = self._lines.cut_off and index == len(lines) - 1
                 fault = line_fault(line, number + index, start, cut_off)
                 unreadable.append(self._unreadable(position, line, fault))
@@ -122,10 +122,8 @@ class JsonlReader:
                 batch.rows[index] = {}
                 continue
             line = batch.lines[index]
-            # Counting the keys inside nested objects is only needed where the outer ones do not explain the colons.
-            if line.count(b":") == len(row):
-                continue
-            if may_repeat_a_key(line, count_keys(row)):
+            # Keys inside nested objects are counted only where the outer ones do not explain the colons.
+            if line.count(b":") != len(row) and may_repeat_a_key(line, row):
                 fault = repeated_key(line, batch.numbers[index])
                 if fault is not None:
                     faults[index] = fault
@@ -146,10 +144,6 @@ class JsonlReader:
         beginning = line.beginning if isinstance(line, LongLine) else line[: 4 * INPUT_CHARS]
         text = beginning.decode("utf-8", "replace")[:INPUT_CHARS]
         return Unreadable(position, self._file.name, position - self._base, fault[0], fault[1], text)
-
-
-def _size(line: Line) -> int:
-    return len(line) if isinstance(line, bytes) else line.size_bytes
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,173 @@
+"""What the benchmarks share: run a pipeline as a user would, read its summary, print figures.
+
+Each benchmark is one command that prints its figures beside what they should reach, and with --json FILE also writes
+them as data. None fails because a figure is not reached: that is for the reader. It fails when a run fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One measured figure. `reached` is None where there is nothing to reach."""
+
+    benchmark: str
+    what: str
+    measured: str
+    reach: str = ""
+    reached: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """One ended command. cpu_s and peak_bytes are of its own process, without children."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+    out: Path
+    summary: dict[str, Any]
+
+    @property
+    def pool(self) -> dict[str, Any]:
+        """The figures of the run's first pool."""
+        return next(iter(self.summary["models"].values()))
+
+    @property
+    def pool_end_s(self) -> float:
+        """The last response of the first pool; the run's own where there is one pool."""
+        return float(self.summary["last_response_s"])
+
+    @property
+    def ready_s(self) -> list[float]:
+        return [replica["ready_s"] for replica in self.pool["replicas"]]
+
+    @property
+    def busy_fractions(self) -> list[float]:
+        return [replica["busy_fraction"] for replica in self.pool["replicas"]]
+
+
+def run_pipeline(
+    folder: Path, pipeline: dict[str, Any], name: str = "run", env: dict[str, str] | None = None
+) -> Finished:
+    """`penstock run` in a fresh output folder below `folder`. Raises SystemExit with its words when it fails."""
+    file, out, log = folder / f"{name}.yaml", folder / f"{name}.out", folder / f"{name}.log"
+    file.write_text(json.dumps(pipeline))  # JSON is YAML
+    command = [sys.executable, "-m", "penstock.cli", "run", str(file), "--out", str(out), "--display", "none"]
+    began = time.monotonic()
+    with log.open("wb") as words:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, env={**os.environ, **(env or {})}
+        )
+        peak = Peak(process.pid)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its times can still be read
+        wall_s = time.monotonic() - began
+        cpu_s = own_cpu_s(process.pid)
+        code = process.wait()
+        peak_bytes = peak.stop()
+    if code != 0:
+        sys.exit(f"{' '.join(command)}: exit code {code}\n{log.read_text(errors='replace')[-4000:]}")
+    return Finished(wall_s, cpu_s, peak_bytes, out, json.loads((out / "summary.json").read_text()))
+
+
+def own_cpu_s(pid: int) -> float:
+    """User and system seconds of one process and its threads, without its children."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Peak:
+    """Follows the peak resident memory of one process (VmHWM) until it ends."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(0.05):
+            try:
+                for line in self._status.read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        self._bytes = int(line.split()[1]) * 1024
+            except OSError:
+                return
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self._bytes
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    with path.open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+def earliest_end_s(ready_s: list[float], slots: int, work_s: float) -> float:
+    """When `work_s` seconds of work can end at the earliest on replicas of `slots` slots, each ready at its time.
+
+    No slot works before its replica is ready and none rests afterwards: the least T with
+    sum over replicas of slots x max(0, T - ready) = work.
+    """
+    ready = sorted(ready_s)
+    for used in range(1, len(ready) + 1):
+        end = (work_s / slots + sum(ready[:used])) / used
+        if used == len(ready) or end <= ready[used]:
+            return end
+    raise ValueError("no replica")
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards. BENCH_FOLDER names another place for it than the system's."""
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=os.environ.get("BENCH_FOLDER")) as folder:
+        yield Path(folder)
+
+
+def show(figures: list[Figure]) -> str:
+    """The figures as a table in plain text."""
+    words = {True: "reached", False: "NOT REACHED", None: ""}
+    rows = [("benchmark", "figure", "measured", "to reach", "")]
+    rows += [(f.benchmark, f.what, f.measured, f.reach, words[f.reached]) for f in figures]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def main(measure: Callable[[argparse.Namespace], list[Figure]], about: str, **options: int) -> None:
+    """Run one benchmark. `options` are its integer flags with their defaults."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    for name, default in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default {default}")
+    arguments = parser.parse_args()
+    figures = measure(arguments)
+    print(show(figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([dataclasses.asdict(figure) for figure in figures]))
+
+
+def say(message: str) -> None:
+    """A line on how far a benchmark is; stdout is for the table."""
+    print(message, file=sys.stderr, flush=True)

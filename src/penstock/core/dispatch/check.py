@@ -1,0 +1,125 @@
+"""The invariants of Dispatch, checked against its whole state. Raises InvariantError with the story.
+
+Run after every turn in simulation and tests, and when idle in production: it costs time in proportion to what waits and
+what is in flight.
+"""
+
+from __future__ import annotations
+
+from penstock.core.dispatch.dispatch import LOADS_BEFORE_GIVING_UP, Dispatch
+from penstock.core.dispatch.lanes import Lane, Request
+from penstock.core.dispatch.pool import _TOP, Pool
+from penstock.core.dispatch.replica import Replica
+
+__all__ = ["check_dispatch"]
+
+
+def check_dispatch(dispatch: Dispatch) -> None:
+    seen: set[int] = set()
+    for pool in dispatch.pools:
+        _check_places(dispatch, pool, seen)
+        if dispatch._drain_until is None:
+            _check_work_conserved(dispatch, pool)
+            _check_tail(dispatch, pool)
+            _check_suspects(dispatch, pool)
+    for replica in dispatch.replicas:
+        _check_credit(dispatch, replica)
+        _check_restarts(dispatch, replica)
+
+
+def _check_places(dispatch: Dispatch, pool: Pool, seen: set[int]) -> None:
+    """Each request is in exactly one place, and within its limits."""
+    waiting = pool.lanes.requests()
+    if len(waiting) != pool.lanes.count:
+        raise dispatch._broken(f"pool {pool.name} counts {pool.lanes.count} waiting requests of {len(waiting)}")
+    for request in (*waiting, *pool.suspects):
+        _check_request(dispatch, request, seen)
+        if request.recalled:
+            raise dispatch._broken(f"request {request.task} waits, and is called back from a host", request.task)
+    for replica in pool.replicas:
+        for task, request in replica.in_flight.items():
+            _check_request(dispatch, request, seen)
+            if task != request.task or request.attempt < 1:
+                raise dispatch._broken(f"request {request.task} is in flight as {task}, never sent", task)
+
+
+def _check_request(dispatch: Dispatch, request: Request, seen: set[int]) -> None:
+    limits = dispatch.limits
+    if request.task in seen:
+        raise dispatch._broken(f"request {request.task} is in two places", request.task)
+    seen.add(request.task)
+    if request.failures >= limits.max_attempts or request.solo_crashes >= limits.solo_crashes:
+        raise dispatch._broken(f"request {request.task} goes on beyond its limit of attempts", request.task)
+
+
+def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
+    name, requests = replica.shape.name, replica.in_flight.values()
+    if replica.in_flight and replica.state not in ("ready", "killed"):
+        raise dispatch._broken(f"{name} is {replica.state} with {len(replica.in_flight)} requests in flight")
+    tokens = sum(request.cost for request in requests)
+    if tokens != replica.tokens_out_there:
+        raise dispatch._broken(f"{name} is charged {replica.tokens_out_there} tokens, {tokens} are in flight")
+    recalled = sum(request.recalled for request in requests)
+    if recalled != replica.recalled:
+        raise dispatch._broken(f"{name} counts {replica.recalled} requests called back of {recalled}")
+    if len(requests) > replica.slots + replica.limits.max_lookahead:
+        raise dispatch._broken(f"{name} was sent {len(requests)} requests")
+
+
+def _check_restarts(dispatch: Dispatch, replica: Replica) -> None:
+    if replica.state != "failed" and (replica.circuit_open() or replica.never_ready >= LOADS_BEFORE_GIVING_UP):
+        raise dispatch._broken(f"{replica.shape.name} goes on beyond its limit of restarts")
+
+
+def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
+    """No ready replica has credit for the request that is to go next."""
+    head = next((_first(lane) for lane in pool.lanes.ranked if lane), None)
+    offers, count = set(pool._offers), len(pool.replicas)
+    for place, replica in enumerate(pool.replicas):
+        spare = replica.spare()
+        if spare <= 0:
+            continue
+        if (_TOP - spare) * count + place not in offers:
+            raise dispatch._broken(f"{replica.shape.name} has spare credit, and nobody knows")
+        if head is None:
+            continue
+        cost = head.tokens_in + pool.lengths.expected(head.step, head.tokens_out)
+        if replica.fits(cost):
+            raise dispatch._broken(f"{replica.shape.name} has credit, and request {head.task} waits", head.task)
+
+
+def _first(lane: Lane) -> Request:
+    """What `pop` would give."""
+    heap, line = lane._heap, lane._line
+    if not heap:
+        return line[0]
+    return heap[0][1] if not line or heap[0][0] < lane._key(line[0]) else line[0]
+
+
+def _check_tail(dispatch: Dispatch, pool: Pool) -> None:
+    """The pool's totals are true; no slot is idle while a request waits in another host and nobody calls one back."""
+    counts = [replica.count() for replica in pool.replicas]
+    excess, idle, recalled = (sum(count[at] for count in counts) for at in range(3))
+    if (excess, idle, recalled) != (pool._excess, pool._idle, pool._recalled):
+        raise dispatch._broken(
+            f"pool {pool.name} counts {pool._excess} excess, {pool._idle} idle, {pool._recalled} called back; "
+            f"its replicas have {excess}, {idle}, {recalled}"
+        )
+    if excess and idle > recalled and not pool.lanes.count:
+        raise dispatch._broken(
+            f"{idle} slots of {pool.name} are idle, {excess} requests wait in hosts, {recalled} come"
+        )
+
+
+def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
+    """Suspects are being tried, one at a time, by one replica."""
+    chosen = pool.suspect_replica
+    for replica in pool.replicas:
+        if replica.solo and replica is not chosen:
+            raise dispatch._broken(f"{replica.shape.name} tries suspects, and so does another")
+    if not pool.suspects:
+        return
+    if chosen is None and any(replica.state == "ready" for replica in pool.replicas):
+        raise dispatch._broken(f"pool {pool.name} has suspects, and nobody tries them")
+    if chosen is not None and chosen.state == "ready" and not (chosen.solo and chosen.in_flight):
+        raise dispatch._broken(f"{chosen.shape.name} is to try suspects, and does not")

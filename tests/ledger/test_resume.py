@@ -39,6 +39,7 @@ def test_any_history_gives_the_output_of_an_undisturbed_run(
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(publish, "MAX_SEGMENTS", 3),
         mock.patch.object(stage, "PART_ROWS", part_rows),
+        mock.patch("os.fsync"),  # nothing loses power here, and it is most of the time
     ):
         out = Path(folder) / "out"
         coordinator = Coordinator(open_ledger(out, order=order), TOTAL)

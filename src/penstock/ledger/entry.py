@@ -114,9 +114,9 @@ def encode_entry(entry: Entry) -> bytes:
     return msgspec.json.encode(_Envelope(FORMAT, hash_bytes(body), msgspec.Raw(body))) + b"\n"
 
 
-def entry_hash(data: bytes) -> str:
-    """The hash by which the next entry names this one."""
-    return _open_envelope(data, "").hash
+def entry_hash(data: bytes, where: str) -> str:
+    """The hash by which the next entry names this one. Raises LedgerDamaged."""
+    return _open_envelope(data, where).hash
 
 
 def decode_entry(data: bytes, where: str) -> Entry:

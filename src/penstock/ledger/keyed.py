@@ -58,7 +58,7 @@ def count_up_to(table: pa.Table, key: Key) -> int:
     position, path = key
     start = count_below(table, position)
     stop = count_below(table, position + 1)
-    if stop - start <= 1 and not path:
+    if start == stop:
         return stop
     paths = [tuple(item) for item in table.column(1).slice(start, stop - start).to_pylist()]
     return start + bisect_right(paths, path)

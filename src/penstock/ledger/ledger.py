@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from penstock.errors import CommitError, Fenced, PenstockError
+from penstock.errors import CommitError, Fenced, LedgerDamaged, PenstockError
 from penstock.ledger.base import CommitBatch, LedgerState, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
@@ -123,13 +123,15 @@ class Ledger:
             raise self._failure
         try:
             return self._commit(batch)
-        except OSError as error:
-            failure = commit_error(error, f"commit {len(batch.finished)} rows")
-            self._remember(failure)
+        except (OSError, PenstockError) as error:
+            failure = self._fenced() or (
+                commit_error(error, f"commit {len(batch.finished)} rows") if isinstance(error, OSError) else error
+            )
+            if isinstance(failure, Fenced) or (isinstance(failure, CommitError) and failure.fatal):
+                self._failure = failure
+            if failure is error:
+                raise
             raise failure from error
-        except PenstockError as error:
-            self._remember(error)
-            raise
 
     def heartbeat(self) -> None:
         """Say that we live; cheap, at most a write every few seconds. Raises Fenced when another has taken over."""
@@ -238,15 +240,26 @@ class Ledger:
             self._schema_seen, self._schema_text = schema, encode_schema(schema)
         return self._schema_text
 
+    def _fenced(self) -> Fenced | None:
+        """Whether another coordinator has taken over: then its tidying, and no disk, made us fail."""
+        try:
+            follower = self._manifest.successor_of(self.entry)
+        except (OSError, LedgerDamaged):
+            return None
+        return None if follower is None or follower.owner == self.entry.owner else self._fenced_by(follower)
+
+    def _fenced_by(self, follower: Entry) -> Fenced:
+        return Fenced(
+            f"another coordinator (epoch {follower.epoch}, ours is {self.entry.epoch}) has taken this run over; "
+            "what this process had not committed is done again by the other.",
+            where=str(self._layout.out_dir),
+        )
+
     def _append(self, entry: Entry) -> None:
         try:
             self._manifest.append(entry)
         except LostRace as lost:
-            raise Fenced(
-                f"another coordinator (epoch {lost.entry.epoch}, ours is {entry.epoch}) has taken this run over; "
-                "what this process had not committed is done again by the other.",
-                where=str(self._layout.out_dir),
-            ) from None
+            raise self._fenced_by(lost.entry) from None
 
     def _show(self, entry: Entry) -> None:
         """Move, drop, sweep. The commit counts already, and must not be made twice: a failure here is fatal."""
@@ -260,10 +273,6 @@ class Ledger:
             failure.fatal = True
             raise failure from error
         fault("commit.done")
-
-    def _remember(self, error: PenstockError) -> None:
-        if isinstance(error, Fenced) or (isinstance(error, CommitError) and error.fatal):
-            self._failure = error
 
 
 def _take_up(layout: Layout, files: Files) -> tuple[Entry, Owner | None]:

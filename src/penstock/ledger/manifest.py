@@ -7,6 +7,8 @@ a folder, which network file systems may answer from a stale cache. A hint says 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from penstock.errors import CommitError, LedgerDamaged
 from penstock.ledger.entry import Entry, decode_entry, encode_entry, entry_hash
 from penstock.ledger.faults import fault
@@ -34,19 +36,15 @@ class Manifest:
 
     def read(self, seq: int) -> Entry:
         """Entry `seq`. Raises LedgerDamaged, also where there is none."""
-        path = self._layout.entry(seq)
-        try:
-            data = self._files.read(path)
-        except FileNotFoundError as error:
-            raise LedgerDamaged("this manifest entry is missing", where=str(path)) from error
-        entry = decode_entry(data, str(path))
+        path = str(self._layout.entry(seq))
+        entry = decode_entry(self._data(seq), path)
         if entry.seq != seq:
-            raise LedgerDamaged(f"this file holds entry {entry.seq}", where=str(path))
+            raise LedgerDamaged(f"this file holds entry {entry.seq}", where=path)
         return entry
 
     def hash_of(self, seq: int) -> str:
         """What the entry after `seq` has to say is the hash of the one before it."""
-        return entry_hash(self._files.read(self._layout.entry(seq))) if seq else ""
+        return entry_hash(self._data(seq), str(self._layout.entry(seq))) if seq else ""
 
     def newest(self) -> Entry | None:
         """The newest entry, its last links verified; None for a run that has none. Raises LedgerDamaged."""
@@ -56,6 +54,10 @@ class Manifest:
         newest = self.read(seq)
         self._verify(newest, max(1, seq - VERIFY_LAST))
         return newest
+
+    def successor_of(self, entry: Entry) -> Entry | None:
+        """The entry that follows on `entry`, where somebody has written it."""
+        return self.read(entry.seq + 1) if self._exists(entry.seq + 1) else None
 
     def replay(self) -> list[Entry]:
         """All entries, oldest first, every link verified. Raises LedgerDamaged."""
@@ -79,7 +81,11 @@ class Manifest:
             fault("entry.temporary_written")
             self._files.link(temporary, path)
         except OSError as error:
-            self._settle(entry, data, error)
+            try:
+                self._settle(entry, data, error)
+            except (LostRace, OSError):
+                self._discard(temporary)
+                raise
         fault("entry.linked")
         try:
             self._files.sync_folder(self._layout.manifest)
@@ -90,6 +96,12 @@ class Manifest:
             failure.fatal = True  # the entry may or may not survive: only a resume can tell
             raise failure from error
         self._leave_hint(entry.seq)
+
+    def _discard(self, temporary: Path) -> None:
+        try:
+            self._files.unlink(temporary)
+        except OSError:
+            return  # garbage, for the next sweep
 
     def _settle(self, entry: Entry, data: bytes, error: OSError) -> None:
         """Learn who won after `link` failed. Returns where we did: a network may lose the reply to a success."""
@@ -107,6 +119,13 @@ class Manifest:
             ) from error
         if present != data:
             raise LostRace(decode_entry(present, str(path))) from None
+
+    def _data(self, seq: int) -> bytes:
+        path = self._layout.entry(seq)
+        try:
+            return self._files.read(path)
+        except FileNotFoundError as error:
+            raise LedgerDamaged("this manifest entry is missing", where=str(path)) from error
 
     def _newest_seq(self) -> int:
         """Gallop from the hint until a number is free, then halve the gap."""

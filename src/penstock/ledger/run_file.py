@@ -5,6 +5,7 @@ It is what a resume is compared with: the pipeline's identity, the input's, the 
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -15,7 +16,7 @@ import msgspec
 
 from penstock.errors import LedgerDamaged, RunMismatch, UsageError
 from penstock.ledger.faults import fault
-from penstock.ledger.files import FULL_DISK_ERRNOS, Files, commit_error
+from penstock.ledger.files import FULL_DISK_ERRNOS, Files, FsyncFailed, commit_error
 from penstock.ledger.layout import Layout
 
 __all__ = ["Diff", "RunFile", "prepare", "read_run_file"]
@@ -80,11 +81,11 @@ def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> None:
     """
     found = read_run_file(layout, files)
     if found is None:
-        _refuse_foreign(layout, files)
         try:
+            _refuse_foreign(layout, files)
             found = _create(layout, files, wanted)
         except OSError as error:
-            if error.errno in FULL_DISK_ERRNOS:
+            if error.errno in FULL_DISK_ERRNOS or isinstance(error, FsyncFailed):
                 raise commit_error(error, "make the output folder") from error
             raise UsageError(
                 f"can't make the output folder: {error.strerror or error}. Choose another with --out.",
@@ -120,7 +121,7 @@ def _create(layout: Layout, files: Files, wanted: RunFile) -> RunFile:
     for folder in layout.folders():
         files.make_folder(folder)
     fault("open.folders_made")
-    temporary = layout.staged(f"run-{time.time_ns()}.json")
+    temporary = layout.private / f"run-{secrets.token_hex(8)}.json"  # not in staging/, which others may sweep
     files.write(temporary, msgspec.json.format(msgspec.json.encode(wanted), indent=1) + b"\n")
     try:
         files.link(temporary, layout.run_file)

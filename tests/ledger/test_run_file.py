@@ -1,0 +1,146 @@
+"""Folders that are not ours, runs that are others', and records that were damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ledger_support import Coordinator, assert_complete, open_ledger
+
+from penstock.errors import LedgerDamaged, RunMismatch
+from penstock.ledger import read_run
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_a_new_run_makes_its_folder_with_what_is_above_it(tmp_path: Path) -> None:
+    with open_ledger(tmp_path / "a" / "b" / "out") as ledger:
+        assert ledger.state.fresh
+    described = json.loads((tmp_path / "a" / "b" / "out" / "run.json").read_bytes())
+    assert described["identity"] == {"prompt": "a"}
+    assert described["input"] == {"file": "x.jsonl", "bytes": 1}
+
+
+def test_an_empty_folder_will_do(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        Coordinator(ledger, 10).run()
+    assert_complete(tmp_path, 10)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "data/part-00000.parquet", "run.json", ".git/config"])
+def test_somebody_elses_folder_stays_untouched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"their": "own"}')
+    before = tree(tmp_path)
+    with pytest.raises(RunMismatch, match=r"not written by Penstock|no Penstock run"):
+        open_ledger(tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(RunMismatch, match="is a file"):
+        open_ledger(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"identity": {"prompt": "b"}}, "prompt: a -> b"),
+        ({"input_identity": {"file": "x.jsonl", "bytes": 2}}, "bytes: 1 -> 2"),
+        ({"order": "completion"}, "order: input -> completion"),
+        ({"sink_format": "jsonl"}, "sink_format: parquet -> jsonl"),
+    ],
+)
+def test_another_run_is_refused_with_the_difference(tmp_path: Path, changes: dict, said: str) -> None:
+    with open_ledger(tmp_path / "out") as ledger:
+        Coordinator(ledger, 10).commit(range(5))
+    before = tree(tmp_path)
+    with pytest.raises(RunMismatch, match=said):
+        open_ledger(tmp_path / "out", **changes)
+    assert tree(tmp_path) == before
+
+
+def test_tuples_and_lists_are_one_identity(tmp_path: Path) -> None:
+    for value in (("a", "b"), ["a", "b"]):
+        with open_ledger(tmp_path / "out", identity={"steps": value}) as ledger:
+            assert ledger.state.seq in (1, 2)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize("which", [".penstock/manifest/00000003.json", ".penstock/manifest/00000002.json"])
+def test_a_damaged_entry_is_noticed(tmp_path: Path, harm, which: str) -> None:
+    with open_ledger(tmp_path) as ledger:
+        coordinator = Coordinator(ledger, 20)
+        coordinator.commit(range(5))
+        coordinator.commit([10, 11])
+    if harm is Path.unlink and which.endswith("3.json"):
+        pytest.skip("without the newest entry the one before it is the newest; the next test has its consequence")
+    harm(tmp_path / which)
+    with pytest.raises(LedgerDamaged, match=r"0000000[23].json"):
+        open_ledger(tmp_path)
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, Path.unlink])
+def test_a_damaged_segment_is_noticed_before_it_is_published(tmp_path: Path, harm) -> None:
+    with open_ledger(tmp_path) as ledger:
+        coordinator = Coordinator(ledger, 20)
+        coordinator.commit([10, 11, 12])
+        (segment,) = (tmp_path / ".penstock" / "segments").iterdir()
+        harm(segment)
+        with pytest.raises(LedgerDamaged, match="segment"):
+            coordinator.commit(coordinator.remaining())
+        assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_committed_part_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        Coordinator(ledger, 20).commit(range(5))
+    (tmp_path / "data" / "part-00000.parquet").unlink()
+    with pytest.raises(LedgerDamaged, match=r"part-00000\.parquet: this part was committed, and is gone"):
+        open_ledger(tmp_path)
+
+
+def test_output_without_a_manifest_is_not_overwritten(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        Coordinator(ledger, 20).commit(range(5))
+    before = {name: data for name, data in tree(tmp_path).items() if name.startswith("data")}
+    for entry in (tmp_path / ".penstock" / "manifest").iterdir():
+        entry.unlink()
+    with pytest.raises(LedgerDamaged, match="no manifest"):
+        open_ledger(tmp_path)
+    assert {name: data for name, data in tree(tmp_path).items() if name.startswith("data")} == before
+
+
+def test_a_lost_private_folder_or_run_file_is_noticed(tmp_path: Path) -> None:
+    import shutil
+
+    with open_ledger(tmp_path) as ledger:
+        Coordinator(ledger, 20).commit(range(5))
+    run_file = (tmp_path / "run.json").read_bytes()
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(LedgerDamaged, match=r"lost its run\.json"):
+        open_ledger(tmp_path)
+    (tmp_path / "run.json").write_bytes(run_file)
+    shutil.rmtree(tmp_path / ".penstock")
+    with pytest.raises(LedgerDamaged, match=r"\.penstock.* is gone"):
+        open_ledger(tmp_path)
+
+
+def test_status_of_what_is_no_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(RunMismatch, match="no Penstock run"):
+            read_run(folder)

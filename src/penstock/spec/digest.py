@@ -121,7 +121,7 @@ class _Walk:
             yield value.name.encode()
         elif isinstance(value, re.Pattern):
             yield from self._all(value.pattern, value.flags)
-        elif kind.__module__ in TOLD_BY_REPR and kind.__repr__ is not object.__repr__:
+        elif kind.__module__ in TOLD_BY_REPR:
             yield repr(value).encode(errors="surrogatepass")
         elif (buffer := _buffer(value)) is not None:
             yield from self._all(buffer.format, buffer.shape, buffer.tobytes())

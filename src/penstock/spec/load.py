@@ -29,6 +29,7 @@ def load_pipeline(text: str, file: str, sets: Sequence[str] = ()) -> Pipeline:
         _raise(document, [Problem((), f"expected a mapping with source, steps and sink, got {shown(data)}")])
     _open_shorthands(document)
     apply_sets(document, sets)
+    _open_shorthands(document)  # those that came by an override
     return _Reader(document).pipeline().placed(document.places)
 
 
@@ -43,7 +44,9 @@ def _open_shorthands(document: Document) -> None:
 
 def _raise(document: Document, problems: Sequence[Problem]) -> None:
     entries = [*document.errors]
-    entries += [(place_of(document.places, path) or document.file, message) for path, message in problems]
+    for path, message in problems:
+        if not any(path[: len(refused)] == refused for refused in document.refused):
+            entries.append((place_of(document.places, path) or document.file, message))
     if entries:
         raise config_error(sorted(entries, key=_line))
 
@@ -83,7 +86,7 @@ class _Reader:
             if key not in known:
                 self._problems.append(Problem((key,), f"unknown key '{key}'{suggestion(key, known)}"))
         for key in ("source", "steps", "sink"):
-            if self._data.get(key) is None:
+            if self._data.get(key) is None and (key,) not in self._document.refused:
                 self._problems.append(Problem((), f"the pipeline needs '{key}'"))
 
     def _simple_problems(self, parts: dict[str, Any]) -> list[Problem]:

@@ -8,6 +8,7 @@ from typing import Any
 from penstock.errors import ConfigError
 from penstock.spec.graph import default_names
 from penstock.spec.problems import KeyPath, dotted, suggestion
+from penstock.spec.templates import is_template
 from penstock.spec.yaml_text import Document, read_yaml
 
 
@@ -18,13 +19,19 @@ def apply_sets(document: Document, sets: Sequence[str]) -> None:
         where = f"--set {setting}"
         if not equals or not key.strip():
             raise ConfigError("expected KEY=VALUE, for instance steps.generate.max_tokens=64", where=where)
-        try:
-            parsed = read_yaml(text, where)
-        except ConfigError as error:
-            raise ConfigError(error.message, where=where) from None
-        if parsed.errors:
-            raise ConfigError(parsed.errors[0][1], where=where)
-        _assign(document, key.strip().split("."), parsed.data, where)
+        _assign(document, key.strip().split("."), _value(text, where), where)
+
+
+def _value(text: str, where: str) -> Any:
+    if is_template(text.lstrip()[:2]):
+        return text  # what YAML would take for a mapping of mappings
+    try:
+        parsed = read_yaml(text, where)
+    except ConfigError as error:
+        raise ConfigError(error.message, where=where) from None
+    if parsed.errors:
+        raise ConfigError(parsed.errors[0][1], where=where)
+    return parsed.data
 
 
 def _assign(document: Document, words: list[str], value: Any, where: str) -> None:

@@ -37,7 +37,8 @@ def read(
     """Rows from a file, a glob, a folder, a list of them, or a list of dicts. Nothing is opened yet."""
     options: dict[str, Any] = {"format": format, "schema": schema, "batch_size": batch_size}
     is_rows = isinstance(source, (list, tuple)) and (not source or isinstance(source[0], Mapping))
-    return Rows(Source(**{"rows" if is_rows else "path": source}, **options))
+    options["rows" if is_rows else "path"] = source
+    return Rows(Source(**options))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,8 @@ class Rows:
         """Keeps the rows for which `condition` is true: an expression over the row (text), or a function of it."""
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
         key = "expr" if isinstance(condition, str) else "function"
-        return self._then(Filter(**{key: condition}, name=name, batch_size=batch_size, **options))
+        options |= {key: condition, "name": name, "batch_size": batch_size}
+        return self._then(Filter(**options))
 
     def expand(
         self,
@@ -131,8 +133,8 @@ class Rows:
         """Rows that reached both branches, with the columns of both. `other` comes from the same `read`."""
         if other.source is not self.source:
             raise UsageError("join takes two branches of the same read(...)", where="Rows.join")
-        made = self._then(Join(with_=SOURCE, name=name))
-        return replace(made, joined=other)
+        options: dict[str, Any] = {"name": name, "with": SOURCE}
+        return replace(self._then(Join(**options)), joined=other)
 
     def write(
         self,

@@ -37,6 +37,7 @@ class Document:
         self.data: Any = None
         self.places: dict[KeyPath, str] = {}
         self.errors: list[tuple[str, str]] = []
+        self.refused: list[KeyPath] = []  # whose values stand as None, and are not to be complained of again
 
     def at(self, node: yaml.Node) -> str:
         return f"{self.file}:{node.start_mark.line + 1}"
@@ -111,6 +112,7 @@ class _Walk:
         self._open.append(node)
         try:
             if node.tag not in PLAIN_TAGS:
+                self._document.refused.append(path)
                 self._refuse(node, f"unsafe tag '{_short(node.tag)}'; a pipeline file holds plain data only")
                 return None
             if isinstance(node, yaml.MappingNode):
@@ -145,6 +147,7 @@ class _Walk:
                 continue
             key = self._key(key_node)
             if key is None:
+                self._document.refused.append(path)
                 continue
             if key in lines:
                 self._refuse(key_node, f"duplicate key '{key}'; it stands in line {lines[key]} already")
@@ -159,8 +162,10 @@ class _Walk:
     def _key(self, node: yaml.Node) -> str | None:
         if isinstance(node, yaml.ScalarNode) and (node.style is not None or isinstance(self._scalar(node), str)):
             return str(node.value)
-        told = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-        self._refuse(node, f"keys are names, got {shown(told)}; put quotes around it")
+        if isinstance(node, yaml.ScalarNode):
+            self._refuse(node, f"keys are names, got {shown(node.value)}; put quotes around it")
+        else:
+            self._refuse(node, "a list or mapping as a key; put quotes around a text that begins with '{{'")
         return None
 
     def _merge(self, made: dict[str, Any], node: yaml.Node, path: KeyPath) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from spec_support import FILE, HEAD, ONE_STEP, load, refused
 
 GOOD = HEAD + ONE_STEP

@@ -41,7 +41,14 @@ def test_named_kinds() -> None:
 def test_plain_lines_come_once_per_interval_and_at_each_change_of_status() -> None:
     out = io.StringIO()
     display = PlainDisplay(out, interval_s=5.0)
-    for status, wall_s in [("starting", 0.0), ("running", 0.5), ("running", 5.4), ("running", 5.5), ("stopping", 6.0)]:
+    for status, wall_s in [
+        ("starting", 0.0),
+        ("running", 0.5),
+        ("running", 5.4),
+        ("running", 5.5),
+        ("stopping", 6.0),
+        ("stopped", 7.0),
+    ]:
         display.update(running(status=status, wall_s=wall_s))
     assert [line.split(" | ")[0] for line in out.getvalue().splitlines()] == [
         "starting 0.0s",
@@ -55,6 +62,7 @@ def test_json_ends_with_the_final_facts() -> None:
     out = io.StringIO()
     display = JsonDisplay(out)
     display.update(running())
+    display.update(running(status="done"))
     display.close(running(status="done"))
     assert [json.loads(line)["status"] for line in out.getvalue().splitlines()] == ["running", "done"]
 

@@ -79,7 +79,9 @@ def execute(
     from penstock.runtime.api import run as run_pipeline
 
     shown = choose(display, sys.stderr)
-    options = RunOptions(out=out, limit=limit, executor=executor, takeover=takeover, listener=shown.update)
+    options = RunOptions(
+        out=out, limit=limit, executor=executor, takeover=takeover, listener=shown.update, whole_process=True
+    )
     try:
         result = run_pipeline(pipeline, options)
     except BaseException:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from penstock.report import final, jsonlines, plain
 from penstock.report.facts import RunFacts
+from penstock.report.figures import ENDED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +70,8 @@ class PlainDisplay:
         self._shown: tuple[str, float] | None = None
 
     def update(self, facts: RunFacts) -> None:
+        if facts.status in ENDED:  # the closing lines tell it
+            return
         if self._shown is not None:
             status, at_s = self._shown
             if status == facts.status and facts.wall_s - at_s < self._interval_s:
@@ -82,13 +85,14 @@ class PlainDisplay:
 
 
 class JsonDisplay:
-    """One JSON object per update; the last one has the final status."""
+    """One JSON object per update; the last one, and only it, has a final status."""
 
     def __init__(self, stream: TextIO) -> None:
         self._lines = _Lines(stream)
 
     def update(self, facts: RunFacts) -> None:
-        self._lines.write(jsonlines.line(facts))
+        if facts.status not in ENDED:
+            self._lines.write(jsonlines.line(facts))
 
     def close(self, facts: RunFacts | None, *, again: str | None = None) -> None:
         if facts is not None:

@@ -35,7 +35,10 @@ class ReplicaFacts(msgspec.Struct):
 
 
 class PoolFacts(msgspec.Struct):
-    """The replicas of one model. `name` keys summary.json; times in seconds since the process started."""
+    """The replicas of one model. `name` keys summary.json; times in seconds since the process started.
+
+    kind: model | python (local workers of Python steps, which are no models of summary.json).
+    """
 
     name: str
     names: list[str]
@@ -46,6 +49,7 @@ class PoolFacts(msgspec.Struct):
     last_response_s: float | None = None
     loads: int = 0
     replicas: list[ReplicaFacts] = []
+    kind: str = "model"
 
 
 class StepFacts(msgspec.Struct):

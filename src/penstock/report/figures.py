@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
 
+# The states in which a run has ended, as they stand in summary.json.
+ENDED = frozenset({"done", "stopped", "failed", "too_many_dead"})
+
 
 def active_s(replica: ReplicaFacts, pool: PoolFacts) -> float | None:
     """Seconds in which this replica could have worked; None when there were none.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
-from penstock.report.figures import busy_fraction, fill_fraction
-
-_ENDED = frozenset({"done", "stopped", "failed", "too_many_dead"})
+from penstock.report.figures import ENDED, busy_fraction, fill_fraction
 
 
 def summary(facts: RunFacts) -> dict[str, Any]:
@@ -16,7 +14,7 @@ def summary(facts: RunFacts) -> dict[str, Any]:
     A run that ends before it reached one of the four final states has failed.
     """
     return {
-        "status": facts.status if facts.status in _ENDED else "failed",
+        "status": facts.status if facts.status in ENDED else "failed",
         "rows": {
             "in": facts.rows_in,
             "out": facts.out,
@@ -27,7 +25,7 @@ def summary(facts: RunFacts) -> dict[str, Any]:
         "wall_s": _time(facts.wall_s),
         "first_request_s": _time(facts.first_request_s),
         "last_response_s": _time(facts.last_response_s),
-        "models": {pool.name: _pool(pool) for pool in facts.pools},
+        "models": {pool.name: _pool(pool) for pool in facts.pools if pool.kind == "model"},
         "steps": {step.name: {"in": step.rows_in, "out": step.rows_out, "dead": step.dead} for step in facts.steps},
     }
 

@@ -65,7 +65,7 @@ def mock_problems(options: Mapping[str, Any]) -> Iterator[Problem]:
         option = MOCK_OPTIONS.get(name)
         if option is None:
             yield Problem(path, f"unknown option '{name}' of the mock engine{suggestion(name, MOCK_OPTIONS)}")
-        elif value is not None and not option.fits(value):
+        elif not option.fits(value):
             yield Problem(path, f"'{name}': expected {option.expectation}, got {shown(value)}")
 
 
@@ -84,6 +84,7 @@ PLACEMENT_OPTIONS: dict[str, frozenset[str]] = {
             "enable_prefix_caching",
             "enforce_eager",
             "gpu_memory_utilization",
+            "kv_cache_gb",
             "kv_cache_memory_bytes",
             "load_format",
             "max_num_batched_tokens",
@@ -92,9 +93,11 @@ PLACEMENT_OPTIONS: dict[str, frozenset[str]] = {
             "swap_space",
         }
     ),
-    "transformers": frozenset({"device", "max_batch_tokens", "slots", "threads"}),
-    "sentence-transformers": frozenset({"device", "max_batch_tokens", "threads"}),
-    "openai": frozenset({"api_key", "api_key_env", "concurrency", "headers", "max_retries", "slots", "timeout_s"}),
+    "transformers": frozenset({"kv_cache_gb", "max_num_batched_tokens", "max_num_seqs"}),
+    "sentence-transformers": frozenset({"max_num_batched_tokens", "max_num_seqs"}),
+    "openai": frozenset(
+        {"api_key", "api_key_env", "concurrency", "headers", "headers_env", "patience_s", "retries", "timeout_s"}
+    ),
 }
 
 

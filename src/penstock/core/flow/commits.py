@@ -22,6 +22,7 @@ class Commits:
         self.ended: list[int] = []
         self.dead: list[int] = []
         self.ended_bytes = 0
+        self.durable = self.positions.ended_count  # source rows that have ended and are committed
         self._out_id = 0
         self._out_ended = 0
         self._out_bytes = 0
@@ -104,4 +105,5 @@ class Commits:
 
     def done(self, instruction_id: int) -> None:
         if instruction_id == self._out_id:
+            self.durable += self._out_ended
             self._out_id = self._out_ended = self._out_bytes = 0

@@ -1,0 +1,179 @@
+"""From a run's state to facts: what the display and summary.json are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.core.core import Core
+from penstock.core.dispatch.replica import Replica
+from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, StepFacts
+from penstock.runtime.clock import RunClock
+from penstock.runtime.plan import RunPlan
+from penstock.runtime.record import Record
+from penstock.runtime.shell import Shell
+from penstock.runtime.writer import Writer
+
+_STATES = {
+    "off": "starting",
+    "starting": "starting",
+    "ready": "ready",
+    "killed": "stopping",
+    "waiting": "restarting",
+    "failed": "failed",
+}
+_RATE_WINDOW_S = 5.0
+
+
+class Observer:
+    """Makes RunFacts. Rates are over the last seconds, and over the whole invocation at its end."""
+
+    def __init__(
+        self,
+        *,
+        clock: RunClock,
+        core: Core,
+        shell: Shell,
+        writer: Writer,
+        record: Record,
+        plan: RunPlan,
+        step_names: Sequence[str],
+        out_dir: str,
+        reused: int,
+    ) -> None:
+        self._clock, self._core, self._shell, self._writer = clock, core, shell, writer
+        self._record, self._plan, self._step_names = record, plan, step_names
+        self._out_dir, self._reused = out_dir, reused
+        self._began = clock.now()
+        self._marks: list[tuple[float, int, int]] = [(self._began, 0, 0)]
+        self._busy: dict[int, tuple[float, float]] = {}
+        self.total_rows: int | None = None
+        self.warnings: list[str] = []
+
+    def facts(self, status: str = "") -> RunFacts:
+        now = self._clock.now()
+        flow = self._core.flow
+        counts = flow.tally.counts()
+        ended = counts.ended_sources - self._reused
+        tokens = sum(pool.tokens_out for pool in self._record.pools)
+        rows_per_s, tokens_per_s = self._rates(now, ended, tokens, whole=bool(status))
+        total = flow.total_rows if flow.total_rows is not None else self.total_rows
+        firsts = [p.first_request_s for p in self._record.pools if p.first_request_s is not None]
+        lasts = [p.last_response_s for p in self._record.pools if p.last_response_s is not None]
+        return RunFacts(
+            status=status or self._status(),
+            out_dir=self._out_dir,
+            wall_s=now,
+            total_rows=total,
+            rows_in=counts.rows_in,
+            committed=flow.commits.durable,
+            ended=counts.ended_sources,
+            out=counts.out,
+            dead=counts.dead,
+            filtered=counts.filtered,
+            reused=self._reused,
+            in_memory=len(flow.open),
+            rows_per_s=rows_per_s,
+            tokens_per_s=tokens_per_s,
+            eta_s=(total - counts.ended_sources) / rows_per_s if total is not None and rows_per_s > 0 else None,
+            reason=self._reason(),
+            pools=[self._pool(index, now) for index in range(len(self._plan.pools))],
+            steps=[StepFacts(name, *c) for name, c in zip(self._step_names, counts.steps, strict=True)],
+            dead_examples=list(self._record.dead.values()),
+            warnings=list(self.warnings),
+            first_request_s=min(firsts, default=None),
+            last_response_s=max(lasts, default=None),
+        )
+
+    def _status(self) -> str:
+        if self._core.flow.stopping:
+            return "stopping"
+        return "running" if any(p.first_request_s is not None for p in self._record.pools) else "starting"
+
+    def _reason(self) -> str:
+        if self._writer.waiting:
+            return self._writer.waiting
+        return self._record.failure
+
+    def _rates(self, now: float, ended: int, tokens: int, *, whole: bool) -> tuple[float, float]:
+        marks = self._marks
+        marks.append((now, ended, tokens))
+        while len(marks) > 2 and marks[1][0] < now - _RATE_WINDOW_S:
+            del marks[0]
+        since, rows_then, tokens_then = (self._began, 0, 0) if whole else marks[0]
+        elapsed = max(now - since, 1e-9)
+        return (ended - rows_then) / elapsed, (tokens - tokens_then) / elapsed
+
+    # ------------------------------------------------------------ pools and replicas
+
+    def _pool(self, index: int, now: float) -> PoolFacts:
+        planned, record = self._plan.pools[index], self._record.pools[index]
+        members = [i for i, replica in enumerate(self._plan.replicas) if replica.pool == index]
+        replicas = [self._replica(i, now) for i in members]
+        return PoolFacts(
+            name=planned.name,
+            names=list(planned.names),
+            kind=planned.kind,
+            tokens_in=record.tokens_in,
+            tokens_out=record.tokens_out,
+            waiting=self._core.dispatch.pools[index].waiting(),
+            first_request_s=record.first_request_s,
+            last_response_s=record.last_response_s,
+            loads=sum(replica.loads for replica in replicas),
+            replicas=replicas,
+        )
+
+    def _replica(self, index: int, now: float) -> ReplicaFacts:
+        planned, record = self._plan.replicas[index], self._record.replicas[index]
+        replica, link = self._core.dispatch.replicas[index], self._shell.links.get(index)
+        facts = ReplicaFacts(
+            id=planned.id,
+            pool=self._plan.pools[planned.pool].name,
+            devices=list(planned.devices),
+            state=_STATES[replica.state],
+            in_flight=len(replica.in_flight),
+            slots=replica.slots,
+            rows=record.rows,
+            busy_s=record.busy_s,
+            fill_s=record.fill_s,
+            ready_s=record.ready_s,
+            restarts=max(0, record.starts - 1),
+            loads=record.loads,
+        )
+        if link is not None:
+            load = link.load
+            facts.executing, facts.waiting, facts.device_bytes = load.executing, load.waiting, load.device_bytes
+            facts.rows += link.rows
+            facts.busy_s += load.busy_s
+            facts.fill_s += load.fill_s
+            facts.loads += link.ready_s is not None
+            facts.ready_s = link.ready_s if facts.ready_s is None else facts.ready_s
+        then, busy_then = self._busy.get(index, (now, facts.busy_s))
+        facts.busy_recent = min(1.0, (facts.busy_s - busy_then) / (now - then)) if now > then else 0.0
+        self._busy[index] = (now, facts.busy_s)
+        facts.reason = self._why(replica, link.note if link is not None else "", now)
+        return facts
+
+    def _why(self, replica: Replica, note: str, now: float) -> str:
+        """Why a replica does nothing; "" when it works."""
+        match replica.state:
+            case "ready" if replica.in_flight:
+                return "tries suspects alone" if replica.solo else ""
+            case "ready":
+                return self._why_idle()
+            case "waiting":
+                return f"starts again in {max(0.0, replica.start_at - now):.0f} s; it {replica.last_reason}"
+            case "failed":
+                return replica.last_reason
+            case "off":
+                return "not needed yet"
+        return note or replica.state
+
+    def _why_idle(self) -> str:
+        flow = self._core.flow
+        if flow.stopping:
+            return "the run is stopping"
+        if flow.commits.full():
+            return "waits for the disk: " + (self._writer.waiting or "commits are under way")
+        if flow.total_rows is not None:
+            return "no rows are left for it"
+        return "waits for the source" if not flow.open else "waits for rows from other steps"

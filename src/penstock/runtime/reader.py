@@ -1,0 +1,94 @@
+"""The reader: a thread that reads the source one chunk ahead, so that a slow disk never holds the loop up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from penstock.core.events import Event
+from penstock.data.base import Chunk, Source
+from penstock.runtime.inbox import Inbox
+
+NOTHING = Chunk(positions=[], rows=[], sizes_bytes=[], unreadable=[], next_position=0)
+
+
+class ChunkRead(Event):
+    """What the reader found; None at the end. `complete`: that is the source's end, not the limit's."""
+
+    chunk: Chunk | None
+    total_rows: int
+    complete: bool
+
+
+class Reader:
+    """`ended_above`: positions that the ledger knows as done. `limit`: read only positions below it."""
+
+    def __init__(
+        self, source: Source, inbox: Inbox, start: int, ended_above: set[int], limit: int | None, read_rows: int
+    ) -> None:
+        self._source = source
+        self._inbox = inbox
+        self._next = start
+        self._skip = ended_above.__contains__ if ended_above else None
+        self._limit = limit
+        self._read_rows = read_rows
+        self._complete = False
+        self._wanted: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="penstock-reader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def want(self, cause: int, max_rows: int) -> None:
+        """Ask for one chunk; it comes to the inbox as ChunkRead. Smaller ones than asked for are no end."""
+        self._wanted.put((cause, max_rows))
+
+    def close(self) -> None:
+        self._wanted.put(None)
+
+    def _work(self) -> None:
+        try:
+            ahead: Chunk | None = NOTHING
+            while (wanted := self._wanted.get()) is not None:
+                cause, max_rows = wanted
+                found = self._read(max_rows) if ahead is NOTHING else ahead
+                given, ahead = _split(found, max_rows) if found is not None else (None, None)
+                self._inbox.put(ChunkRead(cause=cause, chunk=given, total_rows=self._next, complete=self._complete))
+                if ahead is NOTHING:
+                    ahead = self._read(self._read_rows)
+        except BaseException as error:
+            self._inbox.put(error)
+
+    def _read(self, max_rows: int) -> Chunk | None:
+        if self._limit is not None:
+            max_rows = min(max_rows, self._limit - self._next)
+            if max_rows <= 0:
+                return None
+        chunk = self._source.read(self._next, self._skip, max_rows)
+        if chunk is None:
+            self._complete = True
+        else:
+            self._next = chunk.next_position
+        return chunk
+
+
+def _split(chunk: Chunk, max_rows: int) -> tuple[Chunk, Chunk]:
+    """The first `max_rows` rows of a chunk, and what is left of it (NOTHING where nothing is)."""
+    if len(chunk.positions) <= max_rows:
+        return chunk, NOTHING
+    cut = chunk.positions[max_rows]
+    first = Chunk(
+        positions=chunk.positions[:max_rows],
+        rows=chunk.rows[:max_rows],
+        sizes_bytes=chunk.sizes_bytes[:max_rows],
+        unreadable=[bad for bad in chunk.unreadable if bad.position < cut],
+        next_position=cut,
+    )
+    rest = Chunk(
+        positions=chunk.positions[max_rows:],
+        rows=chunk.rows[max_rows:],
+        sizes_bytes=chunk.sizes_bytes[max_rows:],
+        unreadable=[bad for bad in chunk.unreadable if bad.position >= cut],
+        next_position=chunk.next_position,
+    )
+    return first, rest

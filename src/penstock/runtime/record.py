@@ -1,0 +1,133 @@
+"""What a run remembers of itself: figures of replicas and pools, dead rows by cause, what was recovered from."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from penstock.core import events as ev
+from penstock.engines.messages import Answer
+from penstock.executors.base import Exit
+from penstock.ledger.base import DeadRow, Receipt
+from penstock.report.facts import DeadExample
+from penstock.runtime.links import Link
+from penstock.runtime.plan import RunPlan
+
+
+class ReplicaRecord(msgspec.Struct):
+    """Figures of one replica over all its starts of this invocation; times on the run's clock."""
+
+    starts: int = 0
+    loads: int = 0
+    rows: int = 0
+    busy_s: float = 0.0
+    fill_s: float = 0.0
+    ready_s: float | None = None
+
+
+class PoolRecord(msgspec.Struct):
+    tokens_in: int = 0
+    tokens_out: int = 0
+    first_request_s: float | None = None
+    last_response_s: float | None = None
+    down: str = ""
+
+
+class Record:
+    """`recoveries` counts by kind (see core.events.Recovered); `notes` are lines for the run's log."""
+
+    def __init__(self, plan: RunPlan, logs: Path) -> None:
+        self.replicas = [ReplicaRecord() for _ in plan.replicas]
+        self.pools = [PoolRecord() for _ in plan.pools]
+        self._pool_of = [replica.pool for replica in plan.replicas]
+        self._names = [replica.id for replica in plan.replicas]
+        self._logs = logs
+        self.kill_reasons: dict[tuple[int, int], str] = {}
+        self.recoveries: Counter[str] = Counter()
+        self.dead: dict[tuple[str, str], DeadExample] = {}
+        self.notes: list[str] = []
+        self.committed_rows = 0  # output rows durable by this invocation
+        self.failure = ""
+
+    # ------------------------------------------------------------ requests
+
+    def request_sent(self, replica: int, now: float) -> None:
+        pool = self.pools[self._pool_of[replica]]
+        if pool.first_request_s is None:
+            pool.first_request_s = now
+
+    def answered(self, replica: int, now: float) -> None:
+        pool = self.pools[self._pool_of[replica]]
+        if pool.first_request_s is not None:
+            pool.last_response_s = now
+
+    def delivered(self, deliver: ev.Deliver, items: Sequence[Answer]) -> None:
+        pool = self.pools[self._pool_of[deliver.replica]]
+        for index in deliver.accepted:
+            answer = items[index]
+            pool.tokens_in += answer.tokens_in
+            for output in answer.outputs:
+                pool.tokens_out += output.tokens_out
+
+    # ------------------------------------------------------------ replicas
+
+    def replica_started(self, index: int) -> None:
+        self.replicas[index].starts += 1
+
+    def replica_ended(self, index: int, link: Link) -> None:
+        """Add the figures of one start to the replica's."""
+        record = self.replicas[index]
+        record.rows += link.rows
+        record.busy_s += link.load.busy_s
+        record.fill_s += link.load.fill_s
+        if link.ready_s is not None:
+            record.loads += 1
+            if record.ready_s is None:
+                record.ready_s = link.ready_s
+
+    def reason_of(self, index: int, exit_: Exit, link: Link | None) -> str:
+        """Why a replica ended, in words, with the cause from its own log where it ended by itself."""
+        killed = self.kill_reasons.pop((index, exit_.incarnation), "")
+        if killed:
+            return killed
+        how = f"exited with code {exit_.status}" if exit_.status >= 0 else f"was killed by {_signal(-exit_.status)}"
+        if link is not None and link.note.startswith("protocol error"):
+            how = link.note
+        last = exit_.tail.strip().splitlines()[-3:]
+        cause = (": " + " | ".join(line.strip() for line in last)) if last else ""
+        return f"{self._names[index]} {how}{cause} (log: {self._logs / (self._names[index] + '.log')})"
+
+    def pool_down(self, down: ev.PoolDown) -> None:
+        self.pools[down.pool].down = down.reason
+        self.failure = self.failure or down.reason
+
+    def recovered(self, recovered: ev.Recovered) -> None:
+        self.recoveries[recovered.kind] += recovered.count
+        if recovered.kind != "stale_answer":
+            name = self._names[recovered.replica]
+            self.notes.append(f"{name}: {recovered.kind}, {recovered.count}: {recovered.reason}")
+
+    # ------------------------------------------------------------ rows
+
+    def buried(self, dead: DeadRow) -> None:
+        known = self.dead.get((dead.step, dead.code))
+        if known is None:
+            where = f"{dead.source}, row {dead.row}" + (f", child {dead.path}" if dead.path else "")
+            self.dead[dead.step, dead.code] = DeadExample(dead.step, dead.code, 1, where, dead.message)
+        else:
+            known.count += 1
+
+    def committed(self, receipt: Receipt) -> None:
+        for dead in receipt.rejected:
+            self.buried(dead)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,48 @@
+"""SIGINT and SIGTERM: once, the run stops in good order; twice, at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from penstock.runtime.inbox import Inbox
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopNow(BaseException):
+    """The second signal: end without waiting for anything. What is committed stays."""
+
+
+class Interrupts:
+    """Catches the signals while a run lasts. Outside the main thread there is nothing to catch."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._count = 0
+        self._told = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._caught) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        self._inbox.wake()
+
+    def pending(self) -> str:
+        """The status that the run is to stop with, told once; "" otherwise. Raises StopNow at the second signal."""
+        if self._count >= 2:
+            raise StopNow
+        if self._count and not self._told:
+            self._told = True
+            return "stopped"
+        return ""

@@ -1,0 +1,225 @@
+"""What tasks mean: rendering requests from rows, and turning answers into columns, children or deaths.
+
+Everything here is done at once, on the loop's thread; each call returns the events that it brought.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.core import events as ev
+from penstock.core.events import Event
+from penstock.engines.messages import Answer, Request, Sampling
+from penstock.runtime.record import Record
+from penstock.runtime.rows import RowStore
+from penstock.spec.graph import StepNode
+from penstock.steps.base import Children, Columns, Failed, Filtered, Outcome, StepLogic
+
+DEFAULT_MAX_TOKENS = 256  # what an output is taken to be limited to where its step names no limit
+_CHARACTERS_PER_TOKEN = 4  # first guess of a prompt's tokens; the host tells the true number
+_VALUE_BYTES = 64  # of memory for a value beside its text
+
+
+class Asked(msgspec.Struct, gc=False):
+    """A request that is not answered yet, kept so that it can be sent again."""
+
+    payload: Any
+    sampling: Sampling | None
+    seed: int
+
+
+class Ended(msgspec.Struct):
+    """Collects how tasks of one call ended, to tell the flow in as few events as possible."""
+
+    done: list[int] = []
+    growth_bytes: list[int] = []
+    filtered: list[int] = []
+    dead: list[int] = []
+    events: list[Event] = []
+
+    def all(self, cause: int) -> list[Event]:
+        found = self.events
+        if self.done:
+            found.append(ev.TasksDone(cause=cause, tasks=self.done, growth_bytes=self.growth_bytes))
+        if self.filtered:
+            found.append(ev.TasksFiltered(cause=cause, tasks=self.filtered))
+        if self.dead:
+            found.append(ev.TasksDead(cause=cause, tasks=self.dead))
+        return found
+
+
+class Tasks:
+    def __init__(
+        self,
+        nodes: Sequence[StepNode],
+        logics: Sequence[StepLogic],
+        pool_of_step: dict[int, int],
+        store: RowStore,
+        record: Record,
+        seed: int,
+    ) -> None:
+        self._names = [node.name for node in nodes]
+        self._logics = logics
+        self._pool_of_step = pool_of_step
+        self._store = store
+        self._record = record
+        self._seed = seed
+        self._count = len(nodes)
+        self._asked: dict[int, Asked] = {}
+        self._children: dict[int, list[dict[str, Any]]] = {}
+
+    # ------------------------------------------------------------ tasks begin
+
+    def start(self, instruction: ev.StartTasks) -> list[Event]:
+        logic = self._logics[instruction.step]
+        if logic.pool is None:
+            return self._run_here(logic, instruction)
+        submit = ev.Submit(
+            cause=instruction.id,
+            pool=self._pool_of_step[instruction.step],
+            step=instruction.step,
+            tasks=[],
+            orders=[],
+            tokens_in=[],
+            tokens_out=[],
+        )
+        ended = Ended()
+        rows, count, asked, render = self._store.rows, self._count, self._asked, logic.render
+        for task, order in zip(instruction.tasks, instruction.orders, strict=True):
+            found = render(rows[task // count])
+            if type(found) is Failed:
+                self._bury(task, found, 0, ended)
+                continue
+            sampling = found.sampling
+            seed = self._seed_of(task) if sampling is not None and _samples(sampling) else 0
+            asked[task] = Asked(found.payload, sampling, seed)
+            submit.tasks.append(task)
+            submit.orders.append(order)
+            submit.tokens_in.append(_guess_tokens(found.payload))
+            submit.tokens_out.append(
+                0 if sampling is None else (sampling.max_tokens or DEFAULT_MAX_TOKENS) * sampling.n
+            )
+        events = ended.all(instruction.id)
+        if submit.tasks:
+            events.append(submit)
+        return events
+
+    def _run_here(self, logic: StepLogic, instruction: ev.StartTasks) -> list[Event]:
+        ended = Ended()
+        for task in instruction.tasks:
+            self._conclude(task, logic.apply(self._store.rows[task // self._count], None), 0, ended)
+        return ended.all(instruction.id)
+
+    def _seed_of(self, task: int) -> int:
+        """63 bits from run, row and step, so that a retry repeats them and a resumed run equals an undisturbed one."""
+        row, step = divmod(task, self._count)
+        place = f"{self._seed}/{self._names[step]}/{self._store.position(row)}/{self._store.path(row)}"
+        return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()) >> 1
+
+    def requests(self, send: ev.Send) -> tuple[list[Request], list[Sampling]]:
+        """What goes on the wire for an instruction to send. Samplings are shared where they are one object."""
+        asked, count = self._asked, self._count
+        samplings: list[Sampling] = []
+        index_of: dict[int, int] = {}
+        items = []
+        for task, attempt in zip(send.tasks, send.attempts, strict=True):
+            request = asked[task]
+            sampling, index = request.sampling, -1
+            if sampling is not None:
+                key = id(sampling)
+                found = index_of.get(key)
+                if found is None:
+                    found = index_of[key] = len(samplings)
+                    samplings.append(sampling)
+                index = found
+            items.append(Request(task, attempt, request.payload, index, request.seed, task % count))
+        return items, samplings
+
+    # ------------------------------------------------------------ tasks end
+
+    def deliver(self, deliver: ev.Deliver, items: Sequence[Answer]) -> list[Event]:
+        ended = Ended()
+        rows, logics, count, forget = self._store.rows, self._logics, self._count, self._asked.__delitem__
+        done, growth_bytes = ended.done, ended.growth_bytes
+        for index in deliver.accepted:
+            answer = items[index]
+            task = answer.id
+            row, step = divmod(task, count)
+            outcome = logics[step].apply(rows[row], answer)
+            forget(task)
+            if type(outcome) is Columns:
+                rows[row] = outcome.row
+                done.append(task)
+                growth_bytes.append(_growth(answer))
+            else:
+                self._conclude(task, outcome, 1, ended)
+        return ended.all(deliver.id)
+
+    def fail(self, failed: ev.FailRequests, items: Sequence[Answer]) -> list[Event]:
+        """Requests that ended without a result: their rows die with the engine's message, or the dispatcher's."""
+        ended = Ended()
+        for at, task in enumerate(failed.tasks):
+            index = failed.indexes[at]
+            message = failed.messages[at] if index < 0 else items[index].message
+            self._bury(task, Failed(failed.codes[at], message), failed.attempts[at], ended)
+        return ended.all(failed.id)
+
+    def _conclude(self, task: int, outcome: Outcome, attempts: int, ended: Ended) -> None:
+        row = task // self._count
+        if isinstance(outcome, Columns):
+            self._store.rows[row] = outcome.row
+            ended.done.append(task)
+            ended.growth_bytes.append(0)
+        elif isinstance(outcome, Filtered):
+            ended.filtered.append(task)
+        elif isinstance(outcome, Children):
+            self._children[task] = outcome.rows
+            sizes = [_size(child) for child in outcome.rows]
+            ended.events.append(ev.TaskExpanded(task=task, sizes_bytes=sizes))
+        else:
+            self._bury(task, outcome, attempts, ended)
+
+    def _bury(self, task: int, failed: Failed, attempts: int, ended: Ended) -> None:
+        row, step = divmod(task, self._count)
+        self._asked.pop(task, None)
+        self._record.buried(self._store.bury(row, self._names[step], failed.code, failed.message, attempts))
+        ended.dead.append(task)
+
+    def adopt(self, adopt: ev.Adopt) -> None:
+        self._store.adopt(adopt.task // self._count, adopt.first_row, self._children.pop(adopt.task))
+
+    def cancel(self, tasks: Sequence[int]) -> None:
+        for task in tasks:
+            self._asked.pop(task, None)
+
+
+def _samples(sampling: Sampling) -> bool:
+    return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
+
+
+def _guess_tokens(payload: Any) -> int:
+    if type(payload) is str:
+        return len(payload) // _CHARACTERS_PER_TOKEN + 1
+    if type(payload) is list:
+        return sum(len(str(message.get("content", ""))) for message in payload) // _CHARACTERS_PER_TOKEN + 1
+    return 0
+
+
+def _growth(answer: Answer) -> int:
+    outputs = answer.outputs
+    if len(outputs) == 1:
+        return len(outputs[0].text) + _VALUE_BYTES
+    if outputs:
+        return sum(len(output.text) + _VALUE_BYTES for output in outputs)
+    return _size(answer.value) if isinstance(answer.value, dict) else _VALUE_BYTES
+
+
+def _size(row: dict[str, Any]) -> int:
+    """Rough memory of a row made by a function."""
+    return sum(
+        _VALUE_BYTES + (len(value) if isinstance(value, (str, bytes, list, dict)) else 0) for value in row.values()
+    )

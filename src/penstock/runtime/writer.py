@@ -1,0 +1,80 @@
+"""The writer: a thread that commits, so that an fsync never holds the loop up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Protocol
+
+from penstock.core.events import Event
+from penstock.errors import CommitError
+from penstock.ledger.base import CommitBatch, Receipt
+from penstock.runtime.inbox import Inbox
+
+RETRY_FULL_DISK_S = 2.0  # how often a full disk is looked at again
+
+
+class BatchCommitted(Event):
+    receipt: Receipt
+
+
+class Committer(Protocol):
+    def commit(self, batch: CommitBatch) -> Receipt: ...
+
+    def heartbeat(self) -> None: ...
+
+
+class Writer:
+    """`waiting`: why the writer can't go on, for the display; "" while it can."""
+
+    def __init__(self, ledger: Committer, inbox: Inbox, heartbeat_s: float = 10.0) -> None:
+        self._ledger = ledger
+        self._inbox = inbox
+        self._heartbeat_s = heartbeat_s
+        self._batches: queue.SimpleQueue[tuple[int, CommitBatch] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="penstock-writer", daemon=True)
+        self._closing = threading.Event()
+        self.waiting = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def commit(self, cause: int, batch: CommitBatch) -> None:
+        """Commit `batch`; BatchCommitted comes to the inbox."""
+        self._batches.put((cause, batch))
+
+    def close(self) -> None:
+        """Finish the commit that is under way, if any, and end."""
+        self._closing.set()
+        self._batches.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while True:
+                try:
+                    task = self._batches.get(timeout=self._heartbeat_s)
+                except queue.Empty:
+                    self._ledger.heartbeat()
+                    continue
+                if task is None:
+                    return
+                self._commit(*task)
+        except BaseException as error:
+            self._inbox.put(error)
+
+    def _commit(self, cause: int, batch: CommitBatch) -> None:
+        """A full disk pauses: nothing is lost, replicas stay loaded, and it goes on when there is room."""
+        while True:
+            try:
+                receipt = self._ledger.commit(batch)
+            except CommitError as error:
+                if error.fatal or self._closing.is_set():
+                    raise
+                self.waiting = error.message
+                time.sleep(RETRY_FULL_DISK_S)
+                continue
+            self.waiting = ""
+            self._inbox.put(BatchCommitted(cause=cause, receipt=receipt))
+            return

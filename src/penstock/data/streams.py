@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol
 
 from penstock.data.paths import DataFile
 from penstock.errors import InputError
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_ZSTD_INPUT_BYTES = 1024
 UTF8_MARK = b"\xef\xbb\xbf"
 
 
@@ -57,12 +58,7 @@ class FileStream:
         if self._file.compression == "gzip":
             return gzip.GzipFile(fileobj=self._raw).read1  # read1: what was read before a failure is not lost
         if self._file.compression == "zstd":
-            import zstandard
-
-            reader: Callable[[int], bytes] = (
-                zstandard.ZstdDecompressor().stream_reader(self._raw, read_across_frames=True).read
-            )
-            return reader
+            return ZstdBytes(self._raw).read
         return self._raw.read
 
     def _without_mark(self, data: bytes) -> bytes:
@@ -72,3 +68,38 @@ class FileStream:
 
     def _damaged(self, message: str) -> InputError:
         return InputError(message, where=self._file.name)
+
+
+class ZstdBytes:
+    """The content of zstd frames one after the other. Raises EOFError when the last one is not complete.
+
+    zstandard's own stream reader ends quietly in the middle of a frame. Its decompressor objects tell, yet give out
+    all that their input holds: a block of 4 bytes may hold 128 KiB. So the input is fed in small pieces.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        import zstandard
+
+        self._raw = raw
+        self._new_frame = zstandard.ZstdDecompressor().decompressobj
+        self._frame: Any = None
+        self._input = b""
+
+    def read(self, size: int) -> bytes:
+        """At least `size` bytes (at most 32 MiB more), or fewer at the end."""
+        parts: list[bytes] = []
+        length = 0
+        while length < size:
+            data = self._input or self._raw.read(_ZSTD_INPUT_BYTES)
+            if not data:
+                if self._frame is not None and not parts:
+                    raise EOFError
+                break
+            self._frame = self._frame or self._new_frame()
+            parts.append(self._frame.decompress(data))
+            length += len(parts[-1])
+            self._input = b""
+            if self._frame.eof:
+                self._input = self._frame.unused_data
+                self._frame = None
+        return b"".join(parts)

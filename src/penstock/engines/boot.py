@@ -22,7 +22,7 @@ def _adopt_package(root: Path) -> None:
 
 
 def _check_interpreter() -> None:
-    if sys.version_info < (3, 11):
+    if tuple(sys.version_info) < (3, 11):
         raise SystemExit(f"penstock host: {sys.executable} is Python {sys.version.split()[0]}; Penstock needs 3.11")
     try:
         import msgspec  # noqa: F401

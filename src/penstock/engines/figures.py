@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from penstock.engines.messages import Load
 
@@ -67,13 +68,13 @@ class Turnaround:
 class DeviceMeter:
     """Memory in use on the replica's GPUs, or by its processes where it has none. Refreshed once a second.
 
-    devices: names that end in "gpu:N" with NVML's index N; others do not count.
+    devices: GPUs by NVML's index or by UUID, as in CUDA_VISIBLE_DEVICES; "gpu:" and a node before it do not matter.
     """
 
     PERIOD_S = 1.0
 
     def __init__(self, devices: Sequence[str]) -> None:
-        self._indexes = [int(number) for number in map(_gpu_index, devices) if number is not None]
+        self._gpus = [device.rpartition("/")[2].removeprefix("gpu:") for device in devices]
         self._handles: list[object] | None = None
         self._read_at_s = float("-inf")
         self._bytes = 0
@@ -82,7 +83,7 @@ class DeviceMeter:
         """Bytes, at most a second old; 0 where nothing can be known."""
         if now_s - self._read_at_s >= self.PERIOD_S:
             self._read_at_s = now_s
-            self._bytes = self._gpu_bytes() if self._indexes else tree_bytes(os.getpid())
+            self._bytes = self._gpu_bytes() if self._gpus else tree_bytes(os.getpid())
         return self._bytes
 
     def _gpu_bytes(self) -> int:
@@ -91,16 +92,15 @@ class DeviceMeter:
 
             if self._handles is None:
                 pynvml.nvmlInit()
-                self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in self._indexes]
+                self._handles = [_handle(pynvml, gpu) for gpu in self._gpus]
             return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in self._handles)
         except Exception:  # a figure for the display: whatever NVML has against it, the replica works on
-            self._indexes = []
+            self._gpus = []
             return tree_bytes(os.getpid())
 
 
-def _gpu_index(device: str) -> str | None:
-    kind, _, number = device.rpartition("/")[2].partition(":")
-    return number if kind == "gpu" and number.isdecimal() else None
+def _handle(nvml: Any, gpu: str) -> object:
+    return nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(gpu)
 
 
 def tree_bytes(pid: int) -> int:

@@ -29,10 +29,10 @@ from typing import Any, NoReturn
 from penstock.engines.base import Engine, is_main_thread_engine
 from penstock.engines.causes import failure_of, read_tail
 from penstock.engines.channel import Channel
+from penstock.engines.handshake import source_version
 from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, EXIT_LOAD_FAILED, HostLoop
 from penstock.engines.messages import PROTOCOL_VERSION, Hello, Setup
 from penstock.engines.registry import create
-from penstock.engines.handshake import source_version
 from penstock.engines.wire import host_decoder
 
 __all__ = ["main", "serve"]

@@ -35,8 +35,8 @@ from penstock.engines.messages import (
     Heartbeat,
     Hello,
     Load,
-    Loading,
     LoadFailed,
+    Loading,
     Ready,
     Requests,
     Setup,
@@ -59,7 +59,8 @@ PARTING_S = 2.0  # for the last words to reach a coordinator that is slow to rea
 class HostLoop(threading.Thread):
     """Owns the connection. `setups` yields the Setup, or None when the coordinator went away before sending one.
 
-    `ended` is set once there is nothing more to do; `exit_status` and `orphaned` (the coordinator is gone) are then final.
+    `ended` is set once there is nothing more to do; `exit_status` and `orphaned` (the coordinator is gone) are final
+    then.
     """
 
     def __init__(self, channel: Channel[ToHost], hello: Hello) -> None:

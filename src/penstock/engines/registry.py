@@ -14,7 +14,13 @@ __all__ = ["ENGINES", "create", "install_hint", "is_installed", "names", "needs_
 
 
 class Registered(NamedTuple):
-    """place: "module:Class". needs: modules that it imports. extra: what pip installs them by. devices: it wants some."""
+    """One engine.
+
+    place    "module:Class"
+    needs    modules of others that it imports
+    extra    the extra of Penstock that installs them
+    devices  whether a replica occupies devices
+    """
 
     place: str
     needs: tuple[str, ...] = ()

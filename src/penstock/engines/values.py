@@ -32,6 +32,8 @@ _PLAIN_BUT_INT = _PLAIN - {int}
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _MAX_DEPTH = 100  # deeper than any row that a reader lets through; also ends on a list that holds itself
 
+_BASES: tuple[type, ...] = (str, int, float)  # whose subclasses travel as the plain type
+
 _TIMEDELTA = struct.Struct(">qqq")
 
 
@@ -97,11 +99,11 @@ def _convert_other(value: Any, path: str, depth: int) -> Any:
         return _convert_list(list(value), path, depth)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return _convert(value.tolist(), path, depth + 1)
-    for base in (str, int, float):
-        if isinstance(value, base):
-            return _convert(base(value), path, depth + 1)
-    for base, pack in _PACKERS.items():
-        if isinstance(value, base):
+    for plain in _BASES:
+        if isinstance(value, plain):
+            return _convert(plain(value), path, depth + 1)
+    for kind, pack in _PACKERS.items():
+        if isinstance(value, kind):
             return pack(value)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)

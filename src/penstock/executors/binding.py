@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
+from penstock.engines.messages import EngineConfig
 from penstock.errors import ConfigError, PlanError
 
-__all__ = ["Gpu", "available_cores", "core_sets", "environment_for", "select_gpus", "visible_gpus"]
+__all__ = ["Gpu", "available_cores", "core_sets", "environment_for", "gpus", "select_gpus", "visible_gpus"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -34,41 +36,43 @@ class Gpu(msgspec.Struct, frozen=True):
     used_bytes: int = 0
     token: str = ""
 
-    @property
-    def device(self) -> str:
-        """Its name in plans and reports."""
-        return f"gpu:{self.index}"
+
+def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
+    """The names by which CUDA_VISIBLE_DEVICES may list what this process may use, in the user's order."""
+    return [gpu.token for gpu in gpus(environment)]
 
 
-def visible_gpus(environment: Mapping[str, str] | None = None) -> list[Gpu]:
-    """The GPUs that this process may use, in the user's order. Raises ConfigError for a CUDA_VISIBLE_DEVICES that
-    names none of them."""
+def gpus(environment: Mapping[str, str] | None = None) -> list[Gpu]:
+    """The GPUs that this process may use, in the user's order.
+
+    Raises ConfigError for a CUDA_VISIBLE_DEVICES that names what is not there.
+    """
     environment = os.environ if environment is None else environment
     return select_gpus(_all_gpus(), environment.get(VISIBLE))
 
 
-def select_gpus(gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
-    """What a value of CUDA_VISIBLE_DEVICES leaves of `gpus`: indexes, or UUIDs as far as they are unique."""
+def select_gpus(installed: Sequence[Gpu], visible: str | None) -> list[Gpu]:
+    """What a value of CUDA_VISIBLE_DEVICES leaves of `installed`: indexes, or UUIDs as far as they are unique."""
     if visible is None:
-        return [msgspec.structs.replace(gpu, token=str(gpu.index)) for gpu in gpus]
-    if visible.strip() in _NONE or not gpus:
+        return [msgspec.structs.replace(gpu, token=str(gpu.index)) for gpu in installed]
+    if visible.strip() in _NONE or not installed:
         return []
-    chosen = [_find(gpus, token.strip(), visible) for token in visible.split(",")]
+    chosen = [_find(installed, token.strip(), visible) for token in visible.split(",")]
     indexes = [gpu.index for gpu in chosen]
     if len(set(indexes)) != len(indexes):
         raise ConfigError(f"{VISIBLE}={visible!r} names a GPU twice; name each once")
     return chosen
 
 
-def _find(gpus: Sequence[Gpu], token: str, visible: str) -> Gpu:
+def _find(installed: Sequence[Gpu], token: str, visible: str) -> Gpu:
     if token.isdecimal():
-        found = [gpu for gpu in gpus if gpu.index == int(token)]
+        found = [gpu for gpu in installed if gpu.index == int(token)]
     else:
-        found = [gpu for gpu in gpus if token and gpu.uuid.startswith(token)]
+        found = [gpu for gpu in installed if token and gpu.uuid.startswith(token)]
     if len(found) == 1:
         return msgspec.structs.replace(found[0], token=token)
     problem = f"fits {len(found)} GPUs" if found else "is none of this machine"
-    known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus)
+    known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in installed)
     raise ConfigError(f"{VISIBLE}={visible!r}: {token!r} {problem}; there are: {known}")
 
 
@@ -126,22 +130,23 @@ def core_sets(count: int, cores: Sequence[int]) -> list[tuple[int, ...]]:
         )
     ordered = sorted(cores)
     bounds = [len(ordered) * number // count for number in range(count + 1)] if count else []
-    return [tuple(ordered[begin:end]) for begin, end in zip(bounds, bounds[1:], strict=False)]
+    return [tuple(ordered[begin:end]) for begin, end in pairwise(bounds)]
 
 
-def environment_for(
-    *, gpus: Sequence[Gpu] = (), cores: Sequence[int] = (), environment: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """The variables that bind one replica: to `gpus`, or to `cores` and no GPU. Neither given: nothing is bound."""
+def environment_for(config: EngineConfig, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that bind one replica: to the GPUs of `config.devices`, or to `config.cores` and no GPU.
+
+    Neither given: nothing is bound. devices: names as of `visible_gpus`, or ending in "gpu:NAME".
+    """
     environment = os.environ if environment is None else environment
     bound: dict[str, str] = {}
-    if gpus:
-        bound[VISIBLE] = ",".join(gpu.token or str(gpu.index) for gpu in gpus)
+    if config.devices:
+        bound[VISIBLE] = ",".join(device.rpartition("/")[2].removeprefix("gpu:") for device in config.devices)
         # NVML counts in PCI order; CUDA's own default, fastest first, would give the same number to another GPU.
         bound["CUDA_DEVICE_ORDER"] = environment.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    elif cores:
+    elif config.cores:
         bound[VISIBLE] = ""
-    if cores:
-        bound.update(dict.fromkeys(_THREAD_VARIABLES, str(len(cores))))
-        bound["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+    if config.cores:
+        bound.update(dict.fromkeys(_THREAD_VARIABLES, str(len(config.cores))))
+        bound["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, config.cores))
     return bound

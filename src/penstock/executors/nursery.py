@@ -148,9 +148,9 @@ def _redirect(log: int) -> None:
     for descriptor in (nowhere, log):
         if descriptor > 2:
             os.close(descriptor)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115: for the life of the process
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _become_host(host: int, functions: tuple[Function | None, ...]) -> NoReturn:

@@ -24,8 +24,8 @@ from penstock.engines.messages import (
     Heartbeat,
     Hello,
     Load,
-    Loading,
     LoadFailed,
+    Loading,
     Ready,
     Request,
     Requests,
@@ -60,8 +60,9 @@ class HostHarness:
             host.load(EngineConfig("mock", "mock:x"))
             answers = host.ask(["a prompt", "another"], Sampling(max_tokens=4))
 
-    seen     every message that has come, oldest first
-    figures  the newest figures of the host
+    seen       every message that has come, oldest first
+    figures    the newest figures of the host
+    unclaimed  answers that came and were not asked for yet
     """
 
     def __init__(self, log: Path, *, python: str | None = None, env: Mapping[str, str] | None = None) -> None:
@@ -70,7 +71,7 @@ class HostHarness:
         self.channel = Channel(ours, coordinator_decoder())
         self.seen: list[ToCoordinator] = []
         self.figures: Load | None = None
-        self._unclaimed: list[Answer] = []
+        self.unclaimed: list[Answer] = []
         self._next_id = 1
         with theirs, log.open("ab") as file:
             self.process = subprocess.Popen(
@@ -148,8 +149,8 @@ class HostHarness:
 
     def answers(self, count: int, patience_s: float = 60.0) -> list[Answer]:
         """The next `count` answers, in the order in which they came."""
-        self.until(lambda: len(self._unclaimed) >= count, f"{count} answers", patience_s)
-        taken, self._unclaimed = self._unclaimed[:count], self._unclaimed[count:]
+        self.until(lambda: len(self.unclaimed) >= count, f"{count} answers", patience_s)
+        taken, self.unclaimed = self.unclaimed[:count], self.unclaimed[count:]
         return taken
 
     def ask(
@@ -207,7 +208,7 @@ class HostHarness:
         for message in self.channel.receive():
             self.seen.append(message)
             if isinstance(message, Answers):
-                self._unclaimed += message.items
+                self.unclaimed += message.items
             if isinstance(message, (Answers, Heartbeat)):
                 self.figures = message.load
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.engines.figures import DeviceMeter, Figures, Occupancy, Turnaround, tree_bytes
+
+
+def test_busy_time_and_its_share_of_the_slots() -> None:
+    occupancy = Occupancy(4, 10.0)
+    for executing, now_s in [(1, 11.0), (4, 12.0), (0, 15.0), (2, 20.0)]:
+        occupancy.change(executing, now_s)
+    occupancy.settle(22.0)
+    assert occupancy.busy_s == 1 + 3 + 2
+    assert occupancy.fill_s == 1 * 0.25 + 3 * 1.0 + 2 * 0.5
+
+
+@given(st.integers(1, 8), st.lists(st.tuples(st.integers(0, 20), st.floats(0, 10))))
+def test_fill_never_exceeds_busy_nor_busy_the_time(slots: int, changes: list[tuple[int, float]]) -> None:
+    occupancy = Occupancy(slots, 0.0)
+    now_s = 0.0
+    for executing, later_s in changes:
+        now_s += later_s
+        occupancy.change(executing, now_s)
+    assert 0 <= occupancy.fill_s <= occupancy.busy_s * 1.000001 <= now_s * 1.00001
+
+
+def test_turnaround_is_a_maximum_that_decays() -> None:
+    turnaround = Turnaround()
+    turnaround.observe(100.0, 100.4)
+    turnaround.observe(101.0, 101.1)
+    assert 0.1 < turnaround.at(101.1) < 0.4
+    assert abs(turnaround.at(100.4 + Turnaround.HALF_LIFE_S) - 0.2) < 0.05
+
+
+def test_a_stamp_counts_once() -> None:
+    turnaround = Turnaround()
+    turnaround.observe(100.0, 100.1)
+    turnaround.observe(100.0, 130.0)
+    turnaround.observe(0.0, 131.0)
+    assert turnaround.at(100.1) == 100.1 - 100.0
+
+
+def test_memory_of_this_process_is_known() -> None:
+    assert tree_bytes(os.getpid()) > 1 << 20
+    assert DeviceMeter([]).read(0.0) > 1 << 20
+    assert DeviceMeter(["node/gpu:99"]).read(0.0) > 1 << 20, "without such a GPU the processes count"
+
+
+def test_memory_is_read_once_a_second(monkeypatch: object) -> None:
+    meter = DeviceMeter([])
+    first = meter.read(5.0)
+    meter._bytes = first + 1
+    assert meter.read(5.9) == first + 1
+    assert meter.read(6.1) != first + 1
+
+
+def test_figures_count_from_ready_on() -> None:
+    figures = Figures()
+    figures.start(2, 50.0)
+    figures.occupancy.change(1, 50.0)
+    load = figures.load(1, 3, 9, 52.0)
+    assert (load.busy_s, load.fill_s, load.executing, load.waiting, load.progress) == (2.0, 1.0, 1, 3, 9)
+    assert load.sent_at == 52.0

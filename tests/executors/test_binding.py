@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.engines.messages import EngineConfig
+from penstock.errors import ConfigError, PlanError
+from penstock.executors.binding import Gpu, available_cores, core_sets, environment_for, select_gpus, visible_gpus
+
+GPUS = [Gpu(index, f"GPU-{letter}{index}", "H", 80 * 10**9) for index, letter in enumerate("aab")]
+
+
+def chosen(visible: str | None) -> list[tuple[int, str]]:
+    return [(gpu.index, gpu.token) for gpu in select_gpus(GPUS, visible)]
+
+
+def test_all_gpus_where_the_user_says_nothing() -> None:
+    assert chosen(None) == [(0, "0"), (1, "1"), (2, "2")]
+
+
+def test_the_users_choice_and_order_are_kept() -> None:
+    assert chosen("2, 0") == [(2, "2"), (0, "0")]
+    assert chosen("GPU-b") == [(2, "GPU-b")]
+    assert chosen("GPU-a1,2") == [(1, "GPU-a1"), (2, "2")]
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "-1", "NoDevFiles"])
+def test_no_gpu_where_the_user_hides_them(nothing: str) -> None:
+    assert chosen(nothing) == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "says"),
+    [
+        ("3", "'3' is none of this machine"),
+        ("0,x", "'x' is none of this machine"),
+        ("GPU-a", "'GPU-a' fits 2 GPUs"),
+        ("0,,1", "'' is none"),
+        ("1,1", "names a GPU twice"),
+        ("1,GPU-a1", "names a GPU twice"),
+        ("0;1", "'0;1' is none"),
+    ],
+)
+def test_a_bad_choice_is_refused_with_what_there_is(visible: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        select_gpus(GPUS, visible)
+
+
+def test_a_machine_without_gpus_ignores_the_variable() -> None:
+    assert select_gpus([], "0,1") == []
+
+
+def test_this_machine_can_be_asked() -> None:
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert available_cores()
+
+
+@given(st.integers(0, 40), st.sets(st.integers(0, 200), max_size=40))
+def test_core_sets_are_disjoint_even_and_complete(count: int, cores: set[int]) -> None:
+    if count > len(cores):
+        with pytest.raises(PlanError, match=f"{len(cores)} may be used"):
+            core_sets(count, sorted(cores))
+        return
+    sets = core_sets(count, sorted(cores))
+    assert len(sets) == count
+    flat = [core for one in sets for core in one]
+    assert len(flat) == len(set(flat))
+    if count:
+        assert sorted(flat) == sorted(cores)
+        assert max(map(len, sets)) - min(map(len, sets)) <= 1
+
+
+def config(**fields: tuple[int, ...] | tuple[str, ...]) -> EngineConfig:
+    return EngineConfig("transformers", "some/model", **fields)  # type: ignore[arg-type]
+
+
+def test_a_replica_sees_its_gpus_alone() -> None:
+    bound = environment_for(config(devices=("2", "GPU-a1")), {})
+    assert bound == {"CUDA_VISIBLE_DEVICES": "2,GPU-a1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert environment_for(config(devices=("node/gpu:3",)), {})["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_the_users_order_of_devices_is_kept() -> None:
+    bound = environment_for(config(devices=("0",)), {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
+    assert bound["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+
+
+def test_a_replica_on_cores_has_as_many_threads_and_no_gpu() -> None:
+    bound = environment_for(config(cores=(4, 5)), {})
+    assert bound["CUDA_VISIBLE_DEVICES"] == ""
+    assert bound["OMP_NUM_THREADS"] == bound["MKL_NUM_THREADS"] == "2"
+    assert bound["VLLM_CPU_OMP_THREADS_BIND"] == "4,5"
+
+
+def test_nothing_is_bound_where_nothing_is_given() -> None:
+    assert environment_for(config(), {}) == {}

@@ -26,10 +26,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from penstock import __version__
 from penstock.engines.base import Engine, is_main_thread_engine
 from penstock.engines.causes import failure_of, read_tail
 from penstock.engines.channel import Channel
-from penstock.engines.handshake import source_version
 from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, EXIT_LOAD_FAILED, HostLoop
 from penstock.engines.messages import PROTOCOL_VERSION, Hello, Setup
 from penstock.engines.registry import create
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def serve(connection: socket.socket, functions: Functions = ()) -> NoReturn:
     """Run one engine for the coordinator at the other end, then end the process. `functions` came by fork."""
     _prepare_process()
-    hello = Hello(PROTOCOL_VERSION, source_version(), os.getpid(), platform.python_version())
+    hello = Hello(PROTOCOL_VERSION, __version__, os.getpid(), platform.python_version())
     loop = HostLoop(Channel(connection, host_decoder()), hello)
     loop.start()
     setup = loop.setups.get()

@@ -47,6 +47,6 @@ def test_the_two_forms_at_the_top_are_equal() -> None:
 
 def test_every_key_is_told() -> None:
     kinds = (Pipeline, Source, Sink, Resources, Model, *STEP_KINDS.values())
-    keys = {key for kind in kinds for key in kind.keys()} - {"rows"}
+    keys = {key for kind in kinds for key in kind.key_names()} - {"rows"}
     for key in {*keys, *SAMPLING_RULES, *MOCK_OPTIONS, *ENGINES}:
         assert re.search(rf"\b{re.escape(key)}\b", TEXT), key

@@ -16,7 +16,7 @@ class Part(BaseModel):
     parts: ClassVar[dict[str, type[Part]]] = {}  # keys that hold parts, for the suggestions inside them
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def key_names(cls) -> tuple[str, ...]:
         """The names a file may use."""
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
@@ -41,7 +41,7 @@ def _problem(details: Any, cls: type[Part]) -> Problem:
     owner, subject = _owner(path, cls)
     match details["type"]:
         case "extra_forbidden":
-            return Problem(path, f"unknown key '{last}' in {subject}{suggestion(last, owner.keys())}")
+            return Problem(path, f"unknown key '{last}' in {subject}{suggestion(last, owner.key_names())}")
         case "missing":
             return Problem(path[:-1], f"{subject} needs '{last}'")
         case "value_error":

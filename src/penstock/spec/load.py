@@ -81,7 +81,7 @@ class _Reader:
         return made  # type: ignore[return-value]
 
     def _check_keys(self) -> None:
-        known = Pipeline.keys()
+        known = Pipeline.key_names()
         for key in self._data:
             if key not in known:
                 self._problems.append(Problem((key,), f"unknown key '{key}'{suggestion(key, known)}"))

@@ -151,8 +151,8 @@ class PythonStep(Step):
         return {**rest, "function": _versioned(function, str(version))}
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        return (*super().keys(), "version")
+    def key_names(cls) -> tuple[str, ...]:
+        return (*super().key_names(), "version")
 
 
 def _versioned(function: Any, version: str) -> Any:

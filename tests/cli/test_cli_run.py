@@ -86,10 +86,13 @@ def test_too_many_dead(tmp_path: Path) -> None:
     done = penstock("run", "pipeline.yaml", "--display", "none", cwd=tmp_path)
     assert done.returncode == 3
     assert "more rows died than max_dead allows" in done.stderr
+    plain = penstock("run", "pipeline.yaml", "--display", "plain", "--out", "other", cwd=tmp_path)
+    assert "11 x refused in step generate" in plain.stderr
+    assert "mend:  Read the engine's message" in plain.stderr
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "too_many_dead"
     more = penstock("run", "pipeline.yaml", "--set", "max_dead=15", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
-    assert "11 x refused in step generate" in more.stderr
+    assert "11 of them before this invocation: penstock status out" in more.stderr
     status = json.loads(penstock("status", "out", "--json", cwd=tmp_path).stdout)
     assert (status["status"], status["causes"]) == ("done", {"generate refused": 11})
 

@@ -46,7 +46,7 @@ def test_reasons_are_grouped_by_what_they_say() -> None:
         replica(4, state="failed"),
     ]
     assert figures.waiting_reasons(waiting) == [
-        ("starting: loading", ["writer-0", "writer-3"]),
+        ("starting (loading)", ["writer-0", "writer-3"]),
         ("no rows are ready", ["writer-2"]),
         ("failed", ["writer-4"]),
     ]

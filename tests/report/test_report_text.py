@@ -15,7 +15,7 @@ def test_plain_line() -> None:
     assert plain.line(running()) == (
         "running 1m 24s | 2,448 of 4,000 rows (61.2%) | 812 rows/s | 12,345 tokens/s"
         " | writer 2/2 busy 80% (lowest writer-1 61%) | judge 0/1 ready | in flight 40 | dead 3 | filtered 5"
-        " | about 52s left | judge-0 starting: loading weights, 3 of 7 files"
+        " | about 52s left | judge-0: starting (loading weights, 3 of 7 files)"
     )
 
 
@@ -43,7 +43,7 @@ stopped in good order after 1m 24s: interrupted
   rows     2,960 in, 2,440 out, 3 dead, 5 filtered, 1,552 remain
   busy     writer-0 99%, writer-1 99%; 123,456 tokens written
   output   out/answers/data
-  dead     out/answers/dead: 3 rows, by cause:
+  dead     out/answers/dead: 3 rows
     2 x too_long in step generate
       first: questions.jsonl row 17: prompt of 9,000 tokens, the limit is 8,192
       mend:  Shorten the prompt, lower `max_tokens`, or raise `max_model_len`; Penstock never cuts a prompt.
@@ -77,6 +77,16 @@ def test_headlines() -> None:
 def test_too_many_dead_says_how_to_go_on() -> None:
     text = final.closing(running(status="too_many_dead"), again="penstock run pipeline.yaml")
     assert "  go on:   penstock run pipeline.yaml  (with a higher max_dead)" in text
+
+
+def test_dead_rows_of_earlier_invocations_are_not_forgotten() -> None:
+    text = final.closing(running(status="done", dead=10))
+    assert text.endswith("    7 of them before this invocation: penstock status out/answers")
+
+
+def test_several_causes_of_a_failure_are_each_on_a_line() -> None:
+    facts = running(status="failed", reason="writer-0 exited with code 1\nwriter-1 exited with code 1")
+    assert final.headline(facts).endswith(": writer-0 exited with code 1\n  writer-1 exited with code 1")
 
 
 def test_warnings_and_many_causes_are_told() -> None:

@@ -29,7 +29,7 @@ def test_wide() -> None:
         "  writer-1  ━━━━━━━━━━━━━━━━━━               61%      16/16       4      1,222   1.2 GB     93%",
         "",
         "judge · 0 requests waiting",
-        "  judge-0 starting: loading weights, 3 of 7 files",
+        "  judge-0: starting (loading weights, 3 of 7 files)",
     ]
 
 
@@ -47,7 +47,7 @@ def test_narrow() -> None:
         "  writer-1   61%",
         "",
         "judge · 0 requests waiting",
-        "  judge-0 starting: loading weights, 3…",
+        "  judge-0: starting (loading weights, 3…",
     ]
 
 
@@ -70,7 +70,7 @@ def test_many_replicas_fit_the_height_and_the_idlest_are_shown(height: int) -> N
 def test_replicas_that_wait_alike_are_told_together() -> None:
     replicas = [replica(i, state="starting", reason="loading") for i in range(8)]
     lines = drawn(running(pools=[PoolFacts("writer", ["writer"], replicas=replicas)]), 80)
-    assert "  writer-0, writer-1 and 6 more starting: loading" in lines
+    assert "  writer-0, writer-1 and 6 more: starting (loading)" in lines
 
 
 def test_unknown_total() -> None:

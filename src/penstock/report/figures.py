@@ -59,7 +59,7 @@ def why_waiting(replica: ReplicaFacts) -> str:
     """Why a replica does not work, in words, with its state; "" when it works."""
     if replica.state == "ready":
         return replica.reason
-    return f"{replica.state}: {replica.reason}" if replica.reason else replica.state
+    return f"{replica.state} ({replica.reason})" if replica.reason else replica.state
 
 
 def waiting_reasons(replicas: list[ReplicaFacts]) -> list[tuple[str, list[str]]]:

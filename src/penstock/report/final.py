@@ -30,9 +30,9 @@ def closing(facts: RunFacts, *, again: str | None = None) -> str:
 
 
 def headline(facts: RunFacts) -> str:
-    """One line: how the run ended and why."""
+    """How the run ended and why: one line, and one more for each further cause."""
     wall = units.duration(facts.wall_s)
-    reason = f": {facts.reason}" if facts.reason else ""
+    reason = f": {facts.reason}".replace("\n", "\n  ") if facts.reason else ""
     match facts.status:
         case "done" if facts.reused and facts.reused >= facts.rows_in:
             return f"done: every row was finished before; nothing was loaded ({wall})"
@@ -77,13 +77,15 @@ def _models(facts: RunFacts) -> list[str]:
 def _dead(facts: RunFacts) -> list[str]:
     if not facts.dead:
         return []
-    lines = [f"  dead     {PurePath(facts.out_dir) / 'dead'}: {units.noun(facts.dead, 'row')}, by cause:"]
+    lines = [f"  dead     {PurePath(facts.out_dir) / 'dead'}: {units.noun(facts.dead, 'row')}"]
     causes = sorted(facts.dead_examples, key=lambda example: (-example.count, example.step, example.code))
     for cause in causes[:_CAUSES_SHOWN]:
         lines += _cause(cause)
     if len(causes) > _CAUSES_SHOWN:
         rest = sum(cause.count for cause in causes[_CAUSES_SHOWN:])
         lines.append(f"    {units.count(rest)} x for {units.noun(len(causes) - _CAUSES_SHOWN, 'other cause')}")
+    if earlier := facts.dead - sum(cause.count for cause in causes):
+        lines.append(f"    {units.count(earlier)} of them before this invocation: penstock status {facts.out_dir}")
     return lines
 
 

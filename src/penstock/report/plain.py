@@ -61,7 +61,7 @@ def _counts(facts: RunFacts) -> list[str]:
 
 def _reasons(facts: RunFacts) -> list[str]:
     reasons = [facts.reason] if facts.reason else []
-    reasons += [f"{_first(ids)} {reason}" for reason, ids in waiting_reasons(replicas(facts))]
+    reasons += [f"{_first(ids)}: {reason}" for reason, ids in waiting_reasons(replicas(facts))]
     shown = [units.one_line(reason, _REASON_CHARACTERS) for reason in reasons[:_REASONS_SHOWN]]
     if len(reasons) > _REASONS_SHOWN:
         shown.append(f"and {units.noun(len(reasons) - _REASONS_SHOWN, 'more reason')}")

@@ -110,7 +110,7 @@ def _pool(pool: PoolFacts, width: int, room: int, id_width: int) -> list[Rendera
         parts.append(_table([replica for replica in ready if replica.id in shown], width, id_width))
         parts += _others(least[room:])
     for reason, ids in waiting_reasons(pool.replicas)[:_REASONS_SHOWN]:
-        parts.append(Text("  " + units.one_line(f"{_few(ids)} {reason}", width - 2), style="yellow"))
+        parts.append(Text("  " + units.one_line(f"{_few(ids)}: {reason}", width - 2), style="yellow"))
     return parts
 
 

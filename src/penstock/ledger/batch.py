@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from operator import attrgetter, eq
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ __all__ = ["SINK_STEP", "Encoded", "Locate", "TableBuilder", "check_batch", "cou
 
 # The `step` of a row that died when it was to be written.
 SINK_STEP = "sink"
+_key = attrgetter("position", "path")
 Locate = Callable[[int], tuple[str, int]]
 
 
@@ -59,10 +61,9 @@ def check_batch(batch: CommitBatch, order: str) -> None:
 def encode_batch(builder: TableBuilder, finished: Sequence[Finished], locate: Locate) -> Encoded:
     """Sort by key, build one table, set apart what it can't hold."""
     items = sorted(finished, key=_key)
-    keys = [_key(item) for item in items]
-    for one, other in itertools.pairwise(keys):
-        if one == other:
-            raise InvariantError(f"row {one} is twice in one batch")
+    keys: list[Key] = list(map(_key, items))
+    for key in itertools.compress(keys, map(eq, keys, keys[1:])):
+        raise InvariantError(f"row {key} is twice in one batch")
     table, refusals = builder.build([item.row for item in items])
     reasons: dict[int, list[str]] = defaultdict(list)
     for index, column, message in refusals:
@@ -87,10 +88,6 @@ def counts_after(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
         dead=batch.counts.dead + len(rejected),
         dead_sources=batch.counts.dead_sources + len(dead_now),
     )
-
-
-def _key(item: Finished) -> Key:
-    return item.position, tuple(item.path)
 
 
 def _dead(item: Finished, message: str, locate: Locate) -> DeadRow:

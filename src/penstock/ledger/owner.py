@@ -28,7 +28,7 @@ HEARTBEAT_EVERY_S = 5.0
 class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A coordinator. `boot`, `namespace` and `started` tell its process from a later one with the same number.
 
-    host        host name, with the machine's id where it has one
+    host        host name; `machine` is the id of its installation, "" where it has none
     boot        id of the kernel's boot; "" where not known
     namespace   of process numbers (containers have their own)
     started     start of the process, in the kernel's ticks since boot; 0 where not known
@@ -38,6 +38,7 @@ class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     epoch: int
     host: str
+    machine: str
     boot: str
     namespace: str
     pid: int
@@ -49,7 +50,8 @@ def this_process(epoch: int) -> OwnerRecord:
     return OwnerRecord(
         token=secrets.token_hex(8),
         epoch=epoch,
-        host=_host(),
+        host=socket.gethostname(),
+        machine=_line("/etc/machine-id"),
         boot=_line("/proc/sys/kernel/random/boot_id"),
         namespace=_link("/proc/self/ns/pid"),
         pid=os.getpid(),
@@ -68,9 +70,10 @@ def read_owner(files: Files, path: Path) -> OwnerRecord | None:
 
 def is_alive(owner: OwnerRecord, now: float) -> bool:
     """Whether `owner` may still be at work at wall-clock time `now`."""
-    if owner.host == _host() and owner.boot != _line("/proc/sys/kernel/random/boot_id"):
+    here = (owner.host, owner.machine) == (socket.gethostname(), _line("/etc/machine-id"))
+    if here and owner.boot != _line("/proc/sys/kernel/random/boot_id"):
         return False  # this host has booted since
-    if owner.host == _host() and owner.namespace == _link("/proc/self/ns/pid"):
+    if here and owner.namespace == _link("/proc/self/ns/pid"):
         started = _started(owner.pid)
         return started is not None and started == owner.started
     return now - owner.heartbeat < HEARTBEAT_LIMIT_S
@@ -80,10 +83,9 @@ def refuse_if_owned(owner: OwnerRecord | None, out_dir: Path, now: float) -> Non
     """Raise RunOwned when another coordinator is at work on the run."""
     if owner is None or not is_alive(owner, now):
         return
-    name = owner.host.partition("/")[0]
     age = max(0.0, now - owner.heartbeat)
     raise RunOwned(
-        f"process {owner.pid} on host {name} works on this run (last sign of life {age:.0f} s ago). "
+        f"process {owner.pid} on host {owner.host} works on this run (last sign of life {age:.0f} s ago). "
         "Wait for it, stop it, or take the run over from it with --takeover.",
         where=str(out_dir),
     )
@@ -120,7 +122,7 @@ class Owner:
         owner = read_owner(self._files, self._path)
         if owner is not None and owner.epoch > self.record.epoch:
             raise Fenced(
-                f"process {owner.pid} on host {owner.host.partition('/')[0]} has taken this run over; "
+                f"process {owner.pid} on host {owner.host} has taken this run over; "
                 "nothing that this process still does would count.",
                 where=str(self._path.parent.parent),
             )
@@ -130,11 +132,6 @@ class Owner:
         owner = read_owner(self._files, self._path)
         if owner is not None and owner.token == self.token:
             self._files.unlink(self._path)
-
-
-def _host() -> str:
-    machine = _line("/etc/machine-id")
-    return f"{socket.gethostname()}/{machine}" if machine else socket.gethostname()
 
 
 def _line(path: str) -> str:

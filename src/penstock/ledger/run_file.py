@@ -5,15 +5,16 @@ It is what a resume is compared with: the pipeline's identity, the input's, the 
 
 from __future__ import annotations
 
+import errno
 import secrets
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from penstock import __version__
 from penstock.errors import LedgerDamaged, RunMismatch, UsageError
 from penstock.ledger.faults import fault
 from penstock.ledger.files import FULL_DISK_ERRNOS, Files, FsyncFailed, commit_error
@@ -22,6 +23,8 @@ from penstock.ledger.layout import Layout
 __all__ = ["Diff", "RunFile", "prepare", "read_run_file"]
 
 FORMAT = 1
+# What link() gives on a file system that has no second names for a file (some network and removable ones).
+_NO_LINKS_ERRNOS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS})
 Diff = Callable[[dict[str, Any], dict[str, Any]], list[str]]
 
 
@@ -38,12 +41,8 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_file(identity: dict[str, Any], input_identity: dict[str, Any], sink_format: str, order: str) -> RunFile:
-    try:
-        version = metadata.version("penstock")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
     described = RunFile(
-        penstock=version,
+        penstock=__version__,
         created=time.time(),
         order=order,
         sink_format=sink_format,
@@ -87,8 +86,11 @@ def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> None:
         except OSError as error:
             if error.errno in FULL_DISK_ERRNOS or isinstance(error, FsyncFailed):
                 raise commit_error(error, "make the output folder") from error
+            reason = error.strerror or str(error)
+            if error.errno in _NO_LINKS_ERRNOS:
+                reason += " (a run needs a file system with hard links)"
             raise UsageError(
-                f"can't make the output folder: {error.strerror or error}. Choose another with --out.",
+                f"can't make the output folder: {reason}. Choose another with --out.",
                 where=str(error.filename or layout.out_dir),
             ) from error
     _compare(layout.out_dir, found, wanted, diff)
@@ -102,9 +104,12 @@ def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> None:
 
 def _refuse_foreign(layout: Layout, files: Files) -> None:
     """A folder is ours to write to when it is absent, empty, or was begun by us and got no further than .penstock."""
-    if files.exists(layout.out_dir) and not layout.out_dir.is_dir():
-        raise RunMismatch("the output path is a file; it has to be a folder.", where=str(layout.out_dir))
-    names = files.names(layout.out_dir)
+    try:
+        names = files.names(layout.out_dir)
+    except NotADirectoryError:
+        if not files.exists(layout.out_dir):
+            raise  # it is not the last name of the path that is a file
+        raise RunMismatch("the output path is a file; it has to be a folder.", where=str(layout.out_dir)) from None
     if names and layout.private.name not in names:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise RunMismatch(

@@ -115,6 +115,28 @@ def test_ctrl_c_stops_in_good_order_and_the_same_command_resumes(tmp_path: Path)
     assert parquet.read_table(tmp_path / "out" / "data")["id"].to_pylist() == list(range(400))
 
 
+def test_ctrl_c_twice_stops_at_once_and_can_be_resumed(tmp_path: Path) -> None:
+    write_pipeline(tmp_path, rows=20, hang_on="question 7")
+    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "json"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line)["ended"] >= 1:
+                break
+        process.send_signal(signal.SIGINT)
+        for line in process.stderr:
+            if json.loads(line)["status"] == "stopping":
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(TIME_LIMIT_S) == 130, rest
+    assert "Traceback" not in rest
+    write_pipeline(tmp_path, rows=20)
+    again = penstock("run", "pipeline.yaml", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert parquet.read_table(tmp_path / "out" / "data")["id"].to_pylist() == list(range(20))
+
+
 def test_limit_is_not_part_of_a_run(tmp_path: Path) -> None:
     write_pipeline(tmp_path)
     part = json.loads(penstock("run", "pipeline.yaml", "--limit", "5", "--json", cwd=tmp_path).stdout)

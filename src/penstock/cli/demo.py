@@ -15,6 +15,7 @@ from cyclopts.validators import Number
 from penstock.cli import output
 from penstock.cli.demo_functions import find_functions
 from penstock.cli.demo_pipeline import DemoFiles, pipeline_text, source_text, write_files
+from penstock.cli.machine import usable_cores
 from penstock.cli.options import Debug, DisplayKind
 from penstock.errors import InputError, MissingDependency
 
@@ -28,7 +29,7 @@ def demo(
     *,
     rows: Annotated[
         int, Parameter(help="How many functions to describe.", show_default=True, validator=Number(gte=1))
-    ] = 300,
+    ] = 600,
     out: Annotated[
         str, Parameter(help="The folder for the demo's files and output.", show_default=True)
     ] = "penstock-demo",
@@ -57,7 +58,7 @@ def demo(
         files,
         model=model or str(packaged_model()),
         engine=chosen,
-        replicas=replicas or (2 if packaged else "auto"),
+        replicas=replicas or (min(2, usable_cores()) if packaged else "auto"),
     )
     write_files(files, _source(rows), text)
     again = shlex.join(["penstock", "run", str(files.pipeline)])
@@ -109,7 +110,7 @@ def closing(files: DemoFiles, rows: list[dict[str, Any]], *, packaged: bool, aga
     first_part = files.run / "data" / "part-00000.jsonl"
     steps = [
         ("read", f"head {shlex.quote(str(first_part))}", "every row, in the order of the source"),
-        ("change", shlex.quote(str(files.pipeline)), "the pipeline: twelve lines"),
+        ("change", shlex.quote(str(files.pipeline)), "the pipeline, to make it your own"),
         ("again", again, "finished rows are not done again"),
         ("next", "penstock demo --out penstock-demo-2 --model Qwen/Qwen3-0.6B", "a real model (downloads 1.5 GB)"),
         ("", "penstock doctor", "what this machine can run"),

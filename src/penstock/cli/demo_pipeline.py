@@ -55,6 +55,7 @@ steps:
       max_tokens: {MAX_TOKENS}
       temperature: 0.0
 sink: {{path: {json.dumps(str(files.run))}, format: jsonl}}
+commit_every_s: 2
 """
 
 

@@ -74,10 +74,11 @@ check: $(DEV)
 	$(BIN)/mypy
 	$(PYTEST) tests/style $(ARGS)
 
+# Fewer examples for each property, and no style: that is part of check.
 test-fast: $(DEV)
-	$(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" $(ARGS)
+	HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
 
-# Two runs: pure tests side by side, then what starts processes and loads models, alone on the machine.
+# The two runs: pure tests side by side, then what starts processes and loads models, alone on the machine.
 test: $(DEV) vllm-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
 	$(PYTEST) -n 2 -m "not ($(ENGINES))" $(ARGS) || failed=1; \

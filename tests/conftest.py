@@ -15,7 +15,8 @@ from hypothesis import settings
 
 # The same examples each time, and no limit in time: a loaded machine must not fail a test.
 settings.register_profile("penstock", derandomize=True, deadline=None, print_blob=True)
-settings.load_profile("penstock")
+settings.register_profile("fast", settings.get_profile("penstock"), max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "penstock"))
 
 RunPenstock = Callable[..., subprocess.CompletedProcess[str]]
 

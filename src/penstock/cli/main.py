@@ -39,7 +39,8 @@ def build_app(called: str | None = None) -> App:
     app = App(
         name="penstock",
         help="Run datasets through models on every accelerator you have, and keep each of them full.",
-        help_format="markdown",
+        # Rendering Markdown takes a library of its own, which the list of commands can do without.
+        help_format="markdown" if called in COMMANDS else "plaintext",
         version=_version,
         default_parameter=Parameter(negative=(), show_default=False),
         result_action="return_value",

@@ -118,6 +118,8 @@ class RichDisplay:
     def update(self, facts: RunFacts) -> None:
         from penstock.report.rich_view import view
 
+        if facts.status in ENDED:
+            return
         try:
             if self._live is None:
                 self._live = self._start()

@@ -11,6 +11,7 @@ import zstandard
 from data_support import Everything, read_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from penstock.data import limits
 from penstock.data.open import open_source
 from penstock.errors import DEAD_CODES, InputError

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from penstock.data.limits import INPUT_CHARS
 from penstock.data.lines import LineReader, LongLine, count_records, is_blank
 from penstock.data.open import open_source
@@ -88,7 +89,7 @@ def test_a_truncated_archive_gives_what_came_before_then_says_so(tmp_path: Path,
     source = open_source(str(path))
     position = 0
     try:
-        with pytest.raises(InputError, match="a.jsonl"):
+        with pytest.raises(InputError, match=r"a\.jsonl"):
             while (chunk := source.read(position, None, 1000)) is not None:
                 assert chunk.next_position > position
                 position = chunk.next_position

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from penstock.data.paths import classify, resolve
 from penstock.errors import InputError
 

@@ -36,7 +36,9 @@ def _map_children(type_: pa.DataType, change: Any) -> pa.DataType:
     if pt.is_struct(type_):
         return pa.struct([pa.field(field.name, change(field.type), field.nullable) for field in type_])
     if pt.is_map(type_):
-        return pa.map_(change(type_.key_type), change(type_.item_type), keys_sorted=type_.keys_sorted)
+        return pa.map_(
+            _changed(type_.key_field, change), _changed(type_.item_field, change), keys_sorted=type_.keys_sorted
+        )
     if pt.is_fixed_size_list(type_):
         return pa.list_(_changed(type_.value_field, change), type_.list_size)
     for is_kind, make in _LIST_KINDS:

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.data.base import Row
-from penstock.data.checks import ColumnCheck, type_name
-from penstock.data.infer import infer_type
+from penstock.data.checks import ColumnCheck
+from penstock.data.infer import infer_type, is_plain
 from penstock.errors import InputError
 
 Rejected = tuple[int, str, str]  # (index of the row, column, message)
@@ -132,5 +132,4 @@ def _inferred(name: str, rows: Sequence[Row]) -> pa.Field:
     try:
         return pa.field(name, infer_type(values))
     except InputError:  # of a Python type that no column holds: those rows are rejected, the others decide
-        plain = {"null", "string", "boolean", "integer", "number", "list", "object"}
-        return pa.field(name, infer_type([value for value in values if type_name(value) in plain]))
+        return pa.field(name, infer_type(filter(is_plain, values)))

@@ -38,17 +38,17 @@ class _Seen:
     __slots__ = ("counts", "elements", "fields", "fraction", "looked_at", "others")
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str | type, int] = {}
         self.fraction = False
         self.elements: _Seen | None = None
         self.fields: dict[str, _Seen] = {}
-        self.others: dict[str, list[Any]] = {}
+        self.others: dict[type, list[Any]] = {}
         self.looked_at = 0
 
     def add(self, value: Any) -> None:
         if value is None:
             return
-        kind = _KINDS.get(type(value)) or type(value).__name__
+        kind = _KINDS.get(type(value), type(value))
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if kind == "number":
             self.fraction = self.fraction or type(value) is float
@@ -57,7 +57,7 @@ class _Seen:
                 self.fields.setdefault(name, _Seen()).add(inner)
         elif kind == "list":
             self._add_elements(value)
-        elif type(value) not in _KINDS and len(self.others.setdefault(kind, [])) < _SAMPLED_VALUES:
+        elif isinstance(kind, type) and len(self.others.setdefault(kind, [])) < _SAMPLED_VALUES:
             self.others[kind].append(value)
 
     def _add_elements(self, values: Iterable[Any]) -> None:
@@ -78,7 +78,7 @@ class _Seen:
             return pa.list_(self.elements.type() if self.elements else pa.string())
         if kind == "object":
             return self._object_type()
-        if kind in self.others:
+        if isinstance(kind, type):
             return _other_type(kind, self.others[kind])
         return pa.bool_() if kind == "bool" else pa.string()
 
@@ -88,27 +88,40 @@ class _Seen:
         return pa.struct([pa.field(name, seen.type()) for name, seen in self.fields.items()])
 
 
-def _other_type(kind: str, values: list[Any]) -> pa.DataType:
+def _other_type(kind: type, values: list[Any]) -> pa.DataType:
     try:
         return pa.infer_type(values)
     except (pa.ArrowException, TypeError, ValueError):
         raise InputError(
-            f"values of type {kind} can't be stored in a column; convert them to strings, numbers, lists or dicts"
+            f"values of type {kind.__name__} can't be stored in a column; "
+            "convert them to strings, numbers, lists or dicts"
         ) from None
 
 
 def infer_type(values: Iterable[Any]) -> pa.DataType:
-    """The type of one column with these values."""
+    """The type of one column with these values. Raises InputError where no column can hold them."""
     seen = _Seen()
     for value in values:
         seen.add(value)
     return seen.type()
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is of the kinds that JSON has."""
+    return value is None or type(value) in _KINDS
+
+
 def infer_schema(rows: Iterable[dict[str, Any]]) -> pa.Schema:
-    """The schema of these rows; columns in the order in which they first appear."""
+    """The schema of these rows; columns in the order in which they first appear. Raises InputError."""
     columns: dict[str, _Seen] = {}
     for row in rows:
         for name, value in row.items():
             columns.setdefault(name, _Seen()).add(value)
-    return pa.schema([pa.field(name, seen.type()) for name, seen in columns.items()])
+    return pa.schema([_field(name, seen) for name, seen in columns.items()])
+
+
+def _field(name: str, seen: _Seen) -> pa.Field:
+    try:
+        return pa.field(name, seen.type())
+    except InputError as error:
+        raise InputError(f"column {name!r}: {error.message}") from None

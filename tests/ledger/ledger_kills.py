@@ -31,7 +31,7 @@ def one_life(out: Path, setting: str | None) -> bool:
         try:
             arm(setting)
             with open_ledger(out) as ledger:
-                Coordinator(ledger, TOTAL).run(batch_rows=30)
+                Coordinator(ledger, TOTAL).run(batch_rows=45)
             code = 0
         except BaseException:
             traceback.print_exc()

@@ -38,7 +38,7 @@ def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.mark.process
 def test_every_fault_point_is_a_safe_place_to_die(tmp_path: Path) -> None:
-    done = start(str(HERE / "ledger_kills.py"), str(tmp_path), "2")
+    done = start(str(HERE / "ledger_kills.py"), str(tmp_path), "4")  # entries: epoch, two commits, the final one
     assert done.returncode == 0, done.stderr
     tally = json.loads(done.stdout)
     assert {point for point, deaths in tally.items() if deaths == 0} == set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "epoch_of", "part_name", "segment_name", "staged_name"]
 
 
 class Layout:
@@ -38,10 +38,16 @@ def segment_name(epoch: int, seq: int) -> str:
     return f"{epoch:04d}-{seq:08d}.arrow"
 
 
+def epoch_of(name: str) -> int:
+    """The epoch of a file in staging/ or segments/; 0 for a name that is none of ours."""
+    epoch, dash, _ = name.partition("-")
+    return int(epoch) if dash and epoch.isdecimal() else 0
+
+
 def part_name(number: int, suffix: str) -> str:
     return f"part-{number:05d}{suffix}"
 
 
 def staged_name(epoch: int, seq: int, kind: str, name: str) -> str:
-    """`kind`: data or dead, for the two have parts of one name."""
+    """`kind`: data or dead, for the two have parts of one name; or entry."""
     return f"{epoch:04d}-{seq:08d}-{kind}-{name}"

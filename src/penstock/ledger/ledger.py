@@ -283,6 +283,7 @@ def _take_up(layout: Layout, files: Files) -> tuple[Entry, Owner | None]:
         refuse_lost_manifest(layout, files)
     elif newest.finished:
         finish_moves(layout, files, newest)
+        sweep(layout, files, newest)
         return newest, None
     return claim(layout, files, manifest, newest or BEGINNING)
 

@@ -13,7 +13,7 @@ from penstock.errors import CommitError, LedgerDamaged
 from penstock.ledger.entry import Entry, decode_entry, encode_entry, entry_hash
 from penstock.ledger.faults import fault
 from penstock.ledger.files import Files, commit_error
-from penstock.ledger.layout import Layout
+from penstock.ledger.layout import Layout, staged_name
 
 __all__ = ["LostRace", "Manifest"]
 
@@ -74,7 +74,7 @@ class Manifest:
         caller may try again; CommitError (fatal) where it can't be known.
         """
         path = self._layout.entry(entry.seq)
-        temporary = self._layout.staged(f"{entry.epoch:04d}-{entry.seq:08d}-{entry.owner}.json")
+        temporary = self._layout.staged(staged_name(entry.epoch, entry.seq, "entry", f"{entry.owner}.json"))
         data = encode_entry(entry)
         try:
             self._files.write(temporary, data)

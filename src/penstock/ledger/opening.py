@@ -17,7 +17,7 @@ from penstock.errors import LedgerDamaged, RunOwned
 from penstock.ledger.entry import Entry, PartFact
 from penstock.ledger.faults import fault
 from penstock.ledger.files import Files
-from penstock.ledger.layout import Layout
+from penstock.ledger.layout import Layout, epoch_of
 from penstock.ledger.manifest import LostRace, Manifest
 from penstock.ledger.owner import Owner, this_process
 
@@ -80,10 +80,19 @@ def finish_moves(layout: Layout, files: Files, entry: Entry) -> None:
 
 
 def sweep(layout: Layout, files: Files, entry: Entry) -> None:
-    """Remove files of commits that never were. After our epoch entry, since only then nobody can still commit them."""
+    """Remove files of commits that never were, of epochs up to that of the newest `entry`.
+
+    Those of its own epoch are garbage too: its coordinator is us between commits, or ended with a finished run. A
+    newer epoch may just have begun, and is left alone.
+    """
     live = {segment.name for segment in entry.segments}
-    _remove(files, layout.staging, set())
-    _remove(files, layout.segments, live)
+    for folder in (layout.staging, layout.segments):
+        for name in files.names(folder):
+            if name not in live and epoch_of(name) <= entry.epoch:
+                try:
+                    files.unlink(folder / name)
+                except OSError:
+                    continue  # garbage harms nobody
 
 
 def refuse_lost_manifest(layout: Layout, files: Files) -> None:
@@ -106,12 +115,3 @@ def _move(layout: Layout, files: Files, part: PartFact, folder: Path) -> None:
         if not files.exists(target):
             raise LedgerDamaged("this part was committed, and is gone. Bring it back.", where=str(target)) from error
     fault("move.renamed")
-
-
-def _remove(files: Files, folder: Path, keep: set[str]) -> None:
-    for name in files.names(folder):
-        if name not in keep:
-            try:
-                files.unlink(folder / name)
-            except OSError:
-                continue  # garbage harms nobody

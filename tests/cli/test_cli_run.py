@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
-pytest.importorskip("penstock.runtime.api")
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]

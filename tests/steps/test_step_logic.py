@@ -12,7 +12,7 @@ from penstock.engines.messages import Answer, Output, Sampling
 from penstock.errors import DEAD_CODES, ConfigError
 from penstock.spec.steps import Embed, Expand, Filter, Generate, Map
 from penstock.steps.base import Asked, Children, Columns, Failed, Filtered
-from penstock.steps.registry import known_columns, logic_for
+from penstock.steps.registry import logic_for
 
 ROW = {"q": "Why?", "tags": ["a", "b"], "none": None}
 
@@ -48,7 +48,7 @@ def test_generated_columns_fit_the_types_told_ahead(n: int) -> None:
     assert isinstance(outcome, Columns)
     assert outcome.row["a_meta"]["tokens_in"] == 7
     source = pa.schema([("q", pa.string()), ("tags", pa.list_(pa.string())), ("none", pa.string())])
-    table, rejected = TableBuilder(known_columns(source, [logic])).build([outcome.row])
+    table, rejected = TableBuilder(pa.schema([*source, *(logic.columns or ())])).build([outcome.row])
     assert rejected == []
     assert table.column_names == ["q", "tags", "none", "a", "a_meta", "a_logprobs"]
     assert table.to_pylist() == [outcome.row]

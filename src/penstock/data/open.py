@@ -12,12 +12,10 @@ from penstock.data.csvs import CsvReader, infer_csv_type, read_header
 from penstock.data.files import FileReader, FilesSource
 from penstock.data.given import given_schema
 from penstock.data.infer import infer_schema
-from penstock.data.ipc import IpcBatches
 from penstock.data.jsonl import JsonlReader
 from penstock.data.limits import SAMPLE_ROWS
 from penstock.data.lines import LineReader
 from penstock.data.lists import ListSource
-from penstock.data.parquet import ParquetBatches
 from penstock.data.paths import DataFile, resolve
 from penstock.data.streams import FileStream
 from penstock.data.tables import Batches, TableReader
@@ -137,7 +135,13 @@ def _open_tables(files: list[DataFile], every: list[DataFile], given: pa.Schema 
 
 
 def _batches(file: DataFile) -> Batches:
-    return ParquetBatches(file) if file.format == "parquet" else IpcBatches(file)
+    if file.format == "parquet":
+        from penstock.data.parquet import ParquetBatches
+
+        return ParquetBatches(file)
+    from penstock.data.ipc import IpcBatches
+
+    return IpcBatches(file)
 
 
 def _joined(schema: pa.Schema, more: pa.Schema, file: DataFile) -> pa.Schema:

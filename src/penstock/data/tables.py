@@ -46,13 +46,10 @@ class TableReader:
             return None
         first = self._base + self._row
         self._row += batch.num_rows
-        positions = list(range(first, first + batch.num_rows))
-        if skip is not None:
-            wanted = [index for index, position in enumerate(positions) if not skip(position)]
-            if len(wanted) < batch.num_rows:
-                positions = [positions[index] for index in wanted]
-                batch = batch.take(pa.array(wanted, pa.int64()))
-        return self._chunk(batch, positions)
+        wanted = [index for index in range(batch.num_rows) if skip is None or not skip(first + index)]
+        if not wanted:
+            return Chunk([], [], [], [], first + batch.num_rows)
+        return self._chunk(batch, first, wanted)
 
     def pass_over(self, records: int) -> int:
         total = self._batches.rows
@@ -102,22 +99,18 @@ class TableReader:
                 return
             before -= self._batch.num_rows
 
-    def _chunk(self, batch: pa.RecordBatch, positions: list[int]) -> Chunk:
-        end = self._base + self._row
+    def _chunk(self, batch: pa.RecordBatch, first: int, wanted: list[int]) -> Chunk:
         try:
             rows, sizes_bytes, faults = batch_rows(batch, self._schema)
         except (pa.ArrowException, ValueError, IndexError) as error:
             raise InputError(f"is damaged before row {self._row}: {error}", where=self._file.name) from None
-        if not faults:
-            return Chunk(positions, rows, sizes_bytes, [], end)
-        unreadable = [self._unreadable(positions[index], *fault) for index, fault in sorted(faults.items())]
-        kept = [index for index in range(len(rows)) if index not in faults]
+        kept = [index for index in wanted if index not in faults] if faults else wanted
         return Chunk(
-            [positions[index] for index in kept],
-            [rows[index] for index in kept],
-            [sizes_bytes[index] for index in kept],
-            unreadable,
-            end,
+            [first + index for index in kept],
+            rows if len(kept) == len(rows) else [rows[index] for index in kept],
+            sizes_bytes[: len(kept)],
+            [self._unreadable(first + index, *faults[index]) for index in wanted if index in faults],
+            first + batch.num_rows,
         )
 
     def _unreadable(self, position: int, code: str, message: str) -> Unreadable:

@@ -1,4 +1,4 @@
-"""Templates over a row: prompts, messages, sampling fields, and the expressions of filters.
+"""Templates over a row: prompts, messages, and the expressions of filters.
 
 A template that is only text and plain `{{ column }}` is joined from its pieces, with the result that jinja would
 give; all others go through jinja. In a template null counts as missing, so that no prompt ever says "None"; in an
@@ -15,19 +15,15 @@ from jinja2 import nodes
 
 from penstock.data.base import Row
 from penstock.data.limits import MAX_RENDERED_CHARS
-from penstock.engines.messages import Sampling
 from penstock.errors import ConfigError
-from penstock.spec.sampling import SAMPLING_RULES
 from penstock.spec.templates import (
     compile_expression,
     environment,
-    is_template,
     template_problem,
     undeclared_in_expression,
 )
 
 _NAMES_OF_JINJA = frozenset({"self", "super", "caller", "varargs", "kwargs", "loop"})
-_KEPT_SAMPLINGS = 4096  # different rendered samplings of one step that are kept for reuse
 
 
 class TemplateFailure(Exception):
@@ -155,55 +151,6 @@ class Messages:
     def render(self, row: Row) -> list[dict[str, str]]:
         """The conversation for this row. Raises TemplateFailure."""
         return [{"role": role, "content": content.render(row)} for role, content in self._messages]
-
-
-class SamplingTemplate:
-    """Sampling fields that are literals or templates, as one Sampling per row.
-
-    Equal samplings of one step are one object, so that the wire carries each once. Raises ConfigError for a literal
-    out of its range.
-    """
-
-    def __init__(self, fields: Mapping[str, Any], n: int = 1) -> None:
-        self._literal: dict[str, Any] = {"n": n}
-        self._templates: list[tuple[str, Template]] = []
-        for name, value in fields.items():
-            if value is None:
-                continue
-            if isinstance(value, str) and is_template(value):
-                self._templates.append((name, Template(value)))
-                continue
-            try:
-                self._literal[name] = SAMPLING_RULES[name].check(value)
-            except (KeyError, ValueError) as error:
-                raise ConfigError(f"sampling field {name!r}: {error}") from None
-        self._fixed = None if self._templates else Sampling(**self._literal)
-        self._kept: dict[tuple[str, ...], Sampling] = {}
-
-    def render(self, row: Row) -> Sampling:
-        """The sampling for this row. Raises TemplateFailure (bad_sampling, template_missing_field...)."""
-        if self._fixed is not None:
-            return self._fixed
-        texts = tuple([template.render(row) for _, template in self._templates])
-        found = self._kept.get(texts)
-        if found is None:
-            found = self._parse(texts)
-            if len(self._kept) >= _KEPT_SAMPLINGS:
-                self._kept.clear()
-            self._kept[texts] = found
-        return found
-
-    def _parse(self, texts: tuple[str, ...]) -> Sampling:
-        values = dict(self._literal)
-        for (name, _), text in zip(self._templates, texts, strict=True):
-            try:
-                values[name] = SAMPLING_RULES[name].parse(text)
-            except (ValueError, OverflowError, RecursionError) as error:
-                raise TemplateFailure("bad_sampling", f"{name}: {error}") from None
-        least, most = values.get("min_tokens"), values.get("max_tokens")
-        if least is not None and most is not None and least > most:
-            raise TemplateFailure("bad_sampling", f"min_tokens is {least}, above max_tokens {most}")
-        return Sampling(**values)
 
 
 class Expression:

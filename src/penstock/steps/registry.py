@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import pyarrow as pa
-
 from penstock.errors import ConfigError
 from penstock.spec.steps import AnyStep, Expand, Filter, Generate, Map
 from penstock.steps.base import StepLogic
@@ -31,11 +27,3 @@ def logic_for(step: AnyStep) -> StepLogic:
         case Expand():
             return ExpandFunctionLogic()
     raise ConfigError(f"steps of the kind {step.kind!r} can't be run yet; generate, map, filter and expand can")
-
-
-def known_columns(source: pa.Schema, steps: Iterable[StepLogic]) -> pa.Schema:
-    """The output columns whose types are known before the run, in order: the source's, then what the steps add."""
-    fields = {field.name: field for field in source}
-    for step in steps:
-        fields.update({field.name: field for field in step.columns or ()})
-    return pa.schema(list(fields.values()))

@@ -1,0 +1,64 @@
+"""The sampling fields of a step, as one Sampling per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.data.base import Row
+from penstock.data.templates import Template, TemplateFailure
+from penstock.engines.messages import Sampling
+from penstock.errors import ConfigError
+from penstock.spec.sampling import SAMPLING_RULES
+from penstock.spec.templates import is_template
+
+_KEPT_SAMPLINGS = 4096  # different rendered samplings of one step that are kept for reuse
+
+
+class SamplingTemplate:
+    """Sampling fields that are literals or templates, as one Sampling per row.
+
+    Equal samplings of one step are one object, so that the wire carries each once. Raises ConfigError for a literal
+    out of its range.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], n: int = 1) -> None:
+        self._literal: dict[str, Any] = {"n": n}
+        self._templates: list[tuple[str, Template]] = []
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if isinstance(value, str) and is_template(value):
+                self._templates.append((name, Template(value)))
+                continue
+            try:
+                self._literal[name] = SAMPLING_RULES[name].check(value)
+            except (KeyError, ValueError) as error:
+                raise ConfigError(f"sampling field {name!r}: {error}") from None
+        self._fixed = None if self._templates else Sampling(**self._literal)
+        self._kept: dict[tuple[str, ...], Sampling] = {}
+
+    def render(self, row: Row) -> Sampling:
+        """The sampling for this row. Raises TemplateFailure (bad_sampling, template_missing_field...)."""
+        if self._fixed is not None:
+            return self._fixed
+        texts = tuple([template.render(row) for _, template in self._templates])
+        found = self._kept.get(texts)
+        if found is None:
+            found = self._parse(texts)
+            if len(self._kept) >= _KEPT_SAMPLINGS:
+                self._kept.clear()
+            self._kept[texts] = found
+        return found
+
+    def _parse(self, texts: tuple[str, ...]) -> Sampling:
+        values = dict(self._literal)
+        for (name, _), text in zip(self._templates, texts, strict=True):
+            try:
+                values[name] = SAMPLING_RULES[name].parse(text)
+            except (ValueError, OverflowError, RecursionError) as error:
+                raise TemplateFailure("bad_sampling", f"{name}: {error}") from None
+        least, most = values.get("min_tokens"), values.get("max_tokens")
+        if least is not None and most is not None and least > most:
+            raise TemplateFailure("bad_sampling", f"min_tokens is {least}, above max_tokens {most}")
+        return Sampling(**values)

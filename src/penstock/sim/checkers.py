@@ -1,0 +1,232 @@
+"""What must hold of requests and replicas, judged outside the core from what it was told and what it said.
+
+A model of its own, simple enough to be right: where each request is, and what is known of each replica. The core's own
+invariants (`check_flow`, `check_dispatch`) are asked as well; rows and commits are judged by the sink.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from penstock.core import events as ev
+from penstock.core.dispatch.dispatch import LOADS_BEFORE_GIVING_UP
+from penstock.sim.replicas import Answer
+from penstock.sim.scenario import Scenario
+from penstock.sim.tally import Tally
+from penstock.sim.violations import Violation
+
+__all__ = ["RequestChecks"]
+
+
+class _Task(Struct, gc=False):
+    """replica -1: it waits. alone_deaths: of replicas that ran this request and no other since it was sent."""
+
+    pool: int
+    replica: int = -1
+    attempt: int = 0
+    retries: int = 0
+    crashes: int = 0
+    alone_deaths: int = 0
+
+
+class _Replica(Struct):
+    """As the core was told: out is what was sent and has not ended, task -> attempt."""
+
+    pool: int
+    slots: int
+    incarnation: int = 0
+    up: bool = False  # started and not lost
+    ready: bool = False  # told so, and not to be killed
+    was_ready: bool = False
+    killed: bool = False
+    may_start: bool = True
+    alone: int = -1  # the one request that it was sent since it was idle
+    recalling: bool = False
+    never_ready: int = 0
+    out: dict[int, int] = {}
+    deaths: list[float] = []  # all of them
+    sure_deaths: list[float] = []  # those that count for the circuit whatever was being tried
+
+
+class RequestChecks:
+    def __init__(self, scenario: Scenario, tally: Tally) -> None:
+        self.limits = scenario.dispatch
+        self.tally = tally
+        self.tasks: dict[int, _Task] = {}
+        self.waiting: list[dict[int, None]] = [{} for _ in range(scenario.pools)]  # but for suspects
+        self.replicas = [
+            _Replica(pool, host.slots) for pool, host in zip(scenario.replica_pools, scenario.hosts, strict=True)
+        ]
+        self.draining = False
+
+    def out_on(self, replica: int) -> list[tuple[int, int]]:
+        return list(self.replicas[replica].out.items())
+
+    # ------------------------------------------------------------ what the core is told
+
+    def submitted(self, task: int, pool: int) -> None:
+        if task in self.tasks:
+            raise Violation(f"task {task} was started twice")
+        self.tasks[task] = _Task(pool)
+        self.waiting[pool][task] = None
+
+    def saw_ready(self, event: ev.ReplicaReady) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation and replica.up and not replica.killed:
+            replica.ready = replica.was_ready = True
+            replica.never_ready = 0
+
+    def saw_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation:
+            replica.up = replica.ready = replica.may_start = False
+
+    def saw_lost(self, event: ev.ReplicaLost, now: float) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation != replica.incarnation or not replica.up:
+            return
+        out, replica.out = replica.out, {}
+        alone = len(out) == 1 and replica.alone in out
+        for number in out:
+            task = self.tasks[number]
+            task.replica = -1
+            task.crashes += 1
+            task.alone_deaths += alone
+            if task.crashes < self.limits.suspect_crashes:
+                self.waiting[task.pool][number] = None
+        replica.up = replica.ready = replica.recalling = False
+        replica.never_ready += not replica.was_ready
+        replica.deaths = self._recent(replica.deaths, now)
+        if len(out) != 1:
+            replica.sure_deaths = self._recent(replica.sure_deaths, now)
+        if len(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
+            replica.may_start = False
+
+    def _recent(self, deaths: list[float], now: float) -> list[float]:
+        return [death for death in deaths if death >= now - self.limits.circuit_window_s] + [now]
+
+    def saw_answers(self, event: ev.AnswersArrived) -> None:
+        """Retries and returned requests wait again; the others end when the core says so."""
+        replica = self.replicas[event.replica]
+        if event.incarnation != replica.incarnation or not replica.ready:
+            self.tally.hit("answer: while killed", int(replica.killed))
+            return
+        if event.returned is not None:
+            replica.recalling = False
+        for task, attempt, code in zip(event.tasks, event.attempts, event.codes or (), strict=False):
+            if code == "retry" and replica.out.get(task) == attempt:
+                self.tasks[task].retries += 1
+                self._waits_again(task, replica)
+        for task in event.returned or ():
+            if task in replica.out:
+                self._waits_again(task, replica)
+
+    def _waits_again(self, number: int, replica: _Replica) -> None:
+        task = self.tasks[number]
+        del replica.out[number]
+        task.replica = -1
+        self.waiting[task.pool][number] = None
+
+    # ------------------------------------------------------------ what the core says
+
+    def started(self, start: ev.StartReplica) -> None:
+        replica = self.replicas[start.replica]
+        if start.incarnation != replica.incarnation + 1 or replica.up or not replica.may_start:
+            raise Violation(f"replica {start.replica} was started again as {start.incarnation}: {replica}")
+        replica.incarnation = start.incarnation
+        replica.up, replica.was_ready, replica.killed, replica.alone = True, False, False, -1
+        self.tally.hit("restart", int(start.incarnation > 1))
+
+    def kill(self, kill: ev.KillReplica) -> None:
+        replica = self.replicas[kill.replica]
+        if kill.incarnation != replica.incarnation or not replica.up or replica.killed:
+            raise Violation(f"replica {kill.replica} was killed as {kill.incarnation}: {replica}")
+        replica.killed, replica.ready = True, False
+
+    def sent(self, send: ev.Send) -> None:
+        replica = self.replicas[send.replica]
+        if self.draining or not replica.ready or send.incarnation != replica.incarnation:
+            raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which is not to have any")
+        replica.alone = send.tasks[0] if not replica.out and len(send.tasks) == 1 else -1
+        for number, attempt in zip(send.tasks, send.attempts, strict=True):
+            task = self.tasks.get(number)
+            if task is None or task.replica >= 0 or task.pool != replica.pool:
+                raise Violation(f"request {number} was sent to replica {send.replica}; it does not wait: {task}")
+            if attempt != task.attempt + 1:
+                raise Violation(f"request {number} was sent as attempt {attempt} after {task.attempt}")
+            task.attempt, task.replica = attempt, send.replica
+            replica.out[number] = attempt
+            self.waiting[task.pool].pop(number, None)
+        if len(replica.out) > replica.slots + self.limits.max_lookahead:
+            raise Violation(f"replica {send.replica} with {replica.slots} slots was sent {len(replica.out)} requests")
+
+    def take_back(self, take: ev.TakeBackFrom) -> None:
+        replica = self.replicas[take.replica]
+        if any(task not in replica.out for task in take.tasks) or take.incarnation != replica.incarnation:
+            raise Violation(f"requests {take.tasks} were called back from replica {take.replica}, which has them not")
+        replica.recalling = True
+
+    def abort(self, abort: ev.AbortOn) -> None:
+        self.tally.hit("abort")
+        for task in abort.tasks:
+            if task in self.tasks:
+                raise Violation(f"request {task} was aborted, but its task goes on")
+
+    def cancelled(self, task: int) -> None:
+        self._end(task)
+
+    def delivered(self, answer: Answer, index: int) -> None:
+        replica = self.replicas[index]
+        if answer.forged or answer.code:
+            raise Violation(f"an answer was taken as a result that is none: {answer}")
+        if answer.task not in self.tasks or not replica.ready or replica.out.get(answer.task) != answer.attempt:
+            raise Violation(f"an answer was taken that nobody waits for: {answer} of replica {index}")
+        if self.tasks[answer.task].crashes >= self.limits.suspect_crashes:
+            self.tally.hit("suspect answered")
+        self._end(answer.task)
+
+    def failed(self, number: int, code: str) -> None:
+        task = self.tasks.get(number)
+        if task is None:
+            raise Violation(f"request {number} failed with {code}, but it has ended")
+        if code == "engine_error" and task.retries < self.limits.max_attempts:
+            raise Violation(f"request {number} was given up after {task.retries} of {self.limits.max_attempts} tries")
+        if code == "engine_crash" and task.alone_deaths < self.limits.solo_crashes:
+            raise Violation(f"request {number} was given up; it killed alone {task.alone_deaths} times: {task}")
+        self._end(number)
+
+    def _end(self, number: int) -> None:
+        task = self.tasks.pop(number, None)
+        if task is None:
+            return
+        self.waiting[task.pool].pop(number, None)
+        if task.replica >= 0:
+            self.replicas[task.replica].out.pop(number, None)
+
+    def pool_down(self, pool: int) -> None:
+        """Only when each of its replicas was given up, for a reason."""
+        self.tally.hit("pool down")
+        for index, replica in enumerate(self.replicas):
+            if replica.pool != pool or not replica.may_start:
+                continue
+            if replica.up or len(replica.deaths) < self.limits.circuit_deaths:
+                raise Violation(f"pool {pool} is given up, but replica {index} could serve: {replica}")
+
+    # ------------------------------------------------------------ after every turn
+
+    def check(self) -> None:
+        """Nobody idles while there is something to do."""
+        if self.draining:
+            return
+        for index, replica in enumerate(self.replicas):
+            if not replica.ready or replica.out:
+                continue
+            waiting = self.waiting[replica.pool]
+            if waiting:
+                raise Violation(f"replica {index} is idle while requests {list(waiting)[:5]} wait")
+            peers = [peer for peer in self.replicas if peer.pool == replica.pool and peer.ready]
+            if any(peer.recalling for peer in peers):
+                continue
+            fullest = max(peers, key=lambda peer: len(peer.out) - peer.slots)
+            if len(fullest.out) > fullest.slots:
+                raise Violation(f"replica {index} is idle while {fullest} has more than its slots hold")

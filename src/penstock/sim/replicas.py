@@ -1,0 +1,269 @@
+"""A simulated replica: the queue of a host in front of an engine with slots, as engines/host.py has it.
+
+    Requests ──▶ waiting ──slot free──▶ executing ──its time──▶ outbox ──report──▶ Answers
+                    └── TakeBack ──▶ returned
+
+A message travels for `latency_s`; one connection keeps the order of its messages, unless a fault says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from penstock.core import events as ev
+from penstock.core.events import Event
+from penstock.sim.pipeline import Path
+
+if TYPE_CHECKING:
+    from penstock.sim.coordinator import Coordinator
+
+__all__ = ["Answer", "Host", "SimRequest"]
+
+HEARTBEAT_S = 0.5
+KILL_S = 0.05
+POISON_S = 0.02  # of executing before it kills
+STORY_ANSWERED = "answered"
+
+
+class SimRequest(Struct, gc=False):
+    """What a host is sent: the request, and which row and step it is about."""
+
+    task: int
+    attempt: int
+    position: int
+    path: Path
+    step: int
+    tokens_in: int
+    tokens_out: int
+
+
+class Answer(Struct, gc=False):
+    """`forged`: nobody may take it for a result; says why."""
+
+    task: int
+    attempt: int
+    value: tuple[int, Path, int]  # position, path, step: what was asked
+    code: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    forged: str = ""
+
+
+class Host:
+    """state: loading | ready | hung | dead."""
+
+    def __init__(self, coordinator: Coordinator, replica: int, incarnation: int) -> None:
+        self.coordinator = coordinator
+        self.world = coordinator.world
+        self.shape = self.world.scenario.hosts[replica]
+        self.replica = replica
+        self.incarnation = incarnation
+        self.state = "loading"
+        self.beats = True
+        self.waiting: deque[SimRequest] = deque()
+        self.executing: dict[int, SimRequest] = {}
+        self._outbox: list[Answer] = []
+        self._report_due = False
+        self._progress = 0
+        self._arrived_at = 0.0  # when the newest message arrives: what keeps their order
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        rates, chance = self.world.strikes.rates(), self.world.strikes.chance()
+        load_s = self.shape.load_s
+        if chance < rates.load_crash:
+            self._later(load_s / 2, partial(self.die, "load: crash"))
+        elif chance < rates.load_crash + rates.load_failed:
+            self._later(load_s, self._load_failed)
+        elif chance < rates.load_crash + rates.load_failed + rates.load_hang:
+            self.world.tally.hit("load: hang")
+            self.beats = self.world.strikes.chance() < 0.5
+        else:
+            self._later(load_s, self._ready)
+        self._later(HEARTBEAT_S, self._beat)
+
+    def _later(self, delay_s: float, callback: partial[None] | object) -> None:
+        """Run in the host, unless it is dead by then."""
+
+        def run() -> Iterable[Event]:
+            if self.state != "dead":
+                callback()  # type: ignore[operator]
+            return ()
+
+        self.world.at(delay_s, run)
+
+    def _ready(self) -> None:
+        self.state = "ready"
+        ready = ev.ReplicaReady(
+            replica=self.replica,
+            incarnation=self.incarnation,
+            slots=self.shape.slots,
+            kv_tokens=self.shape.kv_tokens,
+        )
+        self._post(lambda: [ready], faulty=False)
+        self._begin()
+
+    def _load_failed(self) -> None:
+        self.state = "dead"
+        self.world.tally.hit("load: failed")
+        failed = ev.ReplicaLoadFailed(replica=self.replica, incarnation=self.incarnation, reason="bad model")
+        self._post(lambda: [failed], faulty=False)
+
+    def die(self, reason: str) -> None:
+        """Its processes end, and the coordinator hears of it."""
+        if self.state == "dead":
+            return
+        self.state = "dead"
+        self.world.tally.hit(reason)
+        self.tell_lost(reason, 0.0)
+
+    def tell_lost(self, reason: str, delay_s: float) -> None:
+        jitter = self.world.strikes.chance()
+        lost = ev.ReplicaLost(replica=self.replica, incarnation=self.incarnation, reason=reason, jitter=jitter)
+        self.world.at(delay_s + self.world.scenario.latency_s, lambda: self.coordinator.lost(lost))
+
+    def kill(self) -> None:
+        self.world.tally.hit("kill of a replica")
+        self.state = "dead"
+        self.tell_lost("killed", KILL_S)
+
+    def hang(self, *, beats: bool) -> None:
+        if self.state in ("ready", "loading"):
+            self.world.tally.hit("hang")
+            self.state, self.beats = "hung", beats
+
+    # ------------------------------------------------------------ messages to it
+
+    def requests(self, items: Sequence[SimRequest]) -> None:
+        self.waiting.extend(items)
+        self._begin()
+
+    def take_back(self, tasks: Sequence[int]) -> None:
+        if self.state != "ready":
+            return
+        asked = set(tasks)
+        returned = [request.task for request in self.waiting if request.task in asked]
+        self.waiting = deque(request for request in self.waiting if request.task not in asked)
+        self.world.tally.hit("take-back: some" if returned else "take-back: empty")
+        self._report(returned)
+
+    def abort(self, tasks: Sequence[int]) -> None:
+        gone = set(tasks)
+        self.waiting = deque(request for request in self.waiting if request.task not in gone)
+        for task in tasks:
+            request = self.executing.pop(task, None)
+            if request is not None and self.world.strikes.chance() < self.world.strikes.rates().answers_aborted:
+                self.world.tally.hit("answer: aborted request")
+                self._outbox.append(self._answer(request, forged="the request was aborted"))
+                self._report_soon()
+        self._begin()
+
+    # ------------------------------------------------------------ the engine
+
+    def _begin(self) -> None:
+        """Give the engine what it has room for."""
+        if self.state != "ready":
+            return
+        room = self.shape.slots + self.shape.ahead
+        while self.waiting and len(self.executing) < room and self._has_tokens_for(self.waiting[0]):
+            request = self.waiting.popleft()
+            self.executing[request.task] = request
+            fate = self.world.pipeline.fate(request.position, request.path, request.step)
+            if fate == "poison":
+                self._later(POISON_S, partial(self._poisoned, request))
+            slow = self.world.strikes.slowness(self.replica)
+            self._later((1 + request.tokens_out) * self.shape.token_s * slow, partial(self._finish, request, fate))
+
+    def _has_tokens_for(self, request: SimRequest) -> bool:
+        if not self.shape.kv_tokens or not self.executing:
+            return True
+        held = sum(executing.tokens_in + executing.tokens_out for executing in self.executing.values())
+        return held + request.tokens_in + request.tokens_out <= self.shape.kv_tokens
+
+    def _poisoned(self, request: SimRequest) -> None:
+        if self.executing.get(request.task) is request and self.state == "ready":
+            self.die("crash")
+
+    def _finish(self, request: SimRequest, fate: str) -> None:
+        if self.state != "ready" or self.executing.get(request.task) is not request or fate == "poison":
+            return
+        del self.executing[request.task]
+        code = "refused" if fate == "refused" else ""
+        if not code and self.world.strikes.chance() < self.world.strikes.rates().retry:
+            self.world.tally.hit("answer: retry")
+            code = "retry"
+        self._progress += 1
+        self._outbox.append(self._answer(request, code=code))
+        self._begin()
+        self._report_soon()
+
+    def _answer(self, request: SimRequest, *, code: str = "", forged: str = "") -> Answer:
+        value = (request.position, request.path, request.step)
+        return Answer(
+            request.task, request.attempt, value, code, request.tokens_in, 0 if code else request.tokens_out, forged
+        )
+
+    # ------------------------------------------------------------ messages from it
+
+    def _report_soon(self) -> None:
+        """Answers that are ready together go together."""
+        if not self._report_due:
+            self._report_due = True
+            self._later(self.world.scenario.report_s, self._report)
+
+    def _report(self, returned: list[int] | None = None) -> None:
+        self._report_due = False
+        if self.state == "ready" and (self._outbox or returned is not None):
+            answers, self._outbox = self._outbox, []
+            self.tell(answers, returned)
+
+    def tell(self, answers: list[Answer], returned: list[int] | None = None, *, incarnation: int | None = None) -> None:
+        """Send an Answers message; `incarnation` other than its own only where a fault forges one."""
+        self._post(
+            partial(
+                self.coordinator.answered,
+                self.replica,
+                self.incarnation if incarnation is None else incarnation,
+                answers,
+                returned,
+                (len(self.executing), len(self.waiting), self.progress()),
+            ),
+            faulty=True,
+        )
+
+    def progress(self) -> int:
+        """Grows with every answer, and with every twentieth of a second that something executes."""
+        if self.state == "ready" and self.executing:
+            self._progress += 1
+        return self._progress
+
+    def _beat(self) -> None:
+        if self.beats and self.state in ("loading", "ready", "hung"):
+            beat = ev.HeartbeatArrived(
+                replica=self.replica,
+                incarnation=self.incarnation,
+                executing=len(self.executing),
+                waiting=len(self.waiting),
+                progress=self.progress(),
+            )
+            self._post(lambda: [beat], faulty=False)
+            self._later(HEARTBEAT_S, self._beat)
+
+    def _post(self, deliver: object, *, faulty: bool) -> None:
+        """Send one message to the coordinator, through whatever befalls it."""
+        strikes, now = self.world.strikes, self.world.now
+        arrives = now + self.world.scenario.latency_s
+        for copy in strikes.befalls() if faulty else ("",):
+            if copy == "late":
+                arrives += 0.3 + 2.0 * strikes.chance()
+            if copy == "reordered":
+                at = arrives + strikes.chance()
+            else:
+                at = self._arrived_at = max(arrives, self._arrived_at)
+            self.world.at(at - now, deliver)  # type: ignore[arg-type]

@@ -1,0 +1,175 @@
+"""The payloads of the unfinished rows, as runtime/ keeps them, and what the steps make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from penstock.core import events as ev
+from penstock.core.events import Event
+from penstock.core.shape import FlowLimits
+from penstock.sim.checkers import RequestChecks
+from penstock.sim.pipeline import Path, Pipeline, Values
+from penstock.sim.replicas import Answer, SimRequest
+from penstock.sim.sink import Batch, Dead, Output
+from penstock.sim.tally import Tally
+from penstock.sim.violations import Violation
+
+__all__ = ["Rows"]
+
+_PROVEN = ("engine_error", "engine_crash")
+
+
+class _Payload(Struct, gc=False):
+    position: int
+    path: Path
+    values: dict[int, Path]  # step -> the row's path when it passed it
+
+
+class Rows:
+    def __init__(self, pipeline: Pipeline, requests: RequestChecks, tally: Tally) -> None:
+        self.pipeline = pipeline
+        self.requests = requests
+        self.tally = tally
+        self.payloads: dict[int, _Payload] = {}
+        self._steps = len(pipeline.steps)
+        self._counts: dict[int, list[list[int]]] = {}  # source position -> begun, done, dead per step; until committed
+        self._dead: dict[int, Dead] = {}
+        self._filtered: dict[int, list[Path]] = {}
+
+    def admit(self, event: ev.RowsRead) -> None:
+        for position in (*event.rows, *event.unreadable):
+            if position in self._counts:
+                raise Violation(f"source row {position} was read twice")
+            self._counts[position] = [[0, 0, 0] for _ in range(self._steps)]
+        for position in event.rows:
+            self.payloads[position] = _Payload(position, (), {})
+        for position in event.unreadable:
+            self._dead[position] = Dead(position, (), "bad_json", False)
+
+    # ------------------------------------------------------------ tasks
+
+    def start(self, start: ev.StartTasks) -> Iterable[Event]:
+        step, pipeline = start.step, self.pipeline
+        dead: list[int] = []
+        submit = ev.Submit(pool=pipeline.steps[step].pool, step=step, tasks=[], orders=[], tokens_in=[], tokens_out=[])
+        for task, order in zip(start.tasks, start.orders, strict=True):
+            row = self._payload(task)
+            self._count(task, 0)
+            if order != row.position or task % self._steps != step:
+                raise Violation(f"task {task} of source row {row.position} was started as {order} at step {step}")
+            self.requests.submitted(task, submit.pool)
+            if pipeline.fate(row.position, row.path, step) == "unrendered":
+                self.requests.cancelled(task)
+                self.died(task, "template_missing_field")
+                dead.append(task)
+                continue
+            tokens_in, limit, _ = pipeline.work(row.position, row.path, step)
+            submit.tasks.append(task)
+            submit.orders.append(order)
+            submit.tokens_in.append(tokens_in)
+            submit.tokens_out.append(limit)
+        events: list[Event] = [submit] if submit.tasks else []
+        return [*events, ev.TasksDead(tasks=dead)] if dead else events
+
+    def request(self, task: int, attempt: int) -> SimRequest:
+        row, step = self._payload(task), task % self._steps
+        tokens_in, _, tokens_out = self.pipeline.work(row.position, row.path, step)
+        return SimRequest(task, attempt, row.position, row.path, step, tokens_in, tokens_out)
+
+    def answered(self, answers: list[Answer]) -> Iterable[Event]:
+        """The step turns answers into columns, and rows into none or several."""
+        done, filtered = ev.TasksDone(tasks=[], growth_bytes=[]), ev.TasksFiltered(tasks=[])
+        events: list[Event] = []
+        for answer in answers:
+            task, row = answer.task, self._payload(answer.task)
+            step = task % self._steps
+            if answer.value != (row.position, row.path, step):
+                raise Violation(f"task {task} of row {row.position}{row.path} got an answer to {answer.value}")
+            if self.pipeline.fate(row.position, row.path, step) == "filtered":
+                filtered.tasks.append(task)
+                continue
+            row.values[step] = row.path
+            if self.pipeline.steps[step].kind == "expand":
+                self._count(task, 1)
+                children = self.pipeline.children(row.position, row.path, step)
+                sizes = [self.pipeline.size_bytes(row.position, (*row.path, child)) for child in range(children)]
+                events.append(ev.TaskExpanded(task=task, sizes_bytes=sizes))
+            else:
+                self._count(task, 1)
+                done.tasks.append(task)
+                done.growth_bytes.append(5 + answer.tokens_out)
+        if done.tasks:
+            events.append(done)
+        if filtered.tasks:
+            events.append(filtered)
+        return events
+
+    def adopt(self, adopt: ev.Adopt) -> Iterable[Event]:
+        parent = self.payloads.pop(adopt.task // self._steps)
+        self.tally.hit("expanded")
+        for child in range(adopt.count):
+            if adopt.first_row + child in self.payloads:
+                raise Violation(f"row number {adopt.first_row + child} was given twice")
+            payload = _Payload(parent.position, (*parent.path, child), dict(parent.values))
+            self.payloads[adopt.first_row + child] = payload
+        return ()
+
+    def cancel(self, cancel: ev.CancelTasks) -> Iterable[Event]:
+        for task in cancel.tasks:
+            self.requests.cancelled(task)
+        return ()
+
+    def died(self, task: int, code: str) -> None:
+        row = self._payload(task)
+        self._count(task, 2)
+        self._dead.setdefault(task // self._steps, Dead(row.position, row.path, code, code in _PROVEN))
+
+    def drop(self, drop: ev.DropRows) -> Iterable[Event]:
+        for number in drop.rows:
+            row = self.payloads.pop(number, None)
+            if row is None:
+                raise Violation(f"row {number} was dropped twice")
+            if number not in self._dead:
+                self.tally.hit("filtered")
+                self._filtered.setdefault(row.position, []).append(row.path)
+        return ()
+
+    def _payload(self, task: int) -> _Payload:
+        row = self.payloads.get(task // self._steps)
+        if row is None:
+            raise Violation(f"task {task} is about a row that has ended")
+        return row
+
+    def _count(self, task: int, what: int) -> None:
+        self._counts[self._payload(task).position][task % self._steps][what] += 1
+
+    # ------------------------------------------------------------ commits
+
+    def take(self, commit: ev.Commit) -> Batch:
+        """What a commit names, taken out of memory."""
+        outputs = []
+        for number in commit.finished:
+            row = self.payloads.pop(number, None)
+            if row is None:
+                raise Violation(f"row {number} is to be committed, but it is not there")
+            if len(row.values) == self._steps > 1 and not self.pipeline.is_chain:
+                self.tally.hit("joined")
+            outputs.append(Output(number, row.position, row.path, tuple(sorted(row.values.items()))))
+        dead = [self._dead.pop(number) for number in commit.dead if number in self._dead]
+        if len(dead) != len(commit.dead):
+            raise Violation(f"rows {commit.dead} are to be committed as dead; {len(dead)} are")
+        filtered = [(position, path) for position in commit.ended for path in self._filtered.pop(position, ())]
+        steps = [[0, 0, 0] for _ in range(self._steps)]
+        for position in commit.ended:
+            for total, counts in zip(steps, self._counts.pop(position), strict=True):
+                for at, count in enumerate(counts):
+                    total[at] += count
+        return Batch(commit, outputs, dead, filtered, steps)
+
+    def check(self, limits: FlowLimits) -> None:
+        """Memory is bounded: what is open fits the window, and what has ended waits for two commits at most."""
+        most = limits.window_rows + 2 * limits.commit_rows + limits.read_rows
+        if len(self._counts) > most:
+            raise Violation(f"{len(self._counts)} source rows are in memory; {most} may be")

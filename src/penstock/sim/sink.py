@@ -1,0 +1,218 @@
+"""The simulated ledger: what is durable, how it became so, and whether it is what the rows had to become.
+
+It outlives the coordinator. A commit takes a while; when the coordinator is killed meanwhile, it is durable or it is not.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from penstock.core.events import Commit, Committed, Event
+from penstock.core.shape import Progress
+from penstock.sim.pipeline import Path, Pipeline, Values
+from penstock.sim.scenario import Scenario
+from penstock.sim.tally import Tally
+from penstock.sim.violations import Violation
+
+__all__ = ["Batch", "Dead", "Output", "Sink"]
+
+
+class Output(Struct, gc=False):
+    row: int
+    position: int
+    path: Path
+    values: Values
+
+
+class Dead(Struct, gc=False):
+    """proven: the engine failed as often as it takes to give the row up, whatever its fate was to be."""
+
+    position: int
+    path: Path
+    code: str
+    proven: bool
+
+
+class Batch(Struct):
+    """A commit with what the coordinator holds of its rows. steps: begun, done, dead per step, of these rows."""
+
+    commit: Commit
+    outputs: list[Output]
+    dead: list[Dead]
+    filtered: list[tuple[int, Path]]
+    steps: list[list[int]]
+
+
+class Sink:
+    def __init__(self, scenario: Scenario, pipeline: Pipeline, tally: Tally) -> None:
+        self.scenario = scenario
+        self.pipeline = pipeline
+        self.tally = tally
+        self.ended: set[int] = set()
+        self.watermark = 0
+        self.published_to = 0
+        self.out = self.dead = self.filtered = 0
+        self.dead_sources: set[int] = set()
+        self.steps = [[0, 0, 0] for _ in pipeline.steps]
+        self.final = False
+        self._writing: Batch | None = None
+
+    def progress(self) -> Progress:
+        """What a coordinator that begins now reads."""
+        above = tuple(sorted(position for position in self.ended if position >= self.watermark))
+        return Progress(
+            watermark=self.watermark,
+            ended_above=above,
+            rows_in=len(self.ended),
+            out=self.out,
+            dead=self.dead,
+            filtered=self.filtered,
+            dead_sources=len(self.dead_sources),
+            steps=tuple((begun, done, dead) for begun, done, dead in self.steps),
+        )
+
+    # ------------------------------------------------------------ writing
+
+    def begin(self, batch: Batch) -> None:
+        if self._writing is not None:
+            raise Violation("a commit began while another was being written")
+        self._writing = batch
+
+    def finish(self) -> list[Event]:
+        batch, self._writing = self._writing, None
+        assert batch is not None
+        return [Committed(cause=batch.commit.id, rejected=self._apply(batch))]
+
+    def cut_off(self, chance: float) -> None:
+        """The coordinator is gone. What was being written became durable, or left nothing behind."""
+        batch, self._writing = self._writing, None
+        if batch is not None:
+            self.tally.hit("commit: cut off, durable" if chance < 0.5 else "commit: cut off, lost")
+            if chance < 0.5:
+                self._apply(batch)
+
+    def idle(self) -> bool:
+        return self._writing is None
+
+    def _apply(self, batch: Batch) -> list[int]:
+        commit = batch.commit
+        self._check_rows(batch)
+        self.ended.update(commit.ended)
+        self._check_watermark(commit)
+        self.out += len(batch.outputs)
+        self.dead += len(batch.dead)
+        self.filtered += len(batch.filtered)
+        self.dead_sources.update(dead.position for dead in batch.dead)
+        for total, counts in zip(self.steps, batch.steps, strict=True):
+            for at, count in enumerate(counts):
+                total[at] += count
+        self._check_counts(commit)
+        self._publish(commit)
+        return self._reject(batch)
+
+    def _reject(self, batch: Batch) -> list[int]:
+        rejected = [output for output in batch.outputs if not self.pipeline.encodable(output.position, output.path)]
+        self.out -= len(rejected)
+        self.dead += len(rejected)
+        self.dead_sources.update(output.position for output in rejected)
+        self.tally.hit("commit: rejected rows", len(rejected))
+        self.tally.hit("dead: encode_error", len(rejected))
+        return [output.row for output in rejected]
+
+    def _publish(self, commit: Commit) -> None:
+        if commit.publish_to is None:
+            return
+        if not self.published_to <= commit.publish_to <= self.watermark:
+            raise Violation(
+                f"published to {commit.publish_to}; before to {self.published_to}, the watermark is {self.watermark}"
+            )
+        self.published_to = commit.publish_to
+        if any(position >= self.watermark for position in self.ended):
+            self.tally.hit("commit: unpublished head")
+
+    # ------------------------------------------------------------ what must hold
+
+    def _check_rows(self, batch: Batch) -> None:
+        """Each source row ends once, with exactly what had to become of it."""
+        commit = batch.commit
+        if commit.ended != sorted(set(commit.ended)) or not self.ended.isdisjoint(commit.ended):
+            raise Violation(f"source rows {commit.ended} end in one commit; some of them ended before, or twice")
+        found: dict[int, dict[Path, tuple[str, Values]]] = {position: {} for position in commit.ended}
+        for output in batch.outputs:
+            self._add(found, output.position, output.path, "out", output.values)
+        for dead in batch.dead:
+            self._add(found, dead.position, dead.path, f"!{dead.code}" if dead.proven else dead.code, ())
+            self.tally.hit(f"dead: {dead.code}")
+        for position, path in batch.filtered:
+            self._add(found, position, path, "filtered", ())
+        for position, ends in found.items():
+            self._check_family(position, ends)
+
+    @staticmethod
+    def _add(
+        found: dict[int, dict[Path, tuple[str, Values]]], position: int, path: Path, end: str, values: Values
+    ) -> None:
+        if position not in found:
+            raise Violation(f"row {position}{path} was committed as {end}, but its source row has not ended")
+        if path in found[position]:
+            raise Violation(f"row {position}{path} ended twice in one commit: {found[position][path][0]} and {end}")
+        found[position][path] = (end, values)
+
+    def _check_family(self, position: int, ends: dict[Path, tuple[str, Values]]) -> None:
+        expected = self.pipeline.outcomes(position)
+        for path, (end, values) in ends.items():
+            if end.startswith("!") and path not in expected:
+                expected = {key: of for key, of in expected.items() if key[: len(path)] != path}
+                continue  # it died before it could become the rows that were expected of it
+            if path not in expected:
+                raise Violation(f"row {position}{path} ended as {end}; there should be no such row")
+            rights, content = expected[path]
+            if not (end in rights or end.startswith("!") or (end == "out" and "encode_error" in rights)):
+                raise Violation(f"row {position}{path} ended as {end}; it should have ended as {sorted(rights)}")
+            if end == "out" and values != content:
+                raise Violation(f"row {position}{path} was output as {values}; it should be {content}")
+        missing = [path for path in expected if path not in ends]
+        if missing:
+            raise Violation(f"source row {position} has ended, but nothing became of {missing}")
+
+    def _check_watermark(self, commit: Commit) -> None:
+        mark = self.watermark
+        while mark in self.ended:
+            mark += 1
+        if commit.watermark != mark:
+            raise Violation(f"a commit says watermark {commit.watermark}; the first row that has not ended is {mark}")
+        self.watermark = mark
+        if commit.total_rows not in (None, self.scenario.rows):
+            raise Violation(f"a commit says {commit.total_rows} rows in all; there are {self.scenario.rows}")
+        if commit.final:
+            self.final = True
+            if mark != self.scenario.rows or commit.publish_to != mark:
+                raise Violation(f"a final commit at watermark {mark} of {self.scenario.rows}")
+
+    def _check_counts(self, commit: Commit) -> None:
+        counts = commit.counts
+        told = (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources)
+        true = (self.out, self.dead, self.filtered, len(self.dead_sources), len(self.ended))
+        if told != true:
+            raise Violation(f"a commit counts out, dead, filtered, dead sources, ended as {told}; they are {true}")
+        if not counts.ended_sources <= counts.rows_in <= self.scenario.rows:
+            raise Violation(f"a commit counts {counts.rows_in} rows in, {counts.ended_sources} ended")
+        if self.pipeline.is_chain and [list(step) for step in counts.steps] != self.steps:
+            raise Violation(f"a commit counts {counts.steps} begun, done and dead by step; they are {self.steps}")
+
+    def check_life_end(self, status: str) -> None:
+        if not self.idle():
+            raise Violation(f"the phase ended as {status} while a commit was being written")
+        if status == "done" and not self.final:
+            raise Violation("the phase ended as done without a final commit")
+        if status == "stopped" and self.final:
+            raise Violation("the phase ended as stopped, but all of it is done")
+
+    def check_end(self, status: str, max_dead: int | float) -> None:
+        """The whole run has ended."""
+        dead = len(self.dead_sources)
+        too_many = dead > max_dead if isinstance(max_dead, int) else dead > max_dead * max(1, len(self.ended))
+        if status == "done" and too_many:
+            raise Violation(f"the run is done with {dead} dead source rows of {len(self.ended)}; the limit: {max_dead}")
+        if status == "too_many_dead" and (not dead or (isinstance(max_dead, int) and not too_many)):
+            raise Violation(f"the run ended for {dead} dead source rows; the limit: {max_dead}")

@@ -1,0 +1,85 @@
+"""The 'sometimes' ledger: how often each fault struck and each path of recovery was taken.
+
+A checker that finds nothing proves little if what it watches never happened, so the tests ask that each of `SOMETIMES` did.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SOMETIMES", "Tally"]
+
+SOMETIMES = (
+    "abort",
+    "answer: aborted request",
+    "answer: late",
+    "answer: lost",
+    "answer: other attempt",
+    "answer: other incarnation",
+    "answer: other replica",
+    "answer: reordered",
+    "answer: retry",
+    "answer: twice",
+    "answer: while killed",
+    "commit: full window",
+    "commit: rejected rows",
+    "commit: unpublished head",
+    "commit: cut off, durable",
+    "commit: cut off, lost",
+    "crash",
+    "cut",
+    "dead: bad_json",
+    "dead: encode_error",
+    "dead: engine_crash",
+    "dead: engine_error",
+    "dead: refused",
+    "dead: template_missing_field",
+    "ended: done",
+    "ended: failed",
+    "ended: stopped",
+    "ended: too_many_dead",
+    "expanded",
+    "filtered",
+    "joined",
+    "hang",
+    "kill of a replica",
+    "late tick",
+    "life ended: killed",
+    "life ended: killed in a turn",
+    "load: crash",
+    "load: failed",
+    "load: hang",
+    "oom",
+    "pool down",
+    "recovered: circuit",
+    "recovered: hang",
+    "recovered: requeued",
+    "recovered: stale_answer",
+    "recovered: suspect",
+    "restart",
+    "resumed with rows above the watermark",
+    "slow",
+    "slow commit",
+    "suspect answered",
+    "take-back: empty",
+    "take-back: some",
+    "undisturbed",
+)
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.hits: dict[str, int] = {}
+
+    def hit(self, name: str, count: int = 1) -> None:
+        if count:
+            self.hits[name] = self.hits.get(name, 0) + count
+
+    def add(self, other: Tally) -> None:
+        for name, count in other.hits.items():
+            self.hit(name, count)
+
+    def never(self) -> list[str]:
+        """Which of `SOMETIMES` did not happen."""
+        return [name for name in SOMETIMES if name not in self.hits]
+
+    def lines(self) -> list[str]:
+        return [f"{count:8d}  {name}" for name, count in sorted(self.hits.items())]

@@ -1,0 +1,114 @@
+"""The loop of the simulator: `runtime/run.py` with a heap of virtual times in place of a wait.
+
+A callback on the heap belongs to a life of the coordinator, or (life 0) to the world, which outlives it. It returns the
+events that it brings; `Core.turn` takes them as it does in earnest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+
+from penstock.core.events import Event
+from penstock.sim.coordinator import Coordinator, Killed
+from penstock.sim.scenario import Scenario
+from penstock.sim.sink import Sink
+from penstock.sim.strikes import Strikes
+from penstock.sim.tally import Tally
+from penstock.sim.trace import Trace
+from penstock.sim.violations import Violation
+
+__all__ = ["World"]
+
+RESTART_S = 0.3  # from the end of one life to the beginning of the next
+SAFETY_S = 60.0  # virtual seconds after which a run whose faults never stop is cut
+HEAL_S = 400.0  # after the last fault a run has to end within so many virtual seconds
+MAX_TURNS = 40_000
+MAX_LIVES = 25
+
+Callback = Callable[[], Iterable[Event]]
+
+
+class World:
+    def __init__(self, scenario: Scenario, tally: Tally, trace: Trace | None = None) -> None:
+        self.scenario = scenario
+        self.tally = tally
+        self.trace = trace
+        self.now = 0.0
+        self.life = 0
+        self.turns = 0
+        self.status = ""  # how the run ended; "" when it was cut
+        self.pipeline = scenario.pipeline()
+        self.sink = Sink(scenario, self.pipeline, tally)
+        self.strikes = Strikes(self)
+        self.max_dead = scenario.flow.max_dead
+        self._heap: list[tuple[float, int, int, Callback]] = []
+        self._sequence = 0
+        self.strikes.arm()
+        self.coordinator = self._begin_life()
+
+    def at(self, delay_s: float, callback: Callback, *, life: int | None = None) -> None:
+        """Call back in `delay_s`, unless the coordinator's life has ended by then."""
+        self._sequence += 1
+        heappush(self._heap, (self.now + delay_s, self._sequence, self.life if life is None else life, callback))
+
+    def run(self) -> None:
+        until_s = self.scenario.schedule.until_s
+        bound_s = SAFETY_S if self.scenario.mode == "safety" else until_s + HEAL_S
+        while self._heap and not self.status:
+            self.now, _, life, callback = heappop(self._heap)
+            if self.now > bound_s or self.turns > MAX_TURNS:
+                if self.scenario.mode == "liveness":
+                    raise Violation(f"the run has not ended by {bound_s:.0f} s, in {self.turns} turns")
+                return
+            if life in (0, self.life):
+                self._turn(callback)
+        if self.status:
+            self.sink.check_end(self.status, self.max_dead)
+
+    def _turn(self, callback: Callback) -> None:
+        coordinator = self.coordinator
+        events = callback()
+        if not events:
+            return
+        self.turns += 1
+        try:
+            coordinator.turn(events)
+        except Killed:
+            self.end_life("killed")
+            return
+        if coordinator.status:
+            self._ended(coordinator.status)
+
+    # ------------------------------------------------------------ lives of the coordinator
+
+    def _begin_life(self) -> Coordinator:
+        self.life += 1
+        if self.life > 2 * MAX_LIVES:
+            raise Violation(f"the run has not ended after {MAX_LIVES} lives of its coordinator")
+        coordinator = Coordinator(self, self.sink.progress())
+        self.at(0.0, coordinator.begin)
+        return coordinator
+
+    def end_life(self, how: str) -> None:
+        """The coordinator ends, and with it what it started. What was being written may have been written or not."""
+        self.tally.hit(f"life ended: {how}")
+        self.sink.cut_off(self.strikes.chance())
+        self.life += 1  # from here on nothing of that life arrives
+        self.at(RESTART_S, self._resume)
+
+    def _resume(self) -> Iterable[Event]:
+        self.strikes.arm()
+        self.coordinator = self._begin_life()
+        return ()
+
+    def _ended(self, status: str) -> None:
+        self.sink.check_life_end(status)
+        self.tally.hit(f"ended: {status}")
+        if status == "too_many_dead" and self.strikes.chance() < 0.5:
+            self.max_dead = 1.0  # the same command with a higher limit continues
+            self.end_life("limit raised")
+        elif status == "stopped" or (status == "failed" and self.scenario.mode == "liveness"):
+            self.end_life(status)
+        else:
+            self.status = status

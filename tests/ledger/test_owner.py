@@ -113,6 +113,15 @@ def test_a_heartbeat_is_renewed_and_notices_the_successor(tmp_path: Path, monkey
         old.heartbeat()
 
 
+def test_a_commit_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_ledger(tmp_path / "out") as ledger:
+        begun = time.time()
+        monkeypatch.setattr(time, "time", lambda: begun + 30)
+        Coordinator(ledger, 10).commit([0])
+        record = read_run(tmp_path / "out").owner
+        assert record is not None and record.heartbeat == begun + 30
+
+
 def test_a_heartbeat_on_a_full_disk_is_forgiven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = FaultyFiles()
     with open_ledger(tmp_path / "out", files=files) as ledger:

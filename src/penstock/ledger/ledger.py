@@ -162,6 +162,7 @@ class Ledger:
         ended = self._ended.advanced(batch.ended, batch.watermark)
         below = publish_below(batch, self.entry, ended, self._order)
         self._claim_finished_run()
+        self.heartbeat()  # a writer that is never idle finds no other time
         encoded = encode_batch(self._builder, batch.finished, self._locate)
         fault("commit.encoded")
         stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)

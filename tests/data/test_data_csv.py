@@ -77,6 +77,8 @@ def test_one_bad_record_is_one_unreadable(tmp_path: Path, line: bytes, code: str
     assert words in found.unreadable[1000].message
     assert "line 1002" in found.unreadable[1000].message
     assert found.rows[1001] == {"a": "t", "b": 2}
+    if code == "type_mismatch":
+        assert found.unreadable[1000].input == '{"a":"t","b":"x"}'
 
 
 def test_a_quotation_mark_that_never_closes_is_one_dead_record(tmp_path: Path) -> None:

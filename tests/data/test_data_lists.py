@@ -55,6 +55,7 @@ def test_a_late_type_is_one_unreadable_row() -> None:
     found = read_all(open_rows(rows), max_rows=1003)
     assert found.codes == ["type_mismatch", "bad_number"]
     assert found.unreadable[1000].source == "list"
+    assert found.unreadable[1000].input == '{"a":"x"}'
     assert found.rows[1002] == {"a": 2}
 
 

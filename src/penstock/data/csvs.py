@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.types as pt
 
@@ -176,7 +177,11 @@ class CsvReader:
         return None
 
     def _unreadable(self, position: int, cells: list[str], fault: Fault) -> Unreadable:
-        text = ",".join(cells)[:INPUT_CHARS].encode("utf-8", "replace").decode("utf-8")
+        clean = [cell.encode("utf-8", "replace").decode("utf-8") for cell in cells]
+        text = ",".join(clean)
+        if len(clean) == len(self._names):
+            text = msgspec.json.encode(dict(zip(self._names, clean, strict=True))).decode("utf-8")
+        text = text[:INPUT_CHARS]
         return Unreadable(position, self._file.name, position - self._base, fault[0], fault[1], text)
 
 

@@ -67,8 +67,15 @@ class ListSource:
         pass
 
     def _unreadable(self, position: int, fault: Fault) -> Unreadable:
-        text = repr(self._rows[position])[:INPUT_CHARS]
+        text = _as_json(self._rows[position])[:INPUT_CHARS]
         return Unreadable(position, _NAME, position, fault[0], f"row {position}: {fault[1]}", text)
+
+
+def _as_json(row: Row) -> str:
+    try:
+        return msgspec.json.encode(row, enc_hook=repr).decode("utf-8")
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return repr(row).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _size_bytes(row: Row) -> int:

@@ -13,6 +13,7 @@ from penstock.data.paths import DataFile
 from penstock.errors import InputError
 
 _BATCH_ROWS = 1024  # rows decoded at once: bounds memory whatever the size of a row group
+_BUFFER_BYTES = 1 << 20  # of each column; without it Arrow reads the column of a whole row group
 _BATCH_BYTES = 16 << 20  # fewer rows where the footer says that they are large
 
 
@@ -21,7 +22,7 @@ class ParquetBatches:
 
     def __init__(self, file: DataFile) -> None:
         try:
-            self._file = pq.ParquetFile(file.path, memory_map=False, pre_buffer=False)
+            self._file = pq.ParquetFile(file.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(_no_parquet(file, error), where=file.name) from None
         metadata = self._file.metadata

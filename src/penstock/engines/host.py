@@ -27,10 +27,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from penstock import __version__
-from penstock.engines.base import Engine, is_main_thread_engine
+from penstock.engines.base import Engine, MainThreadEngine, is_main_thread_engine
 from penstock.engines.causes import failure_of, read_tail
 from penstock.engines.channel import Channel
-from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, EXIT_LOAD_FAILED, HostLoop
+from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, HostLoop
 from penstock.engines.messages import PROTOCOL_VERSION, Hello, Setup
 from penstock.engines.registry import create
 from penstock.engines.wire import host_decoder
@@ -59,17 +59,38 @@ def serve(connection: socket.socket, functions: Functions = ()) -> NoReturn:
     _prepare_process()
     hello = Hello(PROTOCOL_VERSION, __version__, os.getpid(), platform.python_version())
     loop = HostLoop(Channel(connection, host_decoder()), hello)
+    ending = _Ending(loop)
+    ending.start()
     loop.start()
     setup = loop.setups.get()
-    if setup is None:
-        _exit(loop.exit_status)
-    engine = _load(setup, functions, loop)
+    engine = _load(setup, functions, loop) if setup is not None else None
     if engine is not None:
-        _work(engine, loop)
+        if is_main_thread_engine(engine):
+            _work(engine)
+        ending.patient = True
+        loop.ended.wait()
+        if loop.exit_status == EXIT_CLOSED:
+            _close(engine)
     loop.ended.wait()
-    if engine is not None and loop.exit_status == EXIT_CLOSED:
-        _close(engine, ORPHAN_LIMIT_S if loop.orphaned else CLOSE_LIMIT_S)
     _exit(loop.exit_status)
+
+
+class _Ending(threading.Thread):
+    """Ends the process when the loop has ended, whatever the main thread is doing.
+
+    patient  the main thread waits for the end and is about to close the engine: give it time
+    """
+
+    def __init__(self, loop: HostLoop) -> None:
+        super().__init__(name="penstock-end", daemon=True)
+        self.patient = False
+        self._loop = loop
+
+    def run(self) -> None:
+        self._loop.ended.wait()
+        if self.patient:
+            time.sleep(ORPHAN_LIMIT_S if self._loop.orphaned else CLOSE_LIMIT_S)
+        _exit(self._loop.exit_status)
 
 
 def _prepare_process() -> None:
@@ -88,8 +109,6 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
         traceback.print_exc()
         sys.stderr.flush()
         loop.load_failed(failure_of(error, read_tail("/proc/self/fd/2")))
-        if not loop.ended.wait(CLOSE_LIMIT_S):
-            _exit(EXIT_LOAD_FAILED)
         return None
     if is_main_thread_engine(engine):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -108,29 +127,17 @@ def _make(setup: Setup, functions: Functions) -> Engine:
     return create(setup.config.engine)
 
 
-def _work(engine: Engine, loop: HostLoop) -> None:
-    """The main thread's part while the replica serves."""
-    if not is_main_thread_engine(engine):
-        return
-    threading.Thread(target=_end_under, args=(loop,), name="penstock-end", daemon=True).start()
+def _work(engine: MainThreadEngine) -> NoReturn:
+    """The main thread's part of an engine that works there; the process ends under it."""
     try:
         engine.run()
     except BaseException:
         traceback.print_exc()
-        _exit(EXIT_ENGINE_FAILED)
+    _exit(EXIT_ENGINE_FAILED)
 
 
-def _end_under(loop: HostLoop) -> None:
-    """End the process when the loop has ended, whatever the main thread is doing."""
-    loop.ended.wait()
-    _exit(loop.exit_status)
-
-
-def _close(engine: Engine, limit_s: float) -> None:
-    """Let the engine give its devices back, within a limit; the guardian ends what is left."""
-    timer = threading.Timer(limit_s, _exit, args=(EXIT_CLOSED,))
-    timer.daemon = True
-    timer.start()
+def _close(engine: Engine) -> None:
+    """Let the engine give its devices back; the guardian ends what is left."""
     try:
         engine.close()
     except BaseException:

@@ -37,7 +37,7 @@ Function = Callable[[Any], Any]
 
 
 class PythonEngine:
-    """names: importable "module:name" by step, "" where `forked` has the function at that place."""
+    """names: "module:name" by step, "" where a step has none; a function in `forked` at that place goes before it."""
 
     def __init__(
         self, names: Sequence[str] = (), forked: Sequence[Function | None] = (), timeout_s: float | None = None
@@ -60,7 +60,7 @@ class PythonEngine:
         for step in range(max(len(self._names), len(self._forked))):
             name = self._names[step] if step < len(self._names) else ""
             forked = self._forked[step] if step < len(self._forked) else None
-            self._functions.append(_import(name) if name else forked)
+            self._functions.append(forked if forked is not None or not name else _import(name))
         if self._timeout_s is not None:
             self._limit = TimeLimit(self._timeout_s, self._give_up)
         return Capacity(slots=1, facts={"engine": "python", "functions": sum(map(bool, self._functions))})

@@ -21,6 +21,7 @@ import penstock.engines.boot
 from penstock.errors import ConfigError, UsageError
 from penstock.executors import guardian
 from penstock.executors.base import Exit, Launch, Started
+from penstock.executors.descriptors import occupy_standard
 from penstock.executors.guarded import Guarded
 from penstock.executors.nursery import Nursery
 
@@ -36,6 +37,7 @@ class LocalExecutor:
     """See `executors.base.Executor`. `nursery`: where functions that can't be imported live; closed with this."""
 
     def __init__(self, nursery: Nursery | None = None) -> None:
+        occupy_standard()
         self._nursery = nursery
         self._running: dict[tuple[str, int], Guarded] = {}
         self._parting: list[subprocess.Popen[bytes]] = []  # guardians that have said their last, not yet reaped

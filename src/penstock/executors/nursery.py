@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from penstock.errors import PoolFailed, UsageError
 from penstock.executors.base import Launch
+from penstock.executors.descriptors import occupy_standard
 
 __all__ = ["Nursery"]
 
@@ -43,6 +44,7 @@ class Nursery:
 
     def __init__(self, functions: Sequence[Function | None]) -> None:
         _refuse_threads()
+        occupy_standard()
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._requests.settimeout(REPLY_LIMIT_S)
         for stream in (sys.stdout, sys.stderr):

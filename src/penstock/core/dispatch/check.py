@@ -115,7 +115,7 @@ def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
     """Suspects are being tried, one at a time, by one replica."""
     chosen = pool.suspect_replica
     for replica in pool.replicas:
-        if replica.solo and replica is not chosen:
+        if replica.solo and replica.state == "ready" and replica is not chosen:
             raise dispatch._broken(f"{replica.shape.name} tries suspects, and so does another")
     if not pool.suspects:
         return

@@ -84,11 +84,13 @@ class Dispatch(Machine):
     def _on_exhausted(self, event: ev.Exhausted) -> None:
         for pool in self.pools:
             pool.lanes.longest_first(pool.lengths.ratio)
+            self._dirty[pool.index] = pool  # another request may be first now, and fit
 
     def _on_cancel_requests(self, event: ev.CancelRequests) -> None:
         tasks = frozenset(event.tasks)
         for pool in self.pools:
-            pool.lanes.remove(tasks)
+            if pool.lanes.remove(tasks):
+                self._dirty[pool.index] = pool
             for request in [r for r in pool.suspects if r.task in tasks]:
                 pool.suspects.remove(request)
         for replica in self.replicas:
@@ -216,6 +218,7 @@ class Dispatch(Machine):
     def _start(self, replica: Replica) -> None:
         if self._drain_until is None and replica.move("start"):
             replica.incarnation += 1
+            replica.loaded = False
             replica.progress_at = self._now
             self._emit(ev.StartReplica(replica=replica.index, incarnation=replica.incarnation))
 
@@ -237,14 +240,13 @@ class Dispatch(Machine):
 
     def _on_replica_lost(self, event: ev.ReplicaLost) -> None:
         replica = self.replicas[event.replica]
-        was = replica.state
         if event.incarnation != replica.incarnation or not replica.move("lost") or replica.state == "failed":
             return
         pool = self.pools[replica.shape.pool]
         self._dirty[pool.index] = pool
         replica.last_reason = event.reason
-        alone = replica.solo and bool(replica.in_flight)
-        replica.never_ready = replica.never_ready + 1 if was == "starting" else 0
+        alone = replica.trying in replica.in_flight
+        replica.never_ready += not replica.loaded
         self._requeue(pool, replica, event.reason)
         replica.died(self._now, event.jitter, counts=not alone)
         if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
@@ -254,14 +256,14 @@ class Dispatch(Machine):
 
     def _requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight on a dead replica goes elsewhere, to the suspects, or ends."""
-        alone = replica.solo
+        tried = replica.trying
         ends = ev.FailRequests(batch=0, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
         requests = replica.take_all()
         pool.recount(replica)
         for request in requests:
             request.recalled = False
             request.crashes += 1
-            request.solo_crashes += alone
+            request.solo_crashes += request.task == tried
             if request.solo_crashes >= self.limits.solo_crashes:
                 message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
                 _add_failure(ends, request, "engine_crash", message, -1)
@@ -281,7 +283,7 @@ class Dispatch(Machine):
 
     def _on_heartbeat(self, event: ev.HeartbeatArrived) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation == replica.incarnation:
+        if event.incarnation == replica.incarnation and replica.state == "ready":
             replica.saw(event.progress, event.executing, self._now)
 
     def _on_tick(self, event: ev.Tick) -> None:
@@ -333,9 +335,11 @@ class Dispatch(Machine):
             )
         if not replica.in_flight:
             if pool.suspects:
-                pool.give(replica, pool.suspects.popleft(), sends, self._now)
+                suspect = pool.suspects.popleft()
+                replica.trying = suspect.task
+                pool.give(replica, suspect, sends, self._now)
             else:
-                replica.solo = False
+                replica.solo, replica.trying = False, -1
                 pool.suspect_replica = None
                 pool.offer(replica)
                 pool.recount(replica)

@@ -77,8 +77,8 @@ class Lane:
         return line.popleft()
 
     def put_back(self, request: Request) -> None:
-        """Undo a pop: the request goes first among its equals."""
-        heappush(self._heap, (self._key(request), request))
+        """Undo a pop: the request goes first again."""
+        self._line.appendleft(request)
 
     def longest_first(self, ratio: float) -> None:
         """From now on rank by expected output, `ratio` of the limit, longest first."""

@@ -40,7 +40,9 @@ class Replica:
         self.counted = (0, 0, 0)  # what its pool has counted of it
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
         self.solo = False  # serves suspects one at a time, nothing else
+        self.trying = -1  # the suspect that it was given while nothing else was in flight
         self.deaths: deque[float] = deque()
+        self.loaded = False  # this incarnation has been ready
         self.never_ready = 0  # starts in a row that ended before the replica was ready
         self.start_at = 0.0  # while waiting: when to start again
         self.last_reason = ""
@@ -82,6 +84,7 @@ class Replica:
     def became_ready(self, slots: int, kv_tokens: int, now: float) -> None:
         self.slots, self.kv_tokens = max(1, slots), kv_tokens
         self.lookahead = 1 + self.slots // 8
+        self.loaded = True
         self.never_ready = 0
         self.solo = False
         self.progress, self.progress_at = -1, now
@@ -92,6 +95,7 @@ class Replica:
         requests = list(self.in_flight.values())
         self.in_flight = {}
         self.tokens_out_there = self.recalled = 0
+        self.trying = -1
         return requests
 
     # ------------------------------------------------------------ look-ahead
@@ -116,8 +120,11 @@ class Replica:
     # ------------------------------------------------------------ liveness
 
     def saw(self, progress: int, executing: int, now: float) -> None:
-        """Signs of life: the engine's progress counter, or that it has nothing to do."""
-        if progress != self.progress or not executing:
+        """Signs of life: the engine's progress counter, or that it owes nothing.
+
+        A host that reports nothing executing while requests are out has not begun them yet, or has lost them.
+        """
+        if progress != self.progress or not self.in_flight:
             if self.progress >= 0 and executing:
                 self.longest_gap_s = max(self.longest_gap_s, now - self.progress_at)
             self.progress, self.progress_at = progress, now

@@ -5,7 +5,10 @@ One commit is out at a time. A batch takes everything that has ended; the waterm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock.core.events import Commit, FlowCounts
+from penstock.core.flow.families import Family
 from penstock.core.flow.positions import Positions
 from penstock.core.shape import FlowLimits, Progress
 
@@ -31,12 +34,28 @@ class Commits:
         self._unpublished_rows = 0
         self._unpublished_bytes = 0
         self._ordered = ordered
-        self._final = False
+        self.final = False  # the batch that completes the phase was cut
+        self._roots: dict[int, int] = {}  # children among the finished rows -> their source rows
+        self._dead_roots: set[int] = set()  # source rows of those that have a dead row
+        self._out_roots, self._out_dead_roots = self._roots, self._dead_roots
 
     def end(self, position: int, size_bytes: int) -> None:
         """A source position has ended; `size_bytes` of memory go with the batch."""
         self.ended.append(position)
         self.ended_bytes += size_bytes
+
+    def end_family(self, family: Family) -> None:
+        """A source row has ended with all that is below it."""
+        self.finished.extend(family.finished)
+        self.dead.extend(family.dead)
+        self.end(family.root, family.bytes)
+        self._roots.update((child, family.root) for child in family.finished if child != family.root)
+        if family.dead:
+            self._dead_roots.add(family.root)
+
+    def newly_dead(self, rejected: Sequence[int]) -> int:
+        """How many source rows had no dead row before these rows of the batch that is out were rejected."""
+        return len({self._out_roots.get(row, row) for row in rejected} - self._out_dead_roots)
 
     def idle(self) -> bool:
         """Nothing waits and nothing is out."""
@@ -50,7 +69,7 @@ class Commits:
 
     def next_batch(self, now: float, *, ended: bool, final: bool) -> Commit | None:
         """The batch to commit now, or None. `ended`: nothing more will come; `final`: the phase is complete."""
-        if self._out_id or (final and self._final):
+        if self._out_id or (final and self.final):
             return None
         due = bool(self.ended) and (
             len(self.ended) >= self.limits.commit_rows
@@ -63,7 +82,7 @@ class Commits:
                 self._last_at = now  # the clock of a batch starts with its first row
             return None
         self._last_at = now
-        self._final = final
+        self.final = final
         return self._cut(publish=final or last, final=final)
 
     def _cut(self, *, publish: bool, final: bool) -> Commit:
@@ -82,7 +101,9 @@ class Commits:
             final=final,
         )
         self._out_ended, self._out_bytes = len(self.ended), self.ended_bytes
+        self._out_roots, self._out_dead_roots = self._roots, self._dead_roots
         self.finished, self.ended, self.dead, self.ended_bytes = [], [], [], 0
+        self._roots, self._dead_roots = {}, set()
         return batch
 
     def _publish_to(self, watermark: int, *, now: bool) -> int | None:

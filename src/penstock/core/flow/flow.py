@@ -54,6 +54,8 @@ class Flow(Machine):
         self.stopping = ""  # the status that the phase will end with, once it may not run on
         self._drained = False
         self.status = ""  # the status that it ended with
+        self._cancelled: set[int] = set()  # tasks whose end may still be told, since it crossed with their CancelTasks
+        self._cancelled_before: set[int] = set()
         self._handlers = {
             ev.RowsRead: self._on_rows_read,
             ev.SourceEnded: self._on_source_ended,
@@ -64,7 +66,7 @@ class Flow(Machine):
             ev.Committed: self._on_committed,
             ev.StopRequested: self._on_stop_requested,
             ev.DispatchDrained: self._on_drained,
-            ev.Tick: lambda event: None,
+            ev.Tick: self._on_tick,
         }
 
     # ------------------------------------------------------------ rows come in
@@ -150,6 +152,8 @@ class Flow(Machine):
             self._done_in_chain(event.tasks, event.growth_bytes)
             return
         for task, growth in zip(event.tasks, event.growth_bytes, strict=True):
+            if self._was_cancelled(task):
+                continue
             row, step = divmod(task, self._steps)
             family = self.families.of_row(row)
             size = self._close_task(task, family) + growth
@@ -199,14 +203,19 @@ class Flow(Machine):
         self.tally.finished(count)
 
     def _on_tasks_filtered(self, event: ev.TasksFiltered) -> None:
-        for task in event.tasks:
-            self._end_row_early(task, dead=False)
-        self._emit(ev.DropRows(rows=[task // self._steps for task in event.tasks]))
+        self._end_rows_early(event.tasks, dead=False)
 
     def _on_tasks_dead(self, event: ev.TasksDead) -> None:
-        for task in event.tasks:
-            self._end_row_early(task, dead=True)
-        self._emit(ev.DropRows(rows=[task // self._steps for task in event.tasks]))
+        self._end_rows_early(event.tasks, dead=True)
+
+    def _end_rows_early(self, tasks: list[int], *, dead: bool) -> None:
+        rows = []
+        for task in tasks:
+            if not self._was_cancelled(task):
+                self._end_row_early(task, dead=dead)
+                rows.append(task // self._steps)
+        if rows:
+            self._emit(ev.DropRows(rows=rows))
 
     def _end_row_early(self, task: int, *, dead: bool) -> None:
         """A row ends at a step: without output, or dead. What it has open in other branches is cancelled."""
@@ -236,6 +245,7 @@ class Flow(Machine):
                 self.open_bytes -= self._close_task(task, family)
                 cancelled.append(task)
         if cancelled:
+            self._cancelled.update(cancelled)
             self._emit(ev.CancelTasks(tasks=cancelled))
             for tasks, orders in self._begun:
                 for task in cancelled:
@@ -243,7 +253,16 @@ class Flow(Machine):
                         at = tasks.index(task)
                         del tasks[at], orders[at]
 
+    def _was_cancelled(self, task: int) -> bool:
+        """Whether the end of `task` was under way when another branch ended its row. It is of no use then."""
+        return task in self._cancelled or task in self._cancelled_before
+
+    def _on_tick(self, event: ev.Tick) -> None:
+        self._cancelled, self._cancelled_before = set(), self._cancelled  # a turn is long over after two ticks
+
     def _on_task_expanded(self, event: ev.TaskExpanded) -> None:
+        if self._was_cancelled(event.task):
+            return
         row, step = divmod(event.task, self._steps)
         family = self._family_to_expand(row, step)
         self.open_bytes -= self._close_task(event.task, family)
@@ -277,20 +296,20 @@ class Flow(Machine):
         if family.open_tasks:
             return
         self.open_bytes -= family.bytes
-        self.commits.finished.extend(family.finished)
-        self.commits.dead.extend(family.dead)
-        self.commits.end(family.root, family.bytes)
+        self.commits.end_family(family)
         self.tally.family(family)
         self.families.close(family)
 
     # ------------------------------------------------------------ commits and ends
 
     def _on_committed(self, event: ev.Committed) -> None:
+        if event.rejected:
+            self.tally.rejected(len(event.rejected), self.commits.newly_dead(event.rejected))
         self.commits.done(event.cause)
-        self.tally.rejected(len(event.rejected))
 
     def _on_stop_requested(self, event: ev.StopRequested) -> None:
-        self._stop(event.reason)
+        if not self.commits.final:  # else it is done: only the last commit is on its way
+            self._stop(event.reason)
 
     def _on_drained(self, event: ev.DispatchDrained) -> None:
         self._drained = True

@@ -56,11 +56,11 @@ class Tally:
             for at, count in enumerate(counts):
                 total[at] += count
 
-    def rejected(self, count: int) -> None:
-        """Output rows that could not be encoded became dead rows."""
+    def rejected(self, count: int, sources: int) -> None:
+        """Output rows that could not be encoded became dead rows, the first ones of `sources` source rows."""
         self.out -= count
         self.dead += count
-        self.dead_sources += count
+        self.dead_sources += sources
 
     def counts(self) -> FlowCounts:
         return FlowCounts(

@@ -36,10 +36,11 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """One ended command. cpu_s and peak_bytes are of its own process, without children."""
+    """One ended command. CPU and memory are its own, without children; working: from the first request on."""
 
     wall_s: float
     cpu_s: float
+    working_cpu_s: float
     peak_bytes: int
     out: Path
     summary: dict[str, Any]
@@ -56,11 +57,12 @@ class Finished:
 
     @property
     def ready_s(self) -> list[float]:
-        return [replica["ready_s"] for replica in self.pool["replicas"]]
+        """When each replica was ready; without those that never were."""
+        return [replica["ready_s"] for replica in self.pool["replicas"] if replica["ready_s"] is not None]
 
     @property
     def busy_fractions(self) -> list[float]:
-        return [replica["busy_fraction"] for replica in self.pool["replicas"]]
+        return [replica["busy_fraction"] or 0.0 for replica in self.pool["replicas"]]
 
 
 def run_pipeline(
@@ -75,15 +77,17 @@ def run_pipeline(
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, env={**os.environ, **(env or {})}
         )
-        peak = Peak(process.pid)
+        watch = Watch(process.pid)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its times can still be read
         wall_s = time.monotonic() - began
         cpu_s = own_cpu_s(process.pid)
         code = process.wait()
-        peak_bytes = peak.stop()
+        peak_bytes = watch.stop()
     if code != 0:
         sys.exit(f"{' '.join(command)}: exit code {code}\n{log.read_text(errors='replace')[-4000:]}")
-    return Finished(wall_s, cpu_s, peak_bytes, out, json.loads((out / "summary.json").read_text()))
+    summary = json.loads((out / "summary.json").read_text())
+    working_cpu_s = cpu_s - watch.cpu_s_by(summary["first_request_s"] or 0.0)
+    return Finished(wall_s, cpu_s, working_cpu_s, peak_bytes, out, summary)
 
 
 def own_cpu_s(pid: int) -> float:
@@ -92,12 +96,14 @@ def own_cpu_s(pid: int) -> float:
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Peak:
-    """Follows the peak resident memory of one process (VmHWM) until it ends."""
+class Watch:
+    """Follows one process until it ends: its peak resident memory (VmHWM), and how much CPU it had used by when."""
 
     def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
-        self._bytes = 0
+        self._pid = pid
+        self._began = time.monotonic()
+        self._peak_bytes = 0
+        self._cpu_s: list[tuple[float, float]] = [(0.0, 0.0)]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -105,16 +111,22 @@ class Peak:
     def _follow(self) -> None:
         while not self._ended.wait(0.05):
             try:
-                for line in self._status.read_text().splitlines():
+                for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
                     if line.startswith("VmHWM:"):
-                        self._bytes = int(line.split()[1]) * 1024
+                        self._peak_bytes = int(line.split()[1]) * 1024
+                self._cpu_s.append((time.monotonic() - self._began, own_cpu_s(self._pid)))
             except OSError:
                 return
 
     def stop(self) -> int:
+        """End, and return the peak in bytes."""
         self._ended.set()
         self._thread.join()
-        return self._bytes
+        return self._peak_bytes
+
+    def cpu_s_by(self, moment_s: float) -> float:
+        """CPU seconds used by `moment_s` after the start, to the last sample before it."""
+        return max(cpu_s for at_s, cpu_s in self._cpu_s if at_s <= moment_s)
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:

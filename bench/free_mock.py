@@ -27,11 +27,11 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
         run = run_pipeline(folder, pipeline(source))
     flowing = arguments.rows / (run.wall_s - run.summary["first_request_s"])
     whole = arguments.rows / run.wall_s
-    cpu_us = run.cpu_s / arguments.rows * 1e6
+    cpu_us = run.working_cpu_s / arguments.rows * 1e6
     return [
         Figure("free mock", "rows/s, first request to done", f"{flowing:,.0f}", ">= 30,000", flowing >= 30_000),
         Figure("free mock", "rows/s, whole process", f"{whole:,.0f}"),
-        Figure("free mock", "coordinator CPU a row", f"{cpu_us:.0f} us"),
+        Figure("free mock", "coordinator CPU a row, from the first request", f"{cpu_us:.0f} us"),
     ]
 
 

@@ -63,7 +63,9 @@ def make_weights(folder: Path) -> int:
     """Write config and weights; return the number of parameters."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(SEED)
     config = Qwen3Config(**SHAPE, pad_token_id=0, eos_token_id=1, bos_token_id=None)
     model = Qwen3ForCausalLM(config).to(torch.bfloat16)

@@ -152,15 +152,17 @@ def made_model(python: str, folder: Path) -> Path:
 
 
 def figures_of(
-    spans: list[float], ratios: list[float], cpu_ms: list[float], tokens: int, ray_s: float | None
+    spans: list[float], ratios: list[float], cpu_ms: list[tuple[float, float]], tokens: int, ray_s: float | None
 ) -> list[Figure]:
-    name, ratio, cpu = "vllm, two replicas", statistics.median(ratios), statistics.median(cpu_ms)
+    name, ratio = "vllm, two replicas", statistics.median(ratios)
+    cpu, whole_cpu = (statistics.median(values) for values in zip(*cpu_ms, strict=True))
     what = f"bare time / ours, median of {len(ratios)} ({min(ratios):.3f} to {max(ratios):.3f})"
     ours_s = statistics.median(spans)
     figures = [
         Figure(name, what, f"{ratio:.3f}", ">= 0.95", ratio >= 0.95),
         Figure(name, "tokens/s", f"{tokens / ours_s:,.0f}"),
-        Figure(name, "coordinator CPU a row", f"{cpu:.2f} ms", "<= 0.50 ms", cpu <= 0.5),
+        Figure(name, "coordinator CPU a row, from the first request", f"{cpu:.2f} ms", "<= 0.50 ms", cpu <= 0.5),
+        Figure(name, "coordinator CPU a row, start included", f"{whole_cpu:.2f} ms"),
     ]
     if ray_s is not None:
         gain = ray_s / ours_s
@@ -171,7 +173,9 @@ def figures_of(
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     python = os.environ.get("PENSTOCK_VLLM_PYTHON") or sys.exit("PENSTOCK_VLLM_PYTHON is not set: see `make vllm-env`")
     rows = mixed_rows(arguments.rows)
-    spans, ratios, cpu_ms = [], [], []
+    spans: list[float] = []
+    ratios: list[float] = []
+    cpu_ms: list[tuple[float, float]] = []
     with work_folder() as folder:
         model, source = made_model(python, folder), write_jsonl(folder / "rows.jsonl", rows)
         with bare_engines(python, model, rows, folder) as engines:
@@ -183,7 +187,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
                 )
                 spans.append(busy_span_s(run))
                 ratios.append(bare_pass_s(engines) / spans[-1])
-                cpu_ms.append(run.cpu_s / len(rows) * 1e3)
+                cpu_ms.append((run.working_cpu_s / len(rows) * 1e3, run.cpu_s / len(rows) * 1e3))
                 shutil.rmtree(run.out)
         ray_s = ray_span_s(python, model, source, folder / "ray.log") if arguments.ray else None
     return figures_of(spans, ratios, cpu_ms, sum(row["n"] for row in rows), ray_s)

@@ -12,7 +12,7 @@ def test_busy_time_and_its_share_of_the_slots() -> None:
     occupancy = Occupancy(4, 10.0)
     for executing, now_s in [(1, 11.0), (4, 12.0), (0, 15.0), (2, 20.0)]:
         occupancy.change(executing, now_s)
-    occupancy.settle(22.0)
+    occupancy.change(0, 22.0)
     assert occupancy.busy_s == 1 + 3 + 2
     assert occupancy.fill_s == 1 * 0.25 + 3 * 1.0 + 2 * 0.5
 

@@ -96,8 +96,8 @@ def test_sigusr1_prints_the_stacks_and_it_goes_on(log: Path) -> None:
     with HostHarness(log) as host:
         host.load(mock())
         os.kill(host.process.pid, signal.SIGUSR1)
+        host.until(lambda: "most recent call first" in host.tail(), "the stacks")
         assert host.ask(["a"], SHORT)[0].code == ""
-        assert "most recent call first" in host.tail()
 
 
 def test_an_unknown_option_fails_the_load(log: Path) -> None:

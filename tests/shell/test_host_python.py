@@ -87,7 +87,7 @@ def test_what_waits_behind_a_long_call_can_be_taken_back(host: HostHarness) -> N
     returned = host.take_back(ids)
     answered = [answer.id for answer in host.answers(len(ids) - len(returned))]
     assert sorted(returned + answered) == ids
-    assert returned, "the reply came while a call was running"
+    assert len(returned) >= 10, "the reply came while a call was running, and no other had begun"
 
 
 def test_c_code_that_sees_no_signal_costs_the_worker_not_the_run(tmp_path: Path) -> None:

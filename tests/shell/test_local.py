@@ -173,7 +173,7 @@ def test_a_process_with_threads_is_not_forked() -> None:
     thread = threading.Thread(target=release.wait, name="heartbeat-of-a-notebook")
     thread.start()
     try:
-        with pytest.raises(UsageError, match="heartbeat-of-a-notebook.*put the functions into a module"):
+        with pytest.raises(UsageError, match=r"heartbeat-of-a-notebook.*put the functions into a module"):
             Nursery([lambda row: row])
     finally:
         release.set()

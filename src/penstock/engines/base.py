@@ -62,7 +62,7 @@ class Engine(Protocol):
 
 
 class MainThreadEngine(Engine, Protocol):
-    """An engine that works in the main thread. The host knows it by these two methods."""
+    """An engine that works in the main thread. The host knows it by these three methods."""
 
     def run(self) -> None:
         """Work. Called in the main thread after `load`; the process ends under it, in place of `close`."""
@@ -70,6 +70,10 @@ class MainThreadEngine(Engine, Protocol):
 
     def ahead(self) -> int:
         """How many requests beyond `slots` it wants at hand now, so that short ones cost no hop between threads."""
+        ...
+
+    def give_back(self, ids: Sequence[int]) -> list[int]:
+        """Those of `ids` that it has not begun; it never will."""
         ...
 
 

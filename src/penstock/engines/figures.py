@@ -36,10 +36,6 @@ class Occupancy:
         self._since_s = now_s
         self._executing = executing
 
-    def settle(self, now_s: float) -> None:
-        """Bring both figures up to `now_s`."""
-        self.change(self._executing, now_s)
-
 
 class Turnaround:
     """A decaying maximum of the time from sending answers to receiving the requests that replace them.
@@ -142,7 +138,7 @@ class Figures:
         self.occupancy = Occupancy(slots, now_s)
 
     def load(self, executing: int, waiting: int, progress: int, now_s: float) -> Load:
-        self.occupancy.settle(now_s)
+        self.occupancy.change(executing, now_s)
         return Load(
             executing=executing,
             waiting=waiting,

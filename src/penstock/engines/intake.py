@@ -75,7 +75,15 @@ class Intake:
     def abort(self, ids: Sequence[int]) -> list[int]:
         """Forget these; returns those that the engine has to abort."""
         self.take_back(ids)
-        inside = [number for number in ids if number in self.executing]
-        for number in inside:
-            self._budget.release(self.executing.pop(number))
+        inside = self.inside(ids)
+        self.withdraw(inside)
         return inside
+
+    def inside(self, ids: Sequence[int]) -> list[int]:
+        """Those of `ids` that the engine has."""
+        return [number for number in ids if number in self.executing]
+
+    def withdraw(self, ids: Sequence[int]) -> None:
+        """These have left the engine without an answer."""
+        for number in ids:
+            self._budget.release(self.executing.pop(number))

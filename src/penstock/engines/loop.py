@@ -141,17 +141,26 @@ class HostLoop(threading.Thread):
                 self._figures.turnaround.observe(message.echo, now_s)
                 self._intake.add(message, now_s)
             case TakeBack():
-                self._send_answers(self._intake.take_back(message.ids))
+                if self._engine is not None:
+                    self._feed(self._engine)  # what came just before fills free slots first
+                self._send_answers(self._take_back(message.ids))
             case Abort():
                 inside = self._intake.abort(message.ids)
                 if inside and self._engine is not None:
-                    self._figures.occupancy.change(len(self._intake.executing), now_s)
                     self._engine.abort(inside)
             case Setup():
                 self._figures = Figures(message.config.devices)
                 self.setups.put(message)
             case Close():
                 self._end(EXIT_CLOSED)
+
+    def _take_back(self, ids: list[int]) -> list[int]:
+        returned = self._intake.take_back(ids)
+        if self._worker is not None:
+            unbegun = self._worker.give_back(self._intake.inside(ids))
+            self._intake.withdraw(unbegun)
+            returned += unbegun
+        return returned
 
     def _take_news(self) -> None:
         for item in self._news.take():

@@ -49,7 +49,7 @@ class PythonEngine:
         self._limit: TimeLimit | None = None
         self._emit: Emit = lambda answers: None
         self._waiting: SimpleQueue[Prompted] = SimpleQueue()
-        self._aborted: set[int] = set()
+        self._unbegun: dict[tuple[int, int], Prompted] = {}  # by id and attempt; whoever takes it out has it
         self._current: Prompted | None = None
         self._calls = 0
         self._mean_s = 0.0
@@ -67,10 +67,16 @@ class PythonEngine:
 
     def submit(self, requests: Sequence[Prompted]) -> None:
         for prompted in requests:
+            self._unbegun[prompted.request.id, prompted.request.attempt] = prompted
             self._waiting.put(prompted)
 
     def abort(self, ids: Sequence[int]) -> None:
-        self._aborted.update(ids)
+        self.give_back(ids)  # the call that runs goes on; its answer is not wanted any more
+
+    def give_back(self, ids: Sequence[int]) -> list[int]:
+        asked = set(ids)
+        keys = [key for key in self._unbegun.copy() if key[0] in asked]
+        return [key[0] for key in keys if self._unbegun.pop(key, None) is not None]
 
     def progress(self) -> int:
         if self._stuck:
@@ -86,18 +92,12 @@ class PythonEngine:
     def run(self) -> None:
         while True:
             prompted = self._waiting.get()
-            if self._is_aborted(prompted):
-                continue
+            if self._unbegun.pop((prompted.request.id, prompted.request.attempt), None) is None:
+                continue  # given back, or aborted
             began_s = time.monotonic()
             answer = self._answer(prompted)
             self._mean_s += _LEARNING_RATE * (time.monotonic() - began_s - self._mean_s)
             self._emit((answer,))
-
-    def _is_aborted(self, prompted: Prompted) -> bool:
-        if prompted.request.id not in self._aborted:
-            return False
-        self._aborted.discard(prompted.request.id)
-        return True
 
     def _answer(self, prompted: Prompted) -> Answer:
         request = prompted.request

@@ -147,7 +147,7 @@ def _loaded(config: EngineConfig, model: Any, tokenizer: Any, torch: Any, transf
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     batching = _batching(options, model, takes_positions)
     facts: dict[str, str | int | float] = {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),

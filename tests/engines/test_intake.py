@@ -60,6 +60,7 @@ def test_an_answer_to_another_attempt_is_not_taken() -> None:
     intake.next_batch()
     assert intake.settle([Answer(1, 1)]) == []
     assert intake.settle([Answer(1, 2), Answer(1, 2)]) == [Answer(1, 2)]
+    assert intake.strays == 2
 
 
 def test_tokens_bound_what_is_inside_but_never_stop_it() -> None:

@@ -18,9 +18,12 @@ __all__ = ["Intake"]
 
 
 class Intake:
+    """strays: answers so far that nobody waited for: of a request that was aborted just then, or a fault of the engine."""
+
     def __init__(self) -> None:
         self.waiting: deque[Prompted] = deque()
         self.executing: dict[int, Prompted] = {}
+        self.strays = 0
         self._slots = 0
         self._budget = TokenBudget(0)
 
@@ -58,7 +61,8 @@ class Intake:
         for answer in answers:
             prompted = executing.get(answer.id)
             if prompted is None or prompted.request.attempt != answer.attempt:
-                continue  # aborted meanwhile, and perhaps sent again
+                self.strays += 1  # aborted meanwhile, and perhaps sent again
+                continue
             del executing[answer.id]
             budget.release(prompted, answer)
             wanted.append(answer)

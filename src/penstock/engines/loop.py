@@ -187,7 +187,7 @@ class HostLoop(threading.Thread):
         self._hungry = False
         while not self.ended.is_set():
             if self._answers:
-                self._out += intake.settle(self._answers.take())
+                self._settle()
             batch = intake.next_batch(self._worker.ahead() if self._worker is not None else 0)
             now_s = time.monotonic()
             occupancy.change(len(intake.executing), now_s)
@@ -200,6 +200,12 @@ class HostLoop(threading.Thread):
             if now_s > until_s:
                 self._hungry = True
                 break
+
+    def _settle(self) -> None:
+        known = self._intake.strays
+        self._out += self._intake.settle(self._answers.take())
+        if self._intake.strays > known:
+            print(f"penstock: {self._intake.strays} answers so far to requests that are not executing", file=sys.stderr)
 
     def _report(self) -> None:
         if self._out:

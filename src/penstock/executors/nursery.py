@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -118,6 +119,8 @@ def _serve(requests: socket.socket, functions: tuple[Function | None, ...]) -> N
             for descriptor in descriptors:
                 os.close(descriptor)
             requests.send(str(pid).encode())
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(1)
 

@@ -86,6 +86,7 @@ class EngineConformance:
         assert {answer.code for answer in answers} == {""}
         assert {answer.attempt for answer in answers} == {1}
         self._expect_silence(host)
+        assert "answers so far to requests that are not executing" not in host.tail()
 
     def test_an_answer_has_text_reason_and_counts(self, host: HostHarness) -> None:
         for answer in self.ask(host, list(self.prompts)):

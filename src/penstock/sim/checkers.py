@@ -152,13 +152,22 @@ class RequestChecks:
             task = self.tasks.get(number)
             if task is None or task.replica >= 0 or task.pool != replica.pool:
                 raise Violation(f"request {number} was sent to replica {send.replica}; it does not wait: {task}")
+            if task.retries >= self.limits.max_attempts:
+                raise Violation(f"request {number} goes on after {task.retries} retryable answers")
             if attempt != task.attempt + 1:
                 raise Violation(f"request {number} was sent as attempt {attempt} after {task.attempt}")
             task.attempt, task.replica = attempt, send.replica
             replica.out[number] = attempt
             self.waiting[task.pool].pop(number, None)
+        if len(replica.out) > 1 and any(self._suspected(number) for number in replica.out):
+            raise Violation(f"replica {send.replica} tries a suspect, but not alone: {sorted(replica.out)}")
         if len(replica.out) > replica.slots + self.limits.max_lookahead:
             raise Violation(f"replica {send.replica} with {replica.slots} slots was sent {len(replica.out)} requests")
+
+    def _suspected(self, number: int) -> bool:
+        """Was in flight at several deaths, and was not answered (if only to be retried) since it is tried alone."""
+        task = self.tasks[number]
+        return task.crashes >= self.limits.suspect_crashes and not task.retries
 
     def take_back(self, take: ev.TakeBackFrom) -> None:
         replica = self.replicas[take.replica]

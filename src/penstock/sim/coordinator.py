@@ -218,7 +218,7 @@ class Coordinator:
     def _to_host(self, replica: int, incarnation: int, deliver: Callable[[Host], None]) -> None:
         host = self.hosts[replica]
         if host.incarnation == incarnation:
-            host._later(self.world.scenario.latency_s, partial(deliver, host))
+            host.later(self.world.scenario.latency_s, partial(host.receive, partial(deliver, host)))
 
     def _send(self, send: ev.Send) -> Iterable[Event]:
         self.requests.sent(send)

@@ -20,6 +20,7 @@ KINDS: dict[str, int] = {
     "oom": 1,  # they die of memory
     "hang": 2,  # no progress any more; heartbeats go on
     "hang_silent": 1,  # neither
+    "stall": 2,  # no progress for a while; then it goes on, if it was not killed for that
     "cut": 2,  # the connection is lost; the replica works on, and what it still says comes late
     "forge_attempt": 2,  # an answer of another attempt
     "forge_incarnation": 2,  # an answer of an earlier incarnation

@@ -9,7 +9,7 @@ A message travels for `latency_s`; one connection keeps the order of its message
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Host", "SimRequest"]
 
 HEARTBEAT_S = 0.5
-KILL_S = 0.05
+KILL_S = 0.3  # at most, from the order to the end of the processes
 POISON_S = 0.02  # of executing before it kills
-STORY_ANSWERED = "answered"
 
 
 class SimRequest(Struct, gc=False):
@@ -69,6 +68,7 @@ class Host:
         self.executing: dict[int, SimRequest] = {}
         self._outbox: list[Answer] = []
         self._report_due = False
+        self._missed: list[Callable[[], None]] = []  # what came while it hung
         self._progress = 0
         self._arrived_at = 0.0  # when the newest message arrives: what keeps their order
 
@@ -78,27 +78,29 @@ class Host:
         rates, chance = self.world.strikes.rates(), self.world.strikes.chance()
         load_s = self.shape.load_s
         if chance < rates.load_crash:
-            self._later(load_s / 2, partial(self.die, "load: crash"))
+            self.later(load_s / 2, partial(self.die, "load: crash"))
         elif chance < rates.load_crash + rates.load_failed:
-            self._later(load_s, self._load_failed)
+            self.later(load_s, self._load_failed)
         elif chance < rates.load_crash + rates.load_failed + rates.load_hang:
             self.world.tally.hit("load: hang")
             self.beats = self.world.strikes.chance() < 0.5
         else:
-            self._later(load_s, self._ready)
-        self._later(HEARTBEAT_S, self._beat)
+            self.later(load_s, self._ready)
+        self.later(HEARTBEAT_S, self._beat)
 
-    def _later(self, delay_s: float, callback: partial[None] | object) -> None:
+    def later(self, delay_s: float, callback: Callable[[], object]) -> None:
         """Run in the host, unless it is dead by then."""
 
         def run() -> Iterable[Event]:
             if self.state != "dead":
-                callback()  # type: ignore[operator]
+                callback()
             return ()
 
         self.world.at(delay_s, run)
 
     def _ready(self) -> None:
+        if self.state != "loading":
+            return
         self.state = "ready"
         ready = ev.ReplicaReady(
             replica=self.replica,
@@ -129,16 +131,41 @@ class Host:
         self.world.at(delay_s + self.world.scenario.latency_s, lambda: self.coordinator.lost(lost))
 
     def kill(self) -> None:
-        self.world.tally.hit("kill of a replica")
-        self.state = "dead"
-        self.tell_lost("killed", KILL_S)
+        self.later(KILL_S * self.world.strikes.chance(), partial(self.die, "kill of a replica"))
 
     def hang(self, *, beats: bool) -> None:
         if self.state in ("ready", "loading"):
             self.world.tally.hit("hang")
             self.state, self.beats = "hung", beats
 
+    def stall(self, duration_s: float) -> None:
+        """Do nothing for a while, as a stopped process; then go on with what was left."""
+        if self.state == "ready":
+            self.state, self.beats = "hung", False
+            self.later(duration_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self.state, self.beats = "ready", True
+        self.later(0.0, self._beat)
+        for request in self.executing.values():
+            fate = self.world.pipeline.fate(request.position, request.path, request.step)
+            self.later(self.shape.token_s, partial(self._finish, request, fate))
+            if fate == "poison":
+                self.later(0.0, partial(self._poisoned, request))
+        missed, self._missed = self._missed, []
+        for message in missed:
+            message()
+        self._report_soon()
+        self._begin()
+
     # ------------------------------------------------------------ messages to it
+
+    def receive(self, message: Callable[[], None]) -> None:
+        """A message of the coordinator has arrived."""
+        if self.state == "hung":
+            self._missed.append(message)
+        else:
+            message()
 
     def requests(self, items: Sequence[SimRequest]) -> None:
         self.waiting.extend(items)
@@ -176,9 +203,9 @@ class Host:
             self.executing[request.task] = request
             fate = self.world.pipeline.fate(request.position, request.path, request.step)
             if fate == "poison":
-                self._later(POISON_S, partial(self._poisoned, request))
+                self.later(POISON_S, partial(self._poisoned, request))
             slow = self.world.strikes.slowness(self.replica)
-            self._later((1 + request.tokens_out) * self.shape.token_s * slow, partial(self._finish, request, fate))
+            self.later((1 + request.tokens_out) * self.shape.token_s * slow, partial(self._finish, request, fate))
 
     def _has_tokens_for(self, request: SimRequest) -> bool:
         if not self.shape.kv_tokens or not self.executing:
@@ -215,7 +242,7 @@ class Host:
         """Answers that are ready together go together."""
         if not self._report_due:
             self._report_due = True
-            self._later(self.world.scenario.report_s, self._report)
+            self.later(self.world.scenario.report_s, self._report)
 
     def _report(self, returned: list[int] | None = None) -> None:
         self._report_due = False
@@ -253,9 +280,9 @@ class Host:
                 progress=self.progress(),
             )
             self._post(lambda: [beat], faulty=False)
-            self._later(HEARTBEAT_S, self._beat)
+            self.later(HEARTBEAT_S, self._beat)
 
-    def _post(self, deliver: object, *, faulty: bool) -> None:
+    def _post(self, deliver: Callable[[], Iterable[Event]], *, faulty: bool) -> None:
         """Send one message to the coordinator, through whatever befalls it."""
         strikes, now = self.world.strikes, self.world.now
         arrives = now + self.world.scenario.latency_s
@@ -266,4 +293,4 @@ class Host:
                 at = arrives + strikes.chance()
             else:
                 at = self._arrived_at = max(arrives, self._arrived_at)
-            self.world.at(at - now, deliver)  # type: ignore[arg-type]
+            self.world.at(at - now, deliver)

@@ -10,7 +10,7 @@ from penstock.core import events as ev
 from penstock.core.events import Event
 from penstock.core.shape import FlowLimits
 from penstock.sim.checkers import RequestChecks
-from penstock.sim.pipeline import Path, Pipeline, Values
+from penstock.sim.pipeline import Path, Pipeline
 from penstock.sim.replicas import Answer, SimRequest
 from penstock.sim.sink import Batch, Dead, Output
 from penstock.sim.tally import Tally

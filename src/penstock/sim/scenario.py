@@ -1,10 +1,11 @@
-"""A scenario: everything that one seed decides before virtual time begins. Small limits, so that all of them are met."""
+"""A scenario: all that one seed decides before virtual time begins. Small limits, so that each of them is met."""
 
 from __future__ import annotations
 
 from random import Random
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.core.shape import DispatchLimits, DispatchShape, FlowLimits, FlowShape, ReplicaShape
 from penstock.sim.faults import Schedule, draw_schedule
@@ -49,16 +50,11 @@ class Scenario(Struct, frozen=True):
         return Pipeline(self.seed, self.steps, self.hazards)
 
     def flow_shape(self, max_dead: int | float) -> FlowShape:
-        limits = FlowLimits(**{**_fields(self.flow), "max_dead": max_dead})
-        return FlowShape(self.pipeline().shapes(), limits, self.ordered)
+        return FlowShape(self.pipeline().shapes(), replace(self.flow, max_dead=max_dead), self.ordered)
 
     def dispatch_shape(self) -> DispatchShape:
         replicas = tuple(ReplicaShape(f"replica-{index}", pool) for index, pool in enumerate(self.replica_pools))
         return DispatchShape(tuple(f"pool-{index}" for index in range(self.pools)), replicas, self.dispatch)
-
-
-def _fields(struct: Struct) -> dict[str, object]:
-    return {name: getattr(struct, name) for name in struct.__struct_fields__}
 
 
 GRAPHS: tuple[tuple[SimStep, ...], ...] = (

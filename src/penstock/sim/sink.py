@@ -1,6 +1,6 @@
 """The simulated ledger: what is durable, how it became so, and whether it is what the rows had to become.
 
-It outlives the coordinator. A commit takes a while; when the coordinator is killed meanwhile, it is durable or it is not.
+It outlives the coordinator. A commit takes a while; if the coordinator is killed meanwhile, it is durable or it is not.
 """
 
 from __future__ import annotations

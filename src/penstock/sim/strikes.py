@@ -27,7 +27,7 @@ class Strikes:
         self._slow: dict[int, tuple[float, float]] = {}  # replica -> until when, how many times
         self._slow_commits_until = 0.0
         self._late_ticks_until = 0.0
-        if not self.schedule.faults and not any(self.schedule.rates.__getattribute__(name) for name in RATE_NAMES):
+        if not self.schedule.faults and not any(getattr(self.schedule.rates, name) for name in Rates.__struct_fields__):
             world.tally.hit("undisturbed")
 
     def arm(self) -> None:
@@ -110,10 +110,13 @@ class Strikes:
             host.die(kind)
         elif kind in ("hang", "hang_silent"):
             host.hang(beats=kind == "hang")
+        elif kind == "stall":
+            self.world.tally.hit("stall")
+            host.stall(2.5 + 2.0 * fault.amount)
         elif kind == "cut":
             self.world.tally.hit("cut")
             host.tell_lost("connection lost", 0.0)
-            host._later(0.5 + fault.amount, partial(host.die, "crash after a cut"))
+            host.later(0.5 + fault.amount, partial(host.die, "crash after a cut"))
         elif host.state == "ready":
             self._forge(host, fault)
 
@@ -138,6 +141,3 @@ class Strikes:
         answer = Answer(task, other, (-1, (), -1), "", 1, 1, reason)
         incarnation = host.incarnation - 1 if fault.kind == "forge_incarnation" else host.incarnation
         host.tell([answer], incarnation=incarnation)
-
-
-RATE_NAMES = Rates.__struct_fields__

@@ -1,6 +1,7 @@
 """The 'sometimes' ledger: how often each fault struck and each path of recovery was taken.
 
-A checker that finds nothing proves little if what it watches never happened, so the tests ask that each of `SOMETIMES` did.
+A checker that finds nothing proves little if what it watches never happened, so the tests ask that each of `SOMETIMES`
+did.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ SOMETIMES = (
     "restart",
     "resumed with rows above the watermark",
     "slow",
+    "stall",
     "slow commit",
     "suspect answered",
     "take-back: empty",

@@ -94,11 +94,11 @@ class World:
         """The coordinator ends, and with it what it started. What was being written may have been written or not."""
         self.tally.hit(f"life ended: {how}")
         self.sink.cut_off(self.strikes.chance())
+        self.coordinator.alive = False
         self.life += 1  # from here on nothing of that life arrives
         self.at(RESTART_S, self._resume)
 
     def _resume(self) -> Iterable[Event]:
-        self.strikes.arm()
         self.coordinator = self._begin_life()
         return ()
 

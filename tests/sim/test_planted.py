@@ -1,0 +1,367 @@
+"""Bugs planted in the core, one at a time: the checkers catch each of them within a few seeds.
+
+A checker that lets a planted bug pass is worth nothing, however many seeds it has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from penstock.core import events as ev
+from penstock.core.dispatch.dispatch import Dispatch
+from penstock.core.dispatch.lanes import Lane
+from penstock.core.dispatch.pool import Pool
+from penstock.core.dispatch.replica import Replica
+from penstock.core.flow.commits import Commits
+from penstock.core.flow.families import Families
+from penstock.core.flow.flow import Flow
+from penstock.core.flow.positions import Positions
+from penstock.core.flow.tally import Tally as Totals
+from penstock.sim.run import SeedFailed, run_seed
+
+MOST_SEEDS = 200
+FIRST = {"neighbours_of_a_suspect_blamed": 90}  # what needs a rare case begins shortly before one
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+PLANTED: dict[str, Plant] = {}
+
+
+def plant(bug: Plant) -> Plant:
+    PLANTED[bug.__name__] = bug
+    return bug
+
+
+@plant
+def task_requeued_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was in flight on a dead replica waits twice."""
+    requeue = Dispatch._requeue
+
+    def twice(self: Dispatch, pool: Pool, replica: Replica, reason: str) -> None:
+        requests = list(replica.in_flight.values())
+        requeue(self, pool, replica, reason)
+        for request in requests[:1]:
+            if request.crashes == 1:
+                pool.lanes.push(request)
+
+    monkeypatch.setattr(Dispatch, "_requeue", twice)
+
+
+@plant
+def row_dropped_on_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the requests of a dead replica is forgotten."""
+    take_all = Replica.take_all
+    monkeypatch.setattr(Replica, "take_all", lambda self: take_all(self)[1:])
+
+
+@plant
+def token_credit_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is taken back keeps its token credit."""
+    release = Dispatch._release
+
+    def leak(self: Dispatch, replica: Replica, task: int) -> Any:
+        request = release(self, replica, task)
+        if request is not None:
+            replica.tokens_out_there += request.cost
+        return request
+
+    monkeypatch.setattr(Dispatch, "_release", leak)
+
+
+@plant
+def offer_forgotten_after_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica gets no more once its first requests are answered: idle while work waits."""
+    offer = Pool.offer
+    monkeypatch.setattr(Pool, "offer", lambda self, replica: None if replica.progress > 3 else offer(self, replica))
+
+
+@plant
+def answer_of_another_attempt_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies are matched on the task alone."""
+    match = Dispatch._match
+
+    def careless(self: Dispatch, replica: Replica, pool: Pool, event: ev.AnswersArrived) -> Any:
+        for index, task in enumerate(event.tasks):
+            if task in replica.in_flight:
+                event.attempts[index] = replica.in_flight[task].attempt
+        return match(self, replica, pool, event)
+
+    monkeypatch.setattr(Dispatch, "_match", careless)
+
+
+@plant
+def answer_of_another_incarnation_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarted replica is answered for by the one before."""
+    arrived = Dispatch._on_answers_arrived
+
+    def careless(self: Dispatch, event: ev.AnswersArrived) -> None:
+        event.incarnation = self.replicas[event.replica].incarnation
+        arrived(self, event)
+
+    monkeypatch.setattr(Dispatch, "_on_answers_arrived", careless)
+    init = Dispatch.__init__
+
+    def with_handler(self: Dispatch, shape: Any) -> None:
+        init(self, shape)
+        self._handlers[ev.AnswersArrived] = self._on_answers_arrived
+
+    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+
+
+@plant
+def aborted_answer_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled request stays in flight, so that the answer of the engine that aborted it is taken."""
+
+    def cancel(self: Dispatch, event: ev.CancelRequests) -> None:
+        for pool in self.pools:
+            if pool.lanes.remove(frozenset(event.tasks)):
+                self._dirty[pool.index] = pool
+        for replica in self.replicas:
+            out = [task for task in event.tasks if task in replica.in_flight]
+            if out:
+                self._emit(ev.AbortOn(replica=replica.index, incarnation=replica.incarnation, tasks=out))
+
+    init = Dispatch.__init__
+
+    def with_handler(self: Dispatch, shape: Any) -> None:
+        init(self, shape)
+        self._handlers[ev.CancelRequests] = lambda event: cancel(self, event)
+
+    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+
+
+@plant
+def watermark_passes_an_open_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watermark goes one too far."""
+    advance = Positions._advance
+
+    def too_far(self: Positions) -> None:
+        before = self.watermark
+        advance(self)
+        self.watermark += self.watermark > before
+
+    monkeypatch.setattr(Positions, "_advance", too_far)
+
+
+@plant
+def commit_without_its_dead_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead rows stay behind when their batch is cut."""
+    cut = Commits._cut
+
+    def cut_without(self: Commits, **options: Any) -> ev.Commit:
+        batch = cut(self, **options)
+        batch.dead = batch.dead[:-1]
+        return batch
+
+    monkeypatch.setattr(Commits, "_cut", cut_without)
+
+
+@plant
+def published_beyond_the_watermark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the output is broken: rows are published before an open row that precedes them."""
+    publish_to = Commits._publish_to
+
+    def beyond(self: Commits, watermark: int, **options: Any) -> int | None:
+        found = publish_to(self, watermark, **options)
+        above = self.positions.ended_above()
+        return found if found is None or not above else above[-1] + 1
+
+    monkeypatch.setattr(Commits, "_publish_to", beyond)
+
+
+@plant
+def suspect_killed_after_one_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is given up at its first death in the suspects' lane."""
+    requeue = Dispatch._requeue
+
+    def hasty(self: Dispatch, pool: Pool, replica: Replica, reason: str) -> None:
+        tried = replica.in_flight.get(replica.trying)
+        if tried is not None:
+            tried.solo_crashes += 1
+        requeue(self, pool, replica, reason)
+
+    monkeypatch.setattr(Dispatch, "_requeue", hasty)
+
+
+@plant
+def neighbours_of_a_suspect_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was in flight on the suspects' replica when it died counts as tried alone."""
+    requeue = Dispatch._requeue
+
+    def blame(self: Dispatch, pool: Pool, replica: Replica, reason: str) -> None:
+        if replica.solo and replica.trying not in replica.in_flight:
+            for request in replica.in_flight.values():
+                request.solo_crashes += 1
+        requeue(self, pool, replica, reason)
+
+    monkeypatch.setattr(Dispatch, "_requeue", blame)
+
+
+@plant
+def suspect_tried_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suspects go back to the others."""
+    attempt = Dispatch._try_suspects
+
+    def crowd(self: Dispatch, pool: Pool, sends: Any) -> None:
+        for request in pool.suspects:
+            pool.lanes.push(request)
+        pool.suspects.clear()
+        attempt(self, pool, sends)
+
+    monkeypatch.setattr(Dispatch, "_try_suspects", crowd)
+
+
+@plant
+def restarted_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The circuit never opens."""
+    monkeypatch.setattr(Replica, "circuit_open", lambda self: False)
+
+
+@plant
+def take_back_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look-ahead stays in one host while another replica is idle."""
+    monkeypatch.setattr(Pool, "to_take_back", lambda self, *, everything=False: {})
+
+
+@plant
+def take_back_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a host gives back is forgotten."""
+    arrived = Dispatch._on_answers_arrived
+
+    def lose(self: Dispatch, event: ev.AnswersArrived) -> None:
+        for task in event.returned or ():
+            self._release(self.replicas[event.replica], task)
+        arrived(self, event)
+
+    init = Dispatch.__init__
+
+    def with_handler(self: Dispatch, shape: Any) -> None:
+        init(self, shape)
+        self._handlers[ev.AnswersArrived] = lambda event: lose(self, event)
+
+    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+
+
+@plant
+def family_closed_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source row ends although one of its children is open."""
+    close = Flow._close_family
+
+    def early(self: Flow, family: Any) -> None:
+        if family.open_tasks == 1 and len(family.finished) > 1:
+            family.open_tasks = 0
+        close(self, family)
+
+    monkeypatch.setattr(Flow, "_close_family", early)
+
+
+@plant
+def bytes_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a join holds is counted again when the join begins."""
+    arrive = Families.arrive
+
+    def doubled(self: Families, task: int, needed: int, size: int) -> int | None:
+        held = arrive(self, task, needed, size)
+        return held if held is None else held + size
+
+    monkeypatch.setattr(Families, "arrive", doubled)
+
+
+@plant
+def retried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retryable answers are not counted."""
+    fail = Dispatch._fail_attempts
+
+    def forgiving(self: Dispatch, replica: Replica, pool: Pool, failed: Any, event: ev.AnswersArrived) -> None:
+        for _, request in failed:
+            request.failures = -1
+        fail(self, replica, pool, failed, event)
+
+    monkeypatch.setattr(Dispatch, "_fail_attempts", forgiving)
+
+
+@plant
+def given_up_at_the_first_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retryable answer ends the row."""
+    fail = Dispatch._fail_attempts
+
+    def impatient(self: Dispatch, replica: Replica, pool: Pool, failed: Any, event: ev.AnswersArrived) -> None:
+        for _, request in failed:
+            request.failures = self.limits.max_attempts
+        fail(self, replica, pool, failed, event)
+
+    monkeypatch.setattr(Dispatch, "_fail_attempts", impatient)
+
+
+@plant
+def hang_never_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat is taken for progress."""
+    monkeypatch.setattr(Replica, "progress_deadline", lambda self: None)
+
+
+@plant
+def resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a commit in flight said of the rows that were ended is said again by the next."""
+    end = Commits.end
+
+    def again(self: Commits, position: int, size_bytes: int) -> None:
+        end(self, position, size_bytes)
+        if position % 17 == 16 and self._out_id:
+            self.ended.append(position)
+
+    monkeypatch.setattr(Commits, "end", again)
+
+
+@plant
+def limit_of_dead_rows_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """max_dead is never judged."""
+    monkeypatch.setattr(Totals, "too_many_dead", lambda self, *args, **options: False)
+
+
+@plant
+def sends_while_draining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is to stop goes on sending."""
+
+    def drain(self: Dispatch, event: ev.DrainRequested) -> None:
+        self._emit(ev.Drained())
+
+    init = Dispatch.__init__
+
+    def with_handler(self: Dispatch, shape: Any) -> None:
+        init(self, shape)
+        self._handlers[ev.DrainRequested] = lambda event: drain(self, event)
+
+    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+
+
+@plant
+def window_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are admitted however many are open."""
+
+    def admit(self: Flow) -> None:
+        if not self._reading and self.total_rows is None:
+            self._reading = True
+            self._emit(ev.ReadRows(max_rows=self.limits.read_rows))
+
+    monkeypatch.setattr(Flow, "_admit", admit)
+
+
+@plant
+def request_put_back_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for which no replica has the tokens is dropped."""
+    monkeypatch.setattr(Lane, "put_back", lambda self, request: None)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    PLANTED[name](monkeypatch)
+    first = FIRST.get(name, 0)
+    for seed in range(first, first + MOST_SEEDS):
+        try:
+            run_seed(seed)
+        except SeedFailed as caught:
+            assert f"--seed {seed}" in str(caught)
+            return
+    pytest.fail(f"{name} was not caught within {MOST_SEEDS} seeds")

@@ -165,7 +165,7 @@ class Observer:
             case "failed":
                 return replica.last_reason
             case "off":
-                return "not needed yet"
+                return "waits for the first row"
         return note or replica.state
 
     def _why_idle(self) -> str:

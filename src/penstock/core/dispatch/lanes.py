@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
+from math import log
 
 from msgspec import Struct
 
@@ -43,7 +44,13 @@ class Request(Struct, gc=False):
     recalled: bool = False
 
 
-_Key = tuple[float, float, int, int]
+_Key = tuple[float, int, int, int]
+_PROMPT_WEIGHT = 0.02  # of a prompt token against an output token: prefill runs many at once
+_CLASSES_PER_E = 16  # size classes per factor of e: work within some 6% counts as equal, and goes by position
+
+
+def _size_class(request: Request, ratio: float) -> int:
+    return int(_CLASSES_PER_E * log(1.0 + request.tokens_out * ratio + request.tokens_in * _PROMPT_WEIGHT))
 
 
 class Lane:
@@ -58,7 +65,7 @@ class Lane:
         return len(self._line) + len(self._heap)
 
     def _key(self, request: Request) -> _Key:
-        longest = 0.0 if self._ratio is None else -request.tokens_out * self._ratio - request.tokens_in * 1e-3
+        longest = 0 if self._ratio is None else -_size_class(request, self._ratio)
         return (request.deadline, longest, request.order, request.task)
 
     def push(self, request: Request) -> None:

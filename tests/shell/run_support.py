@@ -1,0 +1,127 @@
+"""Runs of whole pipelines as processes: start, wait for a state, kill, resume, read what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import yaml
+
+from penstock.errors import RunMismatch
+from penstock.ledger.view import read_run
+
+STARTED: list[subprocess.Popen[str]] = []  # ended by a fixture where a test did not
+WAIT_LIMIT_S = 60.0  # far more than anything here takes; a wait that long is a failure
+
+
+def write_rows(folder: Path, count: int, name: str = "rows.jsonl") -> None:
+    lines = (json.dumps({"id": number, "question": f"what is {number}?"}) for number in range(count))
+    (folder / name).write_text("".join(line + "\n" for line in lines))
+
+
+def pipeline(folder: Path, steps: list[dict[str, Any]] | None = None, **model: Any) -> Path:
+    """A pipeline file over rows.jsonl with one mock model; `model` are its engine options, `replicas` its number."""
+    replicas = model.pop("replicas", 2)
+    keys = {key: model.pop(key) for key in ("progress_timeout_s",) if key in model}
+    top = {key: model.pop(key) for key in ("max_dead", "commit_every_s") if key in model}
+    written = {
+        "models": {"writer": {"ref": "mock:test", "replicas": replicas, "engine_options": model, **keys}},
+        "source": {"path": "rows.jsonl"},
+        "steps": steps or [{"generate": {"model": "writer", "prompt": "{{ question }}", "output": "answer"}}],
+        "sink": {"path": "out"},
+        "commit_every_s": 0.3,
+        **top,
+    }
+    path = folder / "pipeline.yaml"
+    path.write_text(yaml.safe_dump(written, sort_keys=False))
+    return path
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "json", *arguments]
+    with (folder / "stderr.txt").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    STARTED.append(process)
+    return process
+
+
+def run(folder: Path, *arguments: str) -> int:
+    return start(folder, *arguments).wait(timeout=WAIT_LIMIT_S)
+
+
+def wait_until(true: Callable[[], Any], what: str) -> None:
+    """Poll, since what is waited for happens in other processes."""
+    end = time.monotonic() + WAIT_LIMIT_S
+    while not true():
+        assert time.monotonic() < end, f"waited {WAIT_LIMIT_S:.0f} s for {what}"
+        time.sleep(0.02)
+
+
+def committed(folder: Path) -> int:
+    """Source rows that are durably ended."""
+    try:
+        return read_run(folder / "out").counts.ended_sources
+    except RunMismatch:
+        return 0
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Host processes whose log lies in this folder: pid -> replica, found by their open log."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                target = os.readlink(entry / "fd" / "1")
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if target.startswith(str(folder / "out" / "logs")) and b"--fd" in command and b"guardian" not in command:
+                found[int(entry.name)] = Path(target).stem
+    return found
+
+
+def everything_below(folder: Path) -> list[int]:
+    """All processes, guardians included, that write to a log of this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.readlink(entry / "fd" / "1").startswith(str(folder / "out" / "logs")):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def output(folder: Path) -> list[dict[str, Any]]:
+    files = sorted((folder / "out" / "data").glob("*.parquet"))
+    return [row for file in files for row in ds.dataset(file).to_table().to_pylist()]
+
+
+def dead(folder: Path) -> list[dict[str, Any]]:
+    files = sorted((folder / "out" / "dead").glob("*.parquet"))
+    return [row for file in files for row in ds.dataset(file).to_table().to_pylist()]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out" / "summary.json").read_text())
+    return found
+
+
+def errors(folder: Path) -> str:
+    return (folder / "stderr.txt").read_text()

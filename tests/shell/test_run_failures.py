@@ -1,0 +1,206 @@
+"""Real processes that are killed, hung, stopped and starved in mid-run; every row ends once all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from run_support import (
+    committed,
+    dead,
+    errors,
+    everything_below,
+    output,
+    pipeline,
+    processes_of,
+    run,
+    start,
+    summary,
+    wait_until,
+    write_rows,
+)
+
+pytestmark = pytest.mark.process
+
+ROWS = 400
+
+
+@pytest.fixture
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_rows(folder, ROWS)
+    pipeline(folder)
+    assert run(folder) == 0, errors(folder)
+    return output(folder)
+
+
+def test_a_run_answers_every_row_in_order(tmp_path: Path) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, ms_per_row=1)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    assert [row["id"] for row in output(tmp_path)] == list(range(ROWS))
+    figures = summary(tmp_path)
+    assert figures["rows"] == {"in": ROWS, "out": ROWS, "dead": 0, "filtered": 0, "reused": 0}
+    assert figures["models"]["writer"]["loads"] == 2
+    assert sum(replica["rows"] for replica in figures["models"]["writer"]["replicas"]) == ROWS
+
+
+def test_kill_the_coordinator_and_go_on(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, ms_per_row=10)
+    process = start(tmp_path)
+    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    process.kill()
+    process.wait()
+    wait_until(lambda: not everything_below(tmp_path), "the replicas to be gone")
+    done = committed(tmp_path)
+    assert done < ROWS
+    pipeline(tmp_path)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    assert output(tmp_path) == undisturbed
+    assert summary(tmp_path)["rows"]["reused"] == done
+    assert sum(r["rows"] for r in summary(tmp_path)["models"]["writer"]["replicas"]) == ROWS - done
+
+
+def test_a_finished_run_loads_nothing(tmp_path: Path) -> None:
+    write_rows(tmp_path, 50)
+    pipeline(tmp_path)
+    assert run(tmp_path) == 0
+    before = output(tmp_path)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    figures = summary(tmp_path)
+    assert figures["models"]["writer"]["loads"] == 0
+    assert figures["rows"] == {"in": 50, "out": 50, "dead": 0, "filtered": 0, "reused": 50}
+    assert output(tmp_path) == before
+
+
+def test_kill_a_host_in_mid_run(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, ms_per_row=5)
+    process = start(tmp_path)
+    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    os.kill(min(processes_of(tmp_path)), signal.SIGKILL)
+    assert process.wait(timeout=60) == 0, errors(tmp_path)
+    assert output(tmp_path) == undisturbed
+    assert sum(replica["restarts"] for replica in summary(tmp_path)["models"]["writer"]["replicas"]) == 1
+
+
+def test_a_replica_that_hangs_is_replaced(tmp_path: Path) -> None:
+    write_rows(tmp_path, 60)
+    pipeline(tmp_path, ms_per_row=2, progress_timeout_s=1.0, hang_on="what is 30?", max_dead=1)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    assert [row["id"] for row in output(tmp_path)] == [number for number in range(60) if number != 30]
+    assert [(row["code"], row["row"]) for row in dead(tmp_path)] == [("engine_crash", 30)]
+
+
+def test_a_stopped_host_is_replaced(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, ms_per_row=5, progress_timeout_s=1.5)
+    process = start(tmp_path)
+    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    os.kill(min(processes_of(tmp_path)), signal.SIGSTOP)
+    assert process.wait(timeout=60) == 0, errors(tmp_path)
+    assert output(tmp_path) == undisturbed
+
+
+def test_a_row_that_kills_its_replica_dies_alone(tmp_path: Path) -> None:
+    write_rows(tmp_path, 200)
+    pipeline(tmp_path, slots=8, ms_per_row=5, crash_on="what is 77?", max_dead=1)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    assert [row["id"] for row in output(tmp_path)] == [number for number in range(200) if number != 77]
+    buried = dead(tmp_path)
+    assert [(row["code"], row["row"], row["step"], row["path"]) for row in buried] == [
+        ("engine_crash", 77, "generate", [])
+    ]
+    assert "SIGKILL" in buried[0]["message"]
+
+
+def test_a_refused_row_is_dead_and_not_retried(tmp_path: Path) -> None:
+    write_rows(tmp_path, 100)
+    pipeline(tmp_path, fail_on="what is 5?")
+    assert run(tmp_path) == 0, errors(tmp_path)
+    (buried,) = dead(tmp_path)
+    assert (buried["code"], buried["row"], buried["attempts"]) == ("refused", 5, 1)
+    assert buried["input"] == '{"id": 5, "question": "what is 5?"}'
+    assert summary(tmp_path)["rows"] == {"in": 100, "out": 99, "dead": 1, "filtered": 0, "reused": 0}
+
+
+def test_too_many_dead_ends_the_run_and_a_higher_limit_goes_on(tmp_path: Path) -> None:
+    write_rows(tmp_path, 300)
+    pipeline(tmp_path, fail_on="1?", max_dead=5)
+    assert run(tmp_path) == 3
+    assert summary(tmp_path)["status"] == "too_many_dead"
+    pipeline(tmp_path, fail_on="1?", max_dead=300)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    died = {row["row"] for row in dead(tmp_path)}
+    assert died == {number for number in range(300) if number % 10 == 1}
+    assert len(output(tmp_path)) == 300 - len(died)
+
+
+def test_interrupt_once_stops_in_good_order(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, ms_per_row=10)
+    process = start(tmp_path)
+    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 75
+    assert summary(tmp_path)["status"] == "stopped"
+    assert not everything_below(tmp_path)
+    published = [row["id"] for row in output(tmp_path)]
+    assert published == list(range(len(published))) and published
+    pipeline(tmp_path)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    assert output(tmp_path) == undisturbed
+
+
+def test_interrupt_twice_stops_at_once(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, ms_per_row=5000)
+    process = start(tmp_path)
+    wait_until(lambda: '"in_flight":2' in errors(tmp_path), "requests in flight")
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: '"stopping"' in errors(tmp_path), "the run to stop")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert not everything_below(tmp_path)
+    pipeline(tmp_path)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    assert output(tmp_path) == undisturbed
+
+
+def test_python_steps_expand_filter_and_fail_by_row(tmp_path: Path) -> None:
+    write_rows(tmp_path, 40)
+    (tmp_path / "own_steps.py").write_text(
+        "def halves(row):\n    return [{'half': 0}, {'half': 1}]\n"
+        "def length(row):\n    if row['id'] == 3:\n        raise ValueError('three')\n"
+        "    return {'length': len(row['answer'])}\n"
+    )
+    steps = [
+        {"filter": {"expr": "id % 2 == 1"}},
+        {"expand": {"function": "own_steps:halves"}},
+        {"generate": {"model": "writer", "prompt": "{{ id }}/{{ half }}", "output": "answer", "max_tokens": 4}},
+        {"map": {"function": "own_steps:length"}},
+    ]
+    pipeline(tmp_path, steps, max_dead=1)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    keys = [(row["id"], row["half"]) for row in output(tmp_path)]
+    assert keys == [(number, half) for number in range(1, 40, 2) if number != 3 for half in (0, 1)]
+    assert [(row["row"], row["path"], row["code"]) for row in dead(tmp_path)] == [
+        (3, [0], "function_error"),
+        (3, [1], "function_error"),
+    ]
+    figures = summary(tmp_path)
+    assert figures["rows"] == {"in": 40, "out": 38, "dead": 2, "filtered": 20, "reused": 0}
+    assert figures["steps"]["map"] == {"in": 40, "out": 38, "dead": 2}
+
+
+def test_an_engine_that_can_not_load_ends_the_run_with_its_cause(tmp_path: Path) -> None:
+    write_rows(tmp_path, 10)
+    path = pipeline(tmp_path)
+    path.write_text(path.read_text().replace("ref: mock:test", "ref: ./nowhere\n    engine: transformers"))
+    code = run(tmp_path)
+    text = errors(tmp_path)
+    assert code in (1, 2), text
+    assert "nowhere" in text and "Traceback" not in text, text

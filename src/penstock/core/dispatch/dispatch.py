@@ -300,7 +300,9 @@ class Dispatch(Machine):
         doing = "loading" if replica.state == "starting" else f"{len(replica.in_flight)} requests in flight"
         reason = f"no progress for {self._now - replica.progress_at:.0f} s ({doing})"
         replica.move("kill")
-        self.pools[replica.shape.pool].recount(replica)
+        pool = self.pools[replica.shape.pool]
+        pool.recount(replica)
+        self._dirty[pool.index] = pool  # what was to come back from it will not: call others back
         self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
         self._emit(
             ev.KillReplica(replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=True)

@@ -18,7 +18,7 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """strays: answers so far that nobody waited for: of a request that was aborted just then, or a fault of the engine."""
+    """strays: answers so far that nobody waited for: to a request aborted just then, or by a fault of the engine."""
 
     def __init__(self) -> None:
         self.waiting: deque[Prompted] = deque()

@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 __all__ = [
     "KEY_COLUMNS",
@@ -50,6 +49,8 @@ def key_at(table: pa.Table, index: int) -> Key:
 
 def count_below(table: pa.Table, position: int) -> int:
     """How many leading rows of a sorted table have a lower position."""
+    import pyarrow.compute as pc  # slow to import, and no run needs it before its first commit
+
     return int(pc.sum(pc.less(table.column(0), position)).as_py() or 0)
 
 
@@ -114,6 +115,8 @@ class _Head:
 
 def _sorted(table: pa.Table) -> pa.Table:
     """`table` in key order. Paths are rare: without any, Arrow sorts by itself."""
+    import pyarrow.compute as pc
+
     if pc.max(pc.list_value_length(table.column(1))).as_py() == 0:
         return table.take(pc.sort_indices(table.column(0)))
     keys = list(zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import queue
 import threading
 import time
@@ -52,6 +53,7 @@ class Writer:
 
     def _work(self) -> None:
         try:
+            importlib.import_module("pyarrow.compute")  # the ledger will want it; the replicas are loading now
             while True:
                 try:
                     task = self._batches.get(timeout=self._heartbeat_s)

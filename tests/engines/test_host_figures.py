@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines.figures import DeviceMeter, Figures, Occupancy, Turnaround, tree_bytes
+from penstock.engines import meter
+from penstock.engines.figures import Figures, Occupancy, Turnaround
+from penstock.engines.meter import DeviceMeter, tree_figures
 
 
 def test_busy_time_and_its_share_of_the_slots() -> None:
@@ -43,18 +47,21 @@ def test_a_stamp_counts_once() -> None:
     assert turnaround.at(100.1) == 100.1 - 100.0
 
 
-def test_memory_of_this_process_is_known() -> None:
-    assert tree_bytes(os.getpid()) > 1 << 20
-    assert DeviceMeter([]).read(0.0) > 1 << 20
-    assert DeviceMeter(["node/gpu:99"]).read(0.0) > 1 << 20, "without such a GPU the processes count"
+def test_figures_of_this_process_are_known() -> None:
+    size_bytes, cpu_s = tree_figures(os.getpid())
+    assert size_bytes > 1 << 20 and cpu_s > 0
+    assert DeviceMeter([]).read(0.0).bytes > 1 << 20
+    assert DeviceMeter(["node/gpu:99"]).read(0.0).bytes > 1 << 20, "without such a GPU the processes count"
 
 
-def test_memory_is_read_once_a_second(monkeypatch: object) -> None:
-    meter = DeviceMeter([])
-    first = meter.read(5.0)
-    meter._bytes = first + 1
-    assert meter.read(5.9) == first + 1
-    assert meter.read(6.1) != first + 1
+def test_devices_are_read_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([(100, 10.0), (200, 11.0), (300, 15.0)])
+    monkeypatch.setattr(meter, "tree_figures", lambda pid: next(readings))
+    devices = DeviceMeter([], cores=2)
+    assert devices.read(5.0) == (100, 0.0), "nothing is known of the time before"
+    assert devices.read(5.9) == (100, 0.0)
+    assert devices.read(6.0) == (200, 0.5), "one second of CPU in one second on two cores"
+    assert devices.read(7.0) == (300, 1.0), "never above full"
 
 
 def test_figures_count_from_ready_on() -> None:

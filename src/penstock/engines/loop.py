@@ -149,7 +149,7 @@ class HostLoop(threading.Thread):
                 if inside and self._engine is not None:
                     self._engine.abort(inside)
             case Setup():
-                self._figures = Figures(message.config.devices)
+                self._figures = Figures(message.config.devices, len(message.config.cores))
                 self.setups.put(message)
             case Close():
                 self._end(EXIT_CLOSED)

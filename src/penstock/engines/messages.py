@@ -95,8 +95,9 @@ class Load(msgspec.Struct, array_like=True, gc=False):
     busy_s, fill_s      seconds with at least one request executing; integral of executing / slots over time
     progress            grows whenever the engine got anywhere (a token, a step, an answer)
     turnaround_s        a decaying maximum of the time from sending answers to receiving what replaced them
-    sent_at             the host's monotonic clock; the coordinator echoes the newest one in `Requests.echo`
+    sent_at             the host's monotonic clock; the coordinator echoes that of answers with what replaces them
     device_bytes        memory in use on the replica's devices (or by its processes); 0 when not known
+    device_use          share of its devices' time in use (by NVML, or CPU time of its processes), 0 to 1
     """
 
     executing: int
@@ -107,6 +108,7 @@ class Load(msgspec.Struct, array_like=True, gc=False):
     turnaround_s: float
     sent_at: float
     device_bytes: int = 0
+    device_use: float = 0.0
 
 
 class Capacity(msgspec.Struct, frozen=True):

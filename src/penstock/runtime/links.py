@@ -48,6 +48,7 @@ class Link:
         self.note = "starting"
         self.lost = False
         self.rows = 0
+        self.stamp = 0.0  # of answers that came in this turn: echoed with what replaces them, and only then
         self._setup = setup
         self._decoder: Decoder[Any] = coordinator_decoder()
         self._unsent: list[memoryview] = []
@@ -76,7 +77,7 @@ class Link:
         return False
 
     def send_requests(self, items: list[Request], samplings: list[Sampling]) -> bool:
-        return self.send(Requests(items=items, samplings=samplings, echo=self.load.sent_at))
+        return self.send(Requests(items=items, samplings=samplings, echo=self.stamp))
 
     def take_back(self, tasks: list[int]) -> bool:
         return self.send(TakeBack(ids=tasks))
@@ -125,6 +126,7 @@ def answers_event(link: Link, message: Answers, batch: int) -> ev.AnswersArrived
     """The core's view of a message: identities, codes and token counts."""
     items = message.items
     load = link.load = message.load
+    link.stamp = load.sent_at
     link.rows += len(items)
     codes = [answer.code for answer in items]
     return ev.AnswersArrived(

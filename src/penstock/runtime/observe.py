@@ -142,6 +142,7 @@ class Observer:
         if link is not None:
             load = link.load
             facts.executing, facts.waiting, facts.device_bytes = load.executing, load.waiting, load.device_bytes
+            facts.device_use = load.device_use if load.device_bytes else None
             facts.rows += link.rows
             facts.busy_s += load.busy_s
             facts.fill_s += load.fill_s

@@ -59,6 +59,7 @@ class Shell:
         self._record = record
         self._batches: dict[int, Sequence[Answer]] = {}
         self._next_batch = 1
+        self._answered: list[Link] = []
         self._next_tick = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(inbox.fileno(), selectors.EVENT_READ, None)
@@ -220,6 +221,9 @@ class Shell:
     def wait(self) -> list[Event]:
         """Wait until something happens or a tick is due; everything that has happened, as events."""
         self._batches.clear()
+        for link in self._answered:
+            link.stamp = 0.0
+        self._answered.clear()
         timeout_s = max(0.0, self._next_tick - self._clock.now())
         events: list[Event] = []
         exits = False
@@ -259,6 +263,7 @@ class Shell:
                 self._batches[self._next_batch] = message.items
                 self._next_batch += 1
                 self._record.answered(link.index, now)
+                self._answered.append(link)
                 events.append(event)
             elif isinstance(message, Hello):
                 refusal = link.greet(message, __version__)

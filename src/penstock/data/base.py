@@ -58,6 +58,10 @@ class Source(Protocol):
         """(file, ordinal in that file) of a position that was read already."""
         ...
 
+    def estimate_rows(self) -> int | None:
+        """About how many rows the whole source has, judged by the share of its bytes that was read; None at first."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """What makes this input this input: files with names, sizes and (for lists) a hash. Plain JSON data."""
         ...

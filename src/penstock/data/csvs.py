@@ -82,6 +82,9 @@ class _Records:
             if cells:
                 return cells, line, None
 
+    def consumed_bytes(self) -> int:
+        return self._stream.consumed_bytes()
+
     def close(self) -> None:
         self._stream.close()
 
@@ -156,6 +159,9 @@ class CsvReader:
             passed += 1
         self._position += passed
         return passed
+
+    def consumed_bytes(self) -> int:
+        return self._records.consumed_bytes()
 
     def close(self) -> None:
         self._records.close()

@@ -26,6 +26,10 @@ class FileReader(Protocol):
         """Pass over up to `records` records; how many they were, less only at the end."""
         ...
 
+    def consumed_bytes(self) -> int:
+        """How much of the file, as it lies on disk, has become records."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -83,6 +87,16 @@ class FilesSource:
         if not self._files:
             raise ValueError(f"position {position} is not in the source")
         return self._files[file].name, position - self._starts[file]
+
+    def estimate_rows(self) -> int | None:
+        if self.total_rows is not None:
+            return self.total_rows
+        reader, position = self._reader, self._position  # another thread may be reading: either is fine
+        read_bytes = sum(file.size_bytes for file in self._files[: self._file])
+        read_bytes += reader.consumed_bytes() if reader is not None else 0
+        if not read_bytes or not position:
+            return None
+        return max(position, round(position * sum(file.size_bytes for file in self._files) / read_bytes))
 
     def identity(self) -> dict[str, Any]:
         """Names, sizes, a hash of each beginning, and rows where known: files that differ there are another input."""

@@ -66,6 +66,9 @@ class JsonlReader:
         self._position += passed
         return passed
 
+    def consumed_bytes(self) -> int:
+        return self._lines.consumed_bytes()
+
     def close(self) -> None:
         self._lines.close()
 

@@ -87,6 +87,11 @@ class LineReader:
                 self.offset += len(block) + 1
         return passed
 
+    def consumed_bytes(self) -> int:
+        """How much of the file became lines that were taken."""
+        raw_bytes = self._stream.raw_bytes()
+        return self.offset if raw_bytes is None else raw_bytes
+
     def close(self) -> None:
         self._stream.close()
 

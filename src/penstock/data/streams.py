@@ -20,6 +20,8 @@ class ByteStream(Protocol):
 
     def read(self, size: int) -> bytes: ...
 
+    def raw_bytes(self) -> int | None: ...
+
     def close(self) -> None: ...
 
 
@@ -50,6 +52,10 @@ class FileStream:
             self._begun = True
             data = self._without_mark(data)
         return data
+
+    def raw_bytes(self) -> int | None:
+        """How far a compressed file was read, in its own bytes; None for a plain one, where offsets tell more."""
+        return self._raw.tell() if self._file.compression and not self._raw.closed else None
 
     def close(self) -> None:
         self._raw.close()

@@ -184,9 +184,14 @@ class Invocation:
             step_names=self._names,
             out_dir=str(self._out_dir),
             reused=core.flow.commits.durable,
+            estimate=self._estimate_rows,
         )
-        observer.total_rows = _total(self._source.total_rows, self._options.limit)
         return core, shell, observer
+
+    def _estimate_rows(self) -> int | None:
+        """Rows that this invocation will have seen at its end, as far as that can be told."""
+        known, limit = self._source.estimate_rows(), self._options.limit
+        return limit if known is None else known if limit is None else min(known, limit)
 
     def _limits(self) -> FlowLimits:
         """The window holds a few times what the replicas can; a pipeline may say otherwise."""
@@ -254,7 +259,3 @@ def _known_columns(source: pa.Schema, logics: Sequence[StepLogic]) -> pa.Schema:
 
 def _builder(known: pa.Schema, fixed: pa.Schema | None) -> TableBuilder:
     return TableBuilder(known) if fixed is None else TableBuilder.from_fixed(fixed)
-
-
-def _total(known: int | None, limit: int | None) -> int | None:
-    return limit if known is None else known if limit is None else min(known, limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from penstock.core.core import Core
 from penstock.core.dispatch.replica import Replica
@@ -39,14 +39,15 @@ class Observer:
         step_names: Sequence[str],
         out_dir: str,
         reused: int,
+        estimate: Callable[[], int | None],
     ) -> None:
         self._clock, self._core, self._shell, self._writer = clock, core, shell, writer
         self._record, self._plan, self._step_names = record, plan, step_names
         self._out_dir, self._reused = out_dir, reused
+        self._estimate = estimate
         self._began = clock.now()
         self._marks: list[tuple[float, int, int]] = [(self._began, 0, 0)]
         self._busy: dict[int, tuple[float, float]] = {}
-        self.total_rows: int | None = None
         self.warnings: list[str] = []
 
     def facts(self, status: str = "") -> RunFacts:
@@ -56,7 +57,7 @@ class Observer:
         ended = counts.ended_sources - self._reused
         tokens = sum(pool.tokens_out for pool in self._record.pools)
         rows_per_s, tokens_per_s = self._rates(now, ended, tokens, whole=bool(status))
-        total = flow.total_rows if flow.total_rows is not None else self.total_rows
+        total = flow.total_rows if flow.total_rows is not None else self._estimate()
         firsts = [p.first_request_s for p in self._record.pools if p.first_request_s is not None]
         lasts = [p.last_response_s for p in self._record.pools if p.last_response_s is not None]
         return RunFacts(

@@ -13,12 +13,16 @@ from penstock.engines import registry
 from penstock.engines.messages import EngineConfig
 from penstock.errors import ConfigError, MissingDependency, PlanError
 from penstock.executors import binding
+from penstock.spec.functions import FunctionRef
 from penstock.spec.identity import Pool, pools
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
 from penstock.spec.steps import Expand, Filter, Map
 
+FunctionStep = Map | Filter | Expand
+
 PYTHON_POOL = "python"
+STUCK_S = 10.0  # over a call's own limit: a call that ignores it is ended with its worker
 MAX_PYTHON_WORKERS = 4  # of the steps that name none: functions are seldom what a pipeline waits for
 
 
@@ -73,18 +77,16 @@ def plan(pipeline: Pipeline) -> RunPlan:
         pool_of_step.update(dict.fromkeys(steps, index))
         if steps:  # a model that no step uses is not loaded
             replicas += _replicas(pool, index, shares[pool.name])
-    python_steps = tuple(node.index for node in nodes if _function(node.step) is not None)
-    if python_steps:
+    functions = {
+        n.index: n.step for n in nodes if isinstance(n.step, (Map, Filter, Expand)) and n.step.function is not None
+    }
+    if functions:
         index = len(placed)
-        placed.append(PoolPlan(PYTHON_POOL, (), "python", python_steps))
-        pool_of_step.update(dict.fromkeys(python_steps, index))
-        replicas += _workers(pipeline, python_steps, index)
-    forked = {i: _function(nodes[i].step).resolve() for i in python_steps if not _function(nodes[i].step).is_importable}
+        placed.append(PoolPlan(PYTHON_POOL, (), "python", tuple(functions)))
+        pool_of_step.update(dict.fromkeys(functions, index))
+        replicas += _workers(pipeline, functions, index)
+    forked = {place: _ref(step).resolve() for place, step in functions.items() if not _ref(step).is_importable}
     return RunPlan(tuple(placed), tuple(replicas), pool_of_step, forked)
-
-
-def _function(step: Any) -> Any:
-    return step.function if isinstance(step, (Map, Filter, Expand)) else None
 
 
 # ---------------------------------------------------------------- engines
@@ -207,15 +209,13 @@ def _local_ref(ref: str) -> str:
     return str(path.resolve()) if path.is_dir() else ref
 
 
-def _workers(pipeline: Pipeline, steps: tuple[int, ...], index: int) -> list[ReplicaPlan]:
+def _workers(pipeline: Pipeline, functions: dict[int, FunctionStep], index: int) -> list[ReplicaPlan]:
     """Workers of the Python steps; each can run every function."""
-    nodes = pipeline.order()
-    asked = [nodes[i].step.workers for i in steps if nodes[i].step.workers != "auto"]
+    asked = [step.workers for step in functions.values() if isinstance(step.workers, int)]
     cores = len(os.sched_getaffinity(0))
     count = max(asked) if asked else max(1, min(MAX_PYTHON_WORKERS, cores // 2))
-    refs = {i: _function(nodes[i].step) for i in steps}
-    names = tuple(refs[i].name if i in refs else "" for i in range(len(nodes)))
-    forked = any(not ref.is_importable for ref in refs.values())
+    names = tuple(_name(functions.get(place)) for place in range(len(pipeline.steps)))
+    timeout_s = max(step.timeout_s for step in functions.values())
     node = socket.gethostname()
     return [
         ReplicaPlan(
@@ -225,8 +225,18 @@ def _workers(pipeline: Pipeline, steps: tuple[int, ...], index: int) -> list[Rep
             config=EngineConfig(engine="python", ref="python", task="python"),
             env={},
             functions=names,
-            forked=forked,
-            timeout_s=max(nodes[i].step.timeout_s for i in steps),
+            forked=any(not _ref(step).is_importable for step in functions.values()),
+            timeout_s=timeout_s,
+            progress_timeout_s=timeout_s + STUCK_S,
         )
         for number in range(count)
     ]
+
+
+def _name(step: FunctionStep | None) -> str:
+    return "" if step is None else _ref(step).name
+
+
+def _ref(step: FunctionStep) -> FunctionRef:
+    assert step.function is not None
+    return step.function

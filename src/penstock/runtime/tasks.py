@@ -91,7 +91,7 @@ class Tasks:
         rows, count, asked, render = self._store.rows, self._count, self._asked, logic.render
         for task, order in zip(instruction.tasks, instruction.orders, strict=True):
             found = render(rows[task // count])
-            if type(found) is Failed:
+            if isinstance(found, Failed):
                 self._bury(task, found, 0, ended)
                 continue
             sampling = found.sampling

@@ -19,7 +19,6 @@ pytest.importorskip("transformers")
 
 from engine_driver import DOCWRITER, signatures, tokens
 
-import penstock
 from penstock.engines.messages import EngineConfig, Request, Requests, Sampling
 from penstock.testing.harness import HostEnded, HostHarness, LoadingFailed
 
@@ -29,12 +28,11 @@ PROMPTS = signatures(60)
 GREEDY = Sampling(max_tokens=24, temperature=0.0, logprobs=0)
 LOAD_S = 400.0
 EAGER = {"enforce_eager": True}  # compiling takes longer than the tests
-SOURCE = str(Path(penstock.__file__).parents[1])
 
 
 def environment() -> dict[str, str]:
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    return {**os.environ, **quiet, "PYTHONPATH": SOURCE}
+    return {**os.environ, **quiet}
 
 
 def start(folder: Path, python: str) -> HostHarness:
@@ -43,11 +41,15 @@ def start(folder: Path, python: str) -> HostHarness:
 
 def end(host: HostHarness) -> None:
     """The host's whole group: vLLM's children outlive a host that is killed."""
+    kill_group(host.process.pid)
+    host.__exit__(None, None, None)
+
+
+def kill_group(leader: int) -> None:
     try:
-        os.killpg(host.process.pid, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    host.__exit__(None, None, None)
 
 
 def config(**options: Any) -> EngineConfig:
@@ -73,6 +75,17 @@ def prompt_ids(prompt: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+def run_in_group(command: list[str], log: Path) -> None:
+    """Run to the end, and leave nothing behind: vLLM's children are of the same group."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment(), stdout=file, stderr=file, start_new_session=True)
+        try:
+            assert process.wait(LOAD_S) == 0, log.read_text(errors="replace")[-4096:]
+        finally:
+            kill_group(process.pid)
+            process.wait()
+
+
 def test_greedy_equals_vllm_itself(host: HostHarness, vllm_python: str, tmp_path: Path) -> None:
     asked = {
         "model": DOCWRITER,
@@ -83,15 +96,7 @@ def test_greedy_equals_vllm_itself(host: HostHarness, vllm_python: str, tmp_path
     question, reply = tmp_path / "asked.json", tmp_path / "reply.json"
     question.write_text(json.dumps(asked))
     script = Path(__file__).with_name("vllm_reference.py")
-    with (tmp_path / "reference.log").open("wb") as log:
-        subprocess.run(
-            [vllm_python, str(script), str(question), str(reply)],
-            env=environment(),
-            stdout=log,
-            stderr=log,
-            check=True,
-            timeout=LOAD_S,
-        )
+    run_in_group([vllm_python, str(script), str(question), str(reply)], tmp_path / "reference.log")
     assert tokens(host.ask(PROMPTS, GREEDY)) == json.loads(reply.read_text())["tokens"]
 
 

@@ -28,8 +28,8 @@ def main() -> None:
         "vllm": vllm.__version__,
     }
     Path(sys.argv[2]).write_text(json.dumps(reply))
-    sys.stdout.flush()
-    os._exit(0)  # an orderly exit waits for the engine's child
+    llm.llm_engine.engine_core.shutdown()  # its child would outlive us, and an orderly exit would wait for it
+    os._exit(0)
 
 
 if __name__ == "__main__":

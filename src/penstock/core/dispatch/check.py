@@ -6,6 +6,8 @@ what is in flight.
 
 from __future__ import annotations
 
+from math import inf
+
 from penstock.core.dispatch.dispatch import LOADS_BEFORE_GIVING_UP, Dispatch
 from penstock.core.dispatch.lanes import Lane, Request
 from penstock.core.dispatch.pool import _TOP, Pool
@@ -34,7 +36,7 @@ def _check_places(dispatch: Dispatch, pool: Pool, seen: set[int]) -> None:
         raise dispatch._broken(f"pool {pool.name} counts {pool.lanes.count} waiting requests of {len(waiting)}")
     for request in (*waiting, *pool.suspects):
         _check_request(dispatch, request, seen)
-        if request.recalled:
+        if request.recalled or request.kept:
             raise dispatch._broken(f"request {request.task} waits, and is called back from a host", request.task)
     for replica in pool.replicas:
         for task, request in replica.in_flight.items():
@@ -62,6 +64,9 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     recalled = sum(request.recalled for request in requests)
     if recalled != replica.recalled:
         raise dispatch._broken(f"{name} counts {replica.recalled} requests called back of {recalled}")
+    kept = sum(request.kept for request in requests)
+    if kept != replica.kept:
+        raise dispatch._broken(f"{name} counts {replica.kept} requests that its host kept of {kept}")
     if len(requests) > replica.slots + replica.limits.max_lookahead:
         raise dispatch._broken(f"{name} was sent {len(requests)} requests")
 
@@ -79,7 +84,7 @@ def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
         spare = replica.spare()
         if spare <= 0:
             continue
-        if (_TOP - spare) * count + place not in offers:
+        if (_TOP - replica.rank()) * count + place not in offers:
             raise dispatch._broken(f"{replica.shape.name} has spare credit, and nobody knows")
         if head is None:
             continue
@@ -105,7 +110,8 @@ def _check_tail(dispatch: Dispatch, pool: Pool) -> None:
             f"pool {pool.name} counts {pool._excess} excess, {pool._idle} idle, {pool._recalled} called back; "
             f"its replicas have {excess}, {idle}, {recalled}"
         )
-    if excess and idle > recalled and not pool.lanes.count:
+    roomy = any(replica.token_room() == inf for replica in pool.replicas if replica.counted[1])
+    if roomy and excess and idle > recalled and not pool.lanes.count:
         raise dispatch._broken(
             f"{idle} slots of {pool.name} are idle, {excess} requests wait in hosts, {recalled} come"
         )

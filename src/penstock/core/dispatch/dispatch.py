@@ -137,7 +137,7 @@ class Dispatch(Machine):
         in_flight, codes = replica.in_flight, event.codes
         accepted: list[int] = []
         failed: list[tuple[int, Request]] = []
-        step, tokens_out, limits, cost, recalled = -1, 0, 0, 0, 0
+        step, tokens_out, limits, cost, recalled, kept = -1, 0, 0, 0, 0, 0
         for index, task in enumerate(event.tasks):
             request = in_flight.get(task)
             if request is None or request.attempt != event.attempts[index]:
@@ -145,6 +145,7 @@ class Dispatch(Machine):
             del in_flight[task]
             cost += request.cost
             recalled += request.recalled
+            kept += request.kept
             if codes is not None and codes[index]:
                 failed.append((index, request))
                 continue
@@ -157,6 +158,7 @@ class Dispatch(Machine):
         pool.lengths.learn(step, tokens_out, limits)
         replica.tokens_out_there -= cost
         replica.recalled -= recalled
+        replica.kept -= kept
         return accepted, failed
 
     def _fail_attempts(
@@ -168,7 +170,7 @@ class Dispatch(Machine):
         )
         for index, request in failed:
             code = event.codes[index]
-            request.recalled = False
+            request.recalled = request.kept = False
             if code == "retry":
                 request.failures += 1
                 if request.failures < self.limits.max_attempts:
@@ -194,7 +196,8 @@ class Dispatch(Machine):
         if request is not None:
             replica.tokens_out_there -= request.cost
             replica.recalled -= request.recalled
-            request.recalled = False
+            replica.kept -= request.kept
+            request.recalled = request.kept = False
             pool = self.pools[replica.shape.pool]
             self._dirty[pool.index] = pool
             pool.offer(replica)
@@ -205,7 +208,9 @@ class Dispatch(Machine):
         """What was called back and did not come has begun: it will be answered."""
         if replica.recalled:
             for request in replica.in_flight.values():
-                request.recalled = False
+                if request.recalled:
+                    request.recalled, request.kept = False, True
+            replica.kept += replica.recalled
             replica.recalled = 0
 
     def _stale(self, replica: Replica, count: int, reason: str) -> None:
@@ -261,7 +266,7 @@ class Dispatch(Machine):
         requests = replica.take_all()
         pool.recount(replica)
         for request in requests:
-            request.recalled = False
+            request.recalled = request.kept = False
             request.crashes += 1
             request.solo_crashes += request.task == tried
             if request.solo_crashes >= self.limits.solo_crashes:

@@ -26,7 +26,7 @@ class Request(Struct, gc=False):
     attempt     sends so far
     failures    attempts that ended in a retryable answer
     crashes     replica deaths while it was out; solo_crashes: while it ran alone
-    recalled    a TakeBack for it is out
+    recalled    a TakeBack for it is out; kept: one was, and the host did not return it, so it has begun
     """
 
     task: int
@@ -42,6 +42,7 @@ class Request(Struct, gc=False):
     crashes: int = 0
     solo_crashes: int = 0
     recalled: bool = False
+    kept: bool = False
 
 
 _Key = tuple[float, int, int, int]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
 
 from penstock.core.dispatch.lanes import Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
 from penstock.core.dispatch.replica import Replica
 
-_TOP = 1 << 32  # larger than any spare credit
+_TOP = 1 << 32  # larger than any rank
 
 Tasks = dict[int, tuple[list[int], list[int]]]  # replica -> (tasks, attempts)
 
@@ -17,8 +18,8 @@ Tasks = dict[int, tuple[list[int], list[int]]]  # replica -> (tasks, attempts)
 class Pool:
     """suspects: requests that were in flight at several deaths, to be tried alone by suspect_replica.
 
-    Offers are a heap of numbers, (_TOP - spare) * replicas + place: the replica with the most spare credit is on top.
-    A number whose spare is not the replica's any more is stale and passed over, so a change costs one push.
+    Offers are a heap of numbers, (_TOP - rank) * replicas + place: the replica to get the next request is on top. A
+    number whose rank is not the replica's any more is stale and passed over, so a change costs one push.
     """
 
     def __init__(self, index: int, name: str, replicas: list[Replica]) -> None:
@@ -38,15 +39,16 @@ class Pool:
 
     def offer(self, replica: Replica) -> None:
         """Tell that the replica's spare credit has changed."""
-        spare = replica.spare()
-        if spare > 0:
-            heappush(self._offers, (_TOP - spare) * len(self.replicas) + self._place[replica.index])
+        rank = replica.rank()
+        if rank:
+            heappush(self._offers, (_TOP - rank) * len(self.replicas) + self._place[replica.index])
             if len(self._offers) > 4 * len(self.replicas) + 64:
                 self._rebuild_offers()
 
     def _rebuild_offers(self) -> None:
         count = len(self.replicas)
-        self._offers = [(_TOP - r.spare()) * count + place for place, r in enumerate(self.replicas) if r.spare() > 0]
+        ranks = [(replica.rank(), place) for place, replica in enumerate(self.replicas)]
+        self._offers = [(_TOP - rank) * count + place for rank, place in ranks if rank]
         heapify(self._offers)
 
     def fill(self, now: float) -> Tasks:
@@ -71,7 +73,7 @@ class Pool:
         while offers:
             over, place = divmod(offers[0], count)
             replica = self.replicas[place]
-            if replica.spare() == _TOP - over:
+            if replica.rank() == _TOP - over:
                 return replica
             heappop(offers)
         return None
@@ -88,12 +90,11 @@ class Pool:
             self.offer(fitting)
             return True
         self.give(replica, request, sends, now)
-        offers = self._offers
-        offer = offers[0] + len(self.replicas)  # one less to spare
-        if offer < _TOP * len(self.replicas):
-            heapreplace(offers, offer)
+        rank, count = replica.rank(), len(self.replicas)
+        if rank:
+            heapreplace(self._offers, (_TOP - rank) * count + self._place[replica.index])
         else:
-            heappop(offers)
+            heappop(self._offers)
         return True
 
     def _charge(self, replica: Replica, request: Request) -> bool:
@@ -102,7 +103,7 @@ class Pool:
 
     def _fitting(self, request: Request) -> Replica | None:
         fitting = [r for r in self.replicas if r.spare() > 0 and r.fits(request.cost)]
-        return max(fitting, key=lambda r: (r.spare(), -r.index)) if fitting else None
+        return max(fitting, key=lambda r: (r.rank(), -r.index)) if fitting else None
 
     def give(self, replica: Replica, request: Request, sends: Tasks, now: float) -> None:
         in_flight = replica.in_flight
@@ -129,25 +130,32 @@ class Pool:
     def to_take_back(self, *, everything: bool = False) -> dict[int, list[int]]:
         """Requests to call back from hosts: those sent last to the fullest replicas, as many as idle slots could run.
 
-        Only when nothing else waits: then look-ahead in one host is work that another replica could do now.
+        Only when nothing else waits: then look-ahead in one host is work that another replica could do now. What no
+        idle replica has the tokens for stays, or it would go back and forth.
         """
         wanted = self._excess if everything else min(self._excess, self._idle - self._recalled)
         if wanted <= 0 or (self.lanes.count and not everything):
             return {}
+        most_tokens = inf if everything else self._room_in_idle_slots()
         recalls: dict[int, list[int]] = {}
         for replica in sorted(self.replicas, key=lambda r: -r.counted[0]):
             count = min(wanted, replica.counted[0])
             if count <= 0:
                 break
-            recalls[replica.index] = self._recall(replica, count)
-            self.recount(replica)
-            wanted -= count
+            tasks = self._recall(replica, count, most_tokens)
+            if tasks:
+                recalls[replica.index] = tasks
+                self.recount(replica)
+                wanted -= len(tasks)
         return recalls
 
-    def _recall(self, replica: Replica, count: int) -> list[int]:
-        tasks = []
+    def _room_in_idle_slots(self) -> float:
+        return max((r.token_room() for r in self.replicas if r.counted[1]), default=0.0)
+
+    def _recall(self, replica: Replica, count: int, most_tokens: float) -> list[int]:
+        tasks: list[int] = []
         for request in reversed(replica.in_flight.values()):
-            if not request.recalled:
+            if not request.recalled and not request.kept and request.cost <= most_tokens:
                 request.recalled = True
                 tasks.append(request.task)
                 if len(tasks) == count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from math import ceil
+from math import ceil, inf
 
 from penstock.core.dispatch.lanes import Request
 from penstock.core.shape import DispatchLimits, ReplicaShape
@@ -18,6 +18,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
     "failed": {"lost": "failed"},
 }
 
+IDLE_FIRST = 1 << 24  # more than any spare credit
 _RATE_WINDOW_S = 0.5  # the completion rate is taken over windows of this length
 _HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
 
@@ -39,6 +40,7 @@ class Replica:
         self.tokens_out_there = 0
         self.counted = (0, 0, 0)  # what its pool has counted of it
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
+        self.kept = 0  # and how many are known to have begun, since the host kept them
         self.solo = False  # serves suspects one at a time, nothing else
         self.trying = -1  # the suspect that it was given while nothing else was in flight
         self.deaths: deque[float] = deque()
@@ -66,12 +68,26 @@ class Replica:
             return 0
         return self.slots + self.lookahead - len(self.in_flight)
 
+    def rank(self) -> int:
+        """Who gets the next request: who has idle slots before who would only queue it, then the most spare credit.
+
+        0 where nothing may be sent. Without the first rule a long look-ahead would draw requests away from idle slots.
+        """
+        spare = self.spare()
+        return spare + IDLE_FIRST if spare > self.lookahead else max(spare, 0)
+
     def fits(self, cost: int) -> bool:
         """Whether `cost` more tokens go in. An idle replica takes anything: too long is for its engine to say."""
+        return cost <= self.token_room()
+
+    def token_room(self) -> float:
+        """How costly a request may be to fit."""
         if not self.kv_tokens or not self.in_flight:
-            return True
-        ahead = 1.0 + self.lookahead / max(self.slots, 1)
-        return self.tokens_out_there + cost <= self.kv_tokens * min(ahead, 1.25)
+            return inf
+        return self._most_tokens() - self.tokens_out_there
+
+    def _most_tokens(self) -> float:
+        return self.kv_tokens * min(1.0 + self.lookahead / self.slots, 1.25)
 
     def count(self) -> tuple[int, int, int]:
         """Requests that must be waiting in the host and were not called back yet; slots that are idle; recalls out."""
@@ -79,7 +95,7 @@ class Replica:
             return (0, 0, 0)
         out = len(self.in_flight)
         idle = 0 if self.solo else max(0, self.slots - out)
-        return (max(0, out - self.slots - self.recalled), idle, self.recalled)
+        return (max(0, out - max(self.slots, self.kept) - self.recalled), idle, self.recalled)
 
     def became_ready(self, slots: int, kv_tokens: int, now: float) -> None:
         self.slots, self.kv_tokens = max(1, slots), kv_tokens
@@ -94,7 +110,7 @@ class Replica:
         """Everything in flight; nothing is in flight afterwards."""
         requests = list(self.in_flight.values())
         self.in_flight = {}
-        self.tokens_out_there = self.recalled = 0
+        self.tokens_out_there = self.recalled = self.kept = 0
         self.trying = -1
         return requests
 

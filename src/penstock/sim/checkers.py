@@ -18,6 +18,9 @@ from penstock.sim.violations import Violation
 __all__ = ["RequestChecks"]
 
 
+MOST_MOVES = 8  # sends of a request that neither failed nor died: each take-back is one more
+
+
 class _Task(Struct, gc=False):
     """replica -1: it waits. alone_deaths: of replicas that ran this request and no other since it was sent."""
 
@@ -41,7 +44,9 @@ class _Replica(Struct):
     killed: bool = False
     may_start: bool = True
     alone: int = -1  # the one request that it was sent since it was idle
-    recalling: bool = False
+    asked: dict[int, None] = {}  # called back, and not answered for yet
+    begun: dict[int, None] = {}  # called back in vain
+    fruitless: int = 0  # take-backs that brought nothing since it was last sent something
     never_ready: int = 0
     out: dict[int, int] = {}
     deaths: list[float] = []  # all of them
@@ -94,7 +99,9 @@ class RequestChecks:
             task.alone_deaths += alone
             if task.crashes < self.limits.suspect_crashes:
                 self.waiting[task.pool][number] = None
-        replica.up = replica.ready = replica.recalling = False
+        replica.up = replica.ready = False
+        replica.asked.clear()
+        replica.begun.clear()
         replica.never_ready += not replica.was_ready
         replica.deaths = self._recent(replica.deaths, now)
         if len(out) != 1:
@@ -112,7 +119,11 @@ class RequestChecks:
             self.tally.hit("answer: while killed", int(replica.killed))
             return
         if event.returned is not None:
-            replica.recalling = False
+            replica.begun.update(replica.asked)
+            replica.asked.clear()
+            replica.fruitless += not event.returned
+            if replica.fruitless > MOST_MOVES + replica.slots:
+                raise Violation(f"replica {event.replica} is asked in vain for what it has begun: {replica}")
         for task, attempt, code in zip(event.tasks, event.attempts, event.codes or (), strict=False):
             if code == "retry" and replica.out.get(task) == attempt:
                 self.tasks[task].retries += 1
@@ -123,7 +134,7 @@ class RequestChecks:
 
     def _waits_again(self, number: int, replica: _Replica) -> None:
         task = self.tasks[number]
-        del replica.out[number]
+        self._leave(replica, number)
         task.replica = -1
         self.waiting[task.pool][number] = None
 
@@ -147,6 +158,7 @@ class RequestChecks:
         replica = self.replicas[send.replica]
         if self.draining or not replica.ready or send.incarnation != replica.incarnation:
             raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which is not to have any")
+        replica.fruitless = 0
         replica.alone = send.tasks[0] if not replica.out and len(send.tasks) == 1 else -1
         for number, attempt in zip(send.tasks, send.attempts, strict=True):
             task = self.tasks.get(number)
@@ -154,6 +166,8 @@ class RequestChecks:
                 raise Violation(f"request {number} was sent to replica {send.replica}; it does not wait: {task}")
             if task.retries >= self.limits.max_attempts:
                 raise Violation(f"request {number} goes on after {task.retries} retryable answers")
+            if attempt > MOST_MOVES + task.retries + task.crashes:
+                raise Violation(f"request {number} is sent back and forth: {attempt} times, {task}")
             if attempt != task.attempt + 1:
                 raise Violation(f"request {number} was sent as attempt {attempt} after {task.attempt}")
             task.attempt, task.replica = attempt, send.replica
@@ -173,7 +187,7 @@ class RequestChecks:
         replica = self.replicas[take.replica]
         if any(task not in replica.out for task in take.tasks) or take.incarnation != replica.incarnation:
             raise Violation(f"requests {take.tasks} were called back from replica {take.replica}, which has them not")
-        replica.recalling = True
+        replica.asked.update((task, None) for task in take.tasks)
 
     def abort(self, abort: ev.AbortOn) -> None:
         self.tally.hit("abort")
@@ -210,7 +224,12 @@ class RequestChecks:
             return
         self.waiting[task.pool].pop(number, None)
         if task.replica >= 0:
-            self.replicas[task.replica].out.pop(number, None)
+            self._leave(self.replicas[task.replica], number)
+
+    @staticmethod
+    def _leave(replica: _Replica, number: int) -> None:
+        for where in (replica.out, replica.asked, replica.begun):
+            where.pop(number, None)
 
     def pool_down(self, pool: int) -> None:
         """Only when each of its replicas was given up, for a reason."""
@@ -234,8 +253,8 @@ class RequestChecks:
             if waiting:
                 raise Violation(f"replica {index} is idle while requests {list(waiting)[:5]} wait")
             peers = [peer for peer in self.replicas if peer.pool == replica.pool and peer.ready]
-            if any(peer.recalling for peer in peers):
+            if any(peer.asked for peer in peers):
                 continue
-            fullest = max(peers, key=lambda peer: len(peer.out) - peer.slots)
-            if len(fullest.out) > fullest.slots:
-                raise Violation(f"replica {index} is idle while {fullest} has more than its slots hold")
+            for peer in peers:
+                if len(peer.out) > max(peer.slots, len(peer.begun)):
+                    raise Violation(f"replica {index} is idle while {peer} has more than its slots hold")

@@ -1,0 +1,103 @@
+"""Lanes: whatever order requests come in, they leave in the order of the one ranking."""
+
+from __future__ import annotations
+
+from core_kit import request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.core.dispatch.lanes import NO_DEADLINE, Lane, Lanes, Request
+
+STEPS = st.integers(0, 2)
+REQUESTS = st.builds(
+    lambda task, step, order, priority, deadline, out: request(
+        task, step=step, order=order, priority=priority, deadline=deadline, out=out
+    ),
+    st.just(0),
+    STEPS,
+    st.integers(0, 20),
+    st.sampled_from((0, 100)),
+    st.sampled_from((NO_DEADLINE, NO_DEADLINE, 1.0, 2.0)),
+    st.integers(0, 50),
+)
+
+
+def numbered(requests: list[Request]) -> list[Request]:
+    for task, made in enumerate(requests):
+        made.task = task
+    return requests
+
+
+def ranking(made: Request) -> tuple[float, ...]:
+    return (made.priority, -made.step, made.deadline, made.order)
+
+
+def pop_all(lanes: Lanes) -> list[Request]:
+    found = [lane.pop() for lane in lanes.ranked for _ in range(len(lane))]
+    lanes.recount()
+    return found
+
+
+@given(st.lists(REQUESTS, max_size=40))
+def test_they_leave_by_rank(requests: list[Request]) -> None:
+    lanes = Lanes()
+    for made in numbered(requests):
+        lanes.push(made)
+    assert lanes.count == len(requests)
+    left = pop_all(lanes)
+    assert [ranking(made) for made in left] == sorted(ranking(made) for made in requests)
+    assert lanes.count == 0
+
+
+@given(st.lists(REQUESTS, max_size=40), st.floats(0.1, 1.0))
+def test_longest_first_within_class_deadline_and_step(requests: list[Request], ratio: float) -> None:
+    lanes = Lanes()
+    half = len(requests) // 2
+    for made in numbered(requests)[:half]:
+        lanes.push(made)
+    lanes.longest_first({0: ratio, 1: ratio, 2: ratio})
+    for made in requests[half:]:
+        lanes.push(made)
+    left = pop_all(lanes)
+
+    def rank(made: Request) -> tuple[float, ...]:
+        return (made.priority, -made.step, made.deadline, -made.tokens_out, made.order)
+
+    assert [rank(made) for made in left] == sorted(rank(made) for made in requests)
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=40), st.data())
+def test_remove_takes_exactly_those(requests: list[Request], data: st.DataObject) -> None:
+    lanes = Lanes()
+    for made in numbered(requests):
+        lanes.push(made)
+    gone = frozenset(data.draw(st.sets(st.integers(0, len(requests) - 1))))
+    removed = lanes.remove(gone)
+    assert {made.task for made in removed} == gone
+    assert lanes.count == len(requests) - len(gone)
+    assert {made.task for made in lanes.requests()} == set(range(len(requests))) - gone
+    left = pop_all(lanes)
+    assert [ranking(made) for made in left] == sorted(ranking(made) for made in requests if made.task not in gone)
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=20))
+def test_put_back_is_next(requests: list[Request]) -> None:
+    lane = Lane()
+    for made in numbered(requests):
+        made.step, made.priority = 0, 100
+        lane.push(made)
+    order = []
+    while lane:
+        first = lane.pop()
+        lane.put_back(first)
+        assert lane.pop() is first
+        order.append(first.order)
+    assert len(order) == len(requests)
+
+
+def test_rows_in_order_need_no_heap() -> None:
+    lane = Lane()
+    for task in range(100):
+        lane.push(request(task))
+    assert not lane._heap
+    assert [lane.pop().task for _ in range(100)] == list(range(100))

@@ -1,0 +1,158 @@
+"""Pool: who gets the next request, and what is called back."""
+
+from __future__ import annotations
+
+from core_kit import request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.core.dispatch.pool import Pool
+from penstock.core.dispatch.replica import Replica
+from penstock.core.shape import DispatchLimits, ReplicaShape
+
+
+def pool_of(*slots: int, kv_tokens: int = 0, lookahead: int = 1) -> Pool:
+    replicas = [Replica(index, ReplicaShape(f"replica-{index}", 0), DispatchLimits()) for index in range(len(slots))]
+    pool = Pool(0, "pool", replicas)
+    for replica, count in zip(replicas, slots, strict=True):
+        if count:
+            replica.move("start")
+            replica.move("ready")
+            replica.became_ready(count, kv_tokens, 0.0)
+            replica.lookahead = lookahead
+            pool.offer(replica)
+            pool.recount(replica)
+    return pool
+
+
+def fill(pool: Pool, count: int, *, out: int = 10) -> dict[int, list[int]]:
+    for task in range(count):
+        pool.lanes.push(request(task, out=out))
+    return {index: tasks for index, (tasks, _) in pool.fill(0.0).items()}
+
+
+def end(pool: Pool, replica: int, *tasks: int) -> None:
+    there = pool.replicas[replica]
+    for task in tasks:
+        ended = there.in_flight.pop(task)
+        there.tokens_out_there -= ended.cost
+        there.recalled -= ended.recalled
+    pool.offer(there)
+    pool.recount(there)
+
+
+def test_most_spare_first() -> None:
+    sends = fill(pool_of(4, 2), 4)
+    assert sends == {0: [0, 1, 2], 1: [3]}, "five and three to spare: at three each, the first of them"
+
+
+def test_nobody_gets_more_than_slots_and_lookahead() -> None:
+    pool = pool_of(2, 2, lookahead=3)
+    sends = fill(pool, 20)
+    assert sorted(map(len, sends.values())) == [5, 5]
+    assert pool.lanes.count == 10
+
+
+def test_a_replica_that_is_not_ready_gets_nothing() -> None:
+    assert fill(pool_of(0, 1), 5) == {1: [0, 1]}
+
+
+def test_attempts_count_up() -> None:
+    pool = pool_of(1)
+    first = request(7)
+    pool.lanes.push(first)
+    assert pool.fill(0.0) == {0: ([7], [1])}
+    end(pool, 0, 7)
+    pool.lanes.push(first)
+    assert pool.fill(0.0) == {0: ([7], [2])}
+
+
+def test_tokens_send_a_request_to_who_has_them() -> None:
+    pool = pool_of(4, 2, kv_tokens=100)
+    pool.replicas[0].in_flight[99] = request(99)
+    pool.replicas[0].tokens_out_there = 120
+    pool.offer(pool.replicas[0])
+    assert fill(pool, 1, out=50) == {1: [0]}
+
+
+def test_a_request_that_fits_nowhere_holds_back_those_behind_it() -> None:
+    pool = pool_of(4, kv_tokens=100)
+    assert fill(pool, 1, out=110) == {0: [0]}
+    pool.lanes.push(request(1, out=90))
+    pool.lanes.push(request(2, out=1))
+    assert pool.fill(0.0) == {}
+    assert [made.task for made in pool.lanes.requests()] == [1, 2]
+    end(pool, 0, 0)
+    assert pool.fill(0.0) == {0: ([1, 2], [1, 1])}
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(0, 40), st.integers(1, 4))
+def test_filling_levels_out_and_conserves_work(slots: list[int], count: int, lookahead: int) -> None:
+    pool = pool_of(*slots, lookahead=lookahead)
+    sends = fill(pool, count)
+    sent = [task for tasks in sends.values() for task in tasks]
+    assert sorted(sent) == list(range(len(sent)))
+    room = sum(size + lookahead for size in slots if size)
+    assert len(sent) == min(count, room)
+    spares = [replica.spare() for replica in pool.replicas if replica.state == "ready"]
+    assert all(spare >= 0 for spare in spares)
+    for replica in pool.replicas:
+        assert not replica.in_flight or replica.spare() + 1 >= max(spares), "another had more to spare"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40))
+def test_offers_never_forget_a_replica(ends: list[tuple[int, int]]) -> None:
+    pool = pool_of(2, 3, 1, 2)
+    fill(pool, 60)
+    for replica, count in ends:
+        there = list(pool.replicas[replica].in_flight)[:count]
+        end(pool, replica, *there)
+        pool.fill(0.0)
+        if pool.lanes.count:
+            assert all(replica.spare() == 0 for replica in pool.replicas)
+
+
+# ---------------------------------------------------------------- taking back
+
+
+def test_only_what_idle_slots_can_run_is_called_back() -> None:
+    pool = pool_of(2, 2, lookahead=6)
+    fill(pool, 16)
+    end(pool, 1, *list(pool.replicas[1].in_flight)[:7])
+    assert {index: len(tasks) for index, tasks in pool.to_take_back().items()} == {0: 1}
+    assert pool.to_take_back() == {}, "what is on its way back is not asked for again"
+
+
+def test_those_sent_last_come_back() -> None:
+    pool = pool_of(1, 2, lookahead=3)
+    fill(pool, 9)
+    end(pool, 1, *pool.replicas[1].in_flight)
+    newest = list(pool.replicas[0].in_flight)[::-1][:2]
+    assert pool.to_take_back() == {0: newest}
+
+
+def test_nothing_is_called_back_while_requests_wait() -> None:
+    pool = pool_of(1, 1, lookahead=3)
+    fill(pool, 20)
+    end(pool, 1, *pool.replicas[1].in_flight)
+    assert pool.to_take_back() == {}
+
+
+def test_a_drain_calls_all_look_ahead_back() -> None:
+    pool = pool_of(2, 1, lookahead=4)
+    fill(pool, 30)
+    assert {index: len(tasks) for index, tasks in pool.to_take_back(everything=True).items()} == {0: 4, 1: 4}
+
+
+# ---------------------------------------------------------------- suspects
+
+
+def test_who_has_least_to_do_tries_suspects_and_keeps_to_it() -> None:
+    pool = pool_of(4, 1, 0)
+    fill(pool, 3)
+    chosen = pool.choose_suspect_replica()
+    assert chosen is pool.replicas[1]
+    pool.replicas[1].state = "waiting"
+    assert pool.choose_suspect_replica() is None
+    pool.replicas[1].state = "failed"
+    assert pool.choose_suspect_replica() is pool.replicas[0]

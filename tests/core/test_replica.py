@@ -1,0 +1,171 @@
+"""Replica: its transition table, its credit, its look-ahead, its deadlines and restarts."""
+
+from __future__ import annotations
+
+import pytest
+from core_kit import request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.core.dispatch.replica import TRANSITIONS, Replica
+from penstock.core.shape import DispatchLimits, ReplicaShape
+
+STATES = ("off", "starting", "ready", "killed", "waiting", "failed")
+EVENTS = ("start", "ready", "load_failed", "lost", "kill", "give_up")
+# What may happen, said once more: a change to the table has to be made here as well, on purpose.
+EXPECTED = {
+    ("off", "start"): "starting",
+    ("starting", "ready"): "ready",
+    ("starting", "load_failed"): "failed",
+    ("starting", "lost"): "waiting",
+    ("starting", "kill"): "killed",
+    ("ready", "lost"): "waiting",
+    ("ready", "kill"): "killed",
+    ("killed", "lost"): "waiting",
+    ("killed", "load_failed"): "failed",
+    ("killed", "ready"): "killed",
+    ("waiting", "start"): "starting",
+    ("waiting", "give_up"): "failed",
+    ("failed", "lost"): "failed",
+}
+
+
+def made(**limits: int | float) -> Replica:
+    return Replica(0, ReplicaShape("replica-0", 0), DispatchLimits(**limits))  # type: ignore[arg-type]
+
+
+def ready(slots: int = 4, kv_tokens: int = 0, **limits: int | float) -> Replica:
+    replica = made(**limits)
+    replica.move("start")
+    replica.move("ready")
+    replica.became_ready(slots, kv_tokens, 0.0)
+    return replica
+
+
+def give(replica: Replica, *tasks: int, cost: int = 0) -> None:
+    for task in tasks:
+        replica.in_flight[task] = request(task)
+        replica.in_flight[task].cost = cost
+        replica.tokens_out_there += cost
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("event", EVENTS)
+def test_transition(state: str, event: str) -> None:
+    replica = made()
+    replica.state = state
+    following = EXPECTED.get((state, event))
+    assert replica.move(event) is (following is not None)
+    assert replica.state == (following or state)
+
+
+def test_the_table_names_no_other_state_or_event() -> None:
+    assert set(TRANSITIONS) == set(STATES)
+    assert {event for row in TRANSITIONS.values() for event in row} == set(EVENTS)
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "ready"])
+def test_no_credit_unless_ready(state: str) -> None:
+    replica = ready()
+    assert replica.spare() == 4 + replica.lookahead
+    replica.state = state
+    assert replica.spare() == 0
+
+
+def test_tokens_limit_what_is_sent_but_never_the_first() -> None:
+    replica = ready(slots=4, kv_tokens=100)
+    assert replica.fits(10_000)
+    give(replica, 1, cost=90)
+    assert replica.fits(int(100 * 1.25) - 90)
+    assert not replica.fits(200)
+    assert ready(slots=4).fits(10_000)
+
+
+def test_count_tells_excess_idle_and_recalled() -> None:
+    replica = ready(slots=2)
+    assert replica.count() == (0, 2, 0)
+    give(replica, 1, 2, 3, 4)
+    assert replica.count() == (2, 0, 0)
+    replica.recalled = 1
+    assert replica.count() == (1, 0, 1)
+    replica.solo = True
+    replica.take_all()
+    assert replica.count() == (0, 0, 0)
+
+
+def test_lookahead_doubles_when_starved_and_decays_to_what_the_turnaround_needs() -> None:
+    replica = ready(slots=8, max_lookahead=64)
+    first = replica.lookahead
+    for _ in range(10):
+        replica.measure(1, 0.01, starved=True, now=0.1)
+    assert replica.lookahead == 64 > first
+    now = 0.1
+    for _ in range(30):
+        now += 0.6
+        replica.measure(60, 0.05, starved=False, now=now)  # 100 a second x 50 ms x 1.5, and one
+    assert replica.lookahead == 9
+
+
+def test_lookahead_is_never_below_one() -> None:
+    replica = ready(slots=1)
+    for step in range(1, 20):
+        replica.measure(0, 0.0, starved=False, now=step * 1.0)
+    assert replica.lookahead == 1
+
+
+def test_progress_deadline() -> None:
+    replica = ready(progress_timeout_s=10.0, progress_factor=5.0)
+    assert replica.progress_deadline() is None
+    give(replica, 1)
+    replica.progress_at = 3.0
+    assert replica.progress_deadline() == 13.0
+    replica.saw(1, 1, 4.0)
+    assert replica.progress_deadline() == 14.0
+    replica.saw(1, 1, 9.0)
+    assert replica.progress_deadline() == 14.0
+    replica.saw(2, 1, 10.0)  # a gap of 6 s: allow five times as long
+    assert replica.progress_deadline() == 10.0 + 30.0
+
+
+def test_nothing_executing_is_no_progress_while_requests_are_out() -> None:
+    replica = ready(progress_timeout_s=10.0)
+    give(replica, 1)
+    replica.saw(0, 0, 1.0)
+    replica.saw(0, 0, 8.0)
+    assert replica.progress_deadline() == 11.0
+
+
+def test_the_models_own_timeout_counts() -> None:
+    replica = Replica(0, ReplicaShape("replica-0", 0, progress_timeout_s=1.5), DispatchLimits())
+    replica.state = "ready"
+    give(replica, 1)
+    assert replica.progress_deadline() == 1.5
+
+
+def test_restarts_back_off_and_the_circuit_opens() -> None:
+    replica = made(restart_backoff_s=1.0, restart_backoff_max_s=5.0, circuit_deaths=4, circuit_window_s=1000.0)
+    delays = []
+    for death in range(4):
+        replica.died(100.0 * death, 0.0, counts=True)
+        delays.append(replica.start_at - 100.0 * death)
+        assert replica.circuit_open() is (death == 3)
+    assert delays == [1.0, 2.0, 4.0, 5.0]
+
+
+def test_old_deaths_are_forgotten_and_those_of_suspects_do_not_count() -> None:
+    replica = made(restart_backoff_s=1.0, circuit_deaths=2, circuit_window_s=10.0)
+    replica.died(0.0, 0.0, counts=True)
+    replica.died(5.0, 0.9, counts=False)
+    assert replica.start_at == 5.0
+    replica.died(20.0, 0.0, counts=True)
+    assert not replica.circuit_open()
+    assert replica.start_at == 21.0
+
+
+@given(st.floats(0.0, 1.0, exclude_max=True), st.integers(1, 12))
+def test_jitter_lengthens_by_a_quarter_at_most(jitter: float, deaths: int) -> None:
+    replica = made(restart_backoff_s=0.5, restart_backoff_max_s=60.0, circuit_window_s=1e9)
+    for _ in range(deaths):
+        replica.died(0.0, jitter, counts=True)
+    plain = min(0.5 * 2 ** (deaths - 1), 60.0)
+    assert plain <= replica.start_at <= plain * 1.25

@@ -10,15 +10,18 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,6 +132,18 @@ class Watch:
         return max(cpu_s for at_s, cpu_s in self._cpu_s if at_s <= moment_s)
 
 
+def end_tree(pid: int) -> None:
+    """Kill a process and everything that descends from it: engines leave children that hold memory and a core."""
+    try:
+        process = psutil.Process(pid)
+        victims = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
+
+
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     with path.open("w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -174,6 +189,7 @@ def main(measure: Callable[[argparse.Namespace], list[Figure]], about: str, **op
     for name, default in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default {default}")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what a benchmark started is ended
     figures = measure(arguments)
     print(show(figures))
     if arguments.json:

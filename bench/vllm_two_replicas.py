@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import Figure, Finished, main, run_pipeline, say, work_folder, write_jsonl
+from common import Figure, Finished, end_tree, main, run_pipeline, say, work_folder, write_jsonl
 from workload import mixed_rows
 
 HERE = Path(__file__).resolve().parent
@@ -65,9 +65,7 @@ class BareEngine:
         os.killpg(self._process.pid, number)
 
     def end(self) -> None:
-        """End the whole group: an engine's children outlive their parent."""
-        with contextlib.suppress(ProcessLookupError):
-            self.send(signal.SIGKILL)
+        end_tree(self._process.pid)
         self._process.wait()
 
 
@@ -111,8 +109,10 @@ def pipeline(python: str, model: Path, source: Path) -> dict[str, Any]:
 def busy_span_s(run: Finished) -> float:
     """Mean over the replicas of the time from ready (or the first request) to the last response."""
     first, last = run.summary["first_request_s"], run.summary["last_response_s"]
-    say(f"  penstock: span {last - first:.2f} s, busy {', '.join(f'{b:.3f}' for b in run.busy_fractions)}")
-    return statistics.mean(last - max(first, ready) for ready in run.ready_s)
+    busy_s = statistics.mean(last - max(first, ready) for ready in run.ready_s)
+    shares = ", ".join(f"{share:.3f}" for share in run.busy_fractions)
+    say(f"  penstock: {busy_s:.2f} s (span {last - first:.2f} s, busy {shares})")
+    return busy_s
 
 
 def ray_span_s(python: str, model: Path, source: Path, log: Path) -> float | None:
@@ -122,22 +122,15 @@ def ray_span_s(python: str, model: Path, source: Path, log: Path) -> float | Non
         return None
     spans = []
     for batch_size, batches in RAY_SETTINGS:
-        command = [
-            python,
-            str(HERE / "peers" / "ray_data_llm.py"),
-            str(model),
-            str(source),
-            str(batch_size),
-            str(batches),
-        ]
+        settings = [str(model), str(source), str(batch_size), str(batches)]
+        command = [python, str(HERE / "peers" / "ray_data_llm.py"), *settings]
         env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": KV_CACHE_GIB}
-        with (
-            log.open("wb") as words,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, env=env, process_group=0) as process,
-        ):
+        with log.open("wb") as words:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, env=env)
+        try:
             out, _ = process.communicate()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        finally:
+            end_tree(process.pid)
         if not out:
             sys.exit(f"Ray Data LLM ended without a figure:\n{log.read_text(errors='replace')[-4000:]}")
         spans.append(float(json.loads(out)["span_s"]))

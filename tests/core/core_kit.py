@@ -49,10 +49,13 @@ class Driven:
     def __init__(self, machine: Flow | Dispatch) -> None:
         self.machine = machine
         self.said: list[Instruction] = []
+        self.lines: list[str] = []  # all that was said to the machine and by it
 
     def tell(self, *events: Event, after_s: float = 0.0) -> list[Instruction]:
         self.now += after_s
         self.said = self.machine.handle(events, self.now)
+        self.lines += [f"{self.now:8.2f} > {event!r}" for event in events]
+        self.lines += [f"{self.now:8.2f} < {said!r}" for said in self.said]
         if isinstance(self.machine, Flow):
             check_flow(self.machine)
         else:

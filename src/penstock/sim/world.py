@@ -44,6 +44,7 @@ class World:
         self.max_dead = scenario.flow.max_dead
         self._heap: list[tuple[float, int, int, Callback]] = []
         self._sequence = 0
+        self._ended_at_failure = -1  # how many source rows had ended when the pool was last down
         self.strikes.arm()
         self.coordinator = self._begin_life()
 
@@ -108,7 +109,13 @@ class World:
         if status == "too_many_dead" and self.strikes.chance() < 0.5:
             self.max_dead = 1.0  # the same command with a higher limit continues
             self.end_life("limit raised")
-        elif status == "stopped" or (status == "failed" and self.scenario.mode == "liveness"):
+        elif status == "stopped" or (status == "failed" and self._may_go_on_after_failure()):
             self.end_life(status)
         else:
             self.status = status
+
+    def _may_go_on_after_failure(self) -> bool:
+        """Whether the same command again could end the run. Not where poisonous rows break every circuit anew."""
+        ended, self._ended_at_failure = self._ended_at_failure, len(self.sink.ended)
+        stuck = self.scenario.hazards.poison > 0 and ended == len(self.sink.ended)
+        return self.scenario.mode == "liveness" and not stuck

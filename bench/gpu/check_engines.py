@@ -185,7 +185,7 @@ CHECKS: tuple[Check, ...] = (
     ("vllm-batch-invariant", "vllm",
      lambda bench: greedy(bench, "vllm", "bfloat16", "vinv", INVARIANT), told),
     ("transformers-throughput", "transformers", lambda bench: throughput(bench, "transformers"), fast),
-    ("vllm-throughput", "vllm", lambda bench: throughput(bench, "vllm", max_model_len=1024), fast),
+    ("vllm-throughput", "vllm", lambda bench: throughput(bench, "vllm"), fast),
 )  # fmt: skip
 
 

@@ -216,6 +216,14 @@ def test_a_resume_goes_on_where_the_ledger_stands() -> None:
     assert (commit.counts.out, commit.counts.rows_in, commit.counts.ended_sources) == (9, 9, 9)
 
 
+def test_what_a_resume_passes_over_does_not_carry_it_beyond_its_reach() -> None:
+    before = Progress(watermark=0, ended_above=tuple(range(1, 30)), out=29)
+    flow = reading(DrivenFlow(progress=before, reach=32, read_rows=8))
+    assert flow.only(ev.ReadRows).max_rows == 32 - 29
+    flow.read([0, 30, 31])
+    assert not flow.all(ev.ReadRows)
+
+
 # ---------------------------------------------------------------- what can't be
 
 

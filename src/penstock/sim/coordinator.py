@@ -48,7 +48,7 @@ class Coordinator:
         self.flow = Flow(scenario.flow_shape(world.max_dead), progress, world.now)
         self.dispatch = Dispatch(scenario.dispatch_shape())
         self.core = Core(self.flow, self.dispatch, DRAIN_GRACE_S)
-        self.source = Source(world.pipeline, scenario.rows, progress)
+        self.source = Source(world.pipeline, scenario.rows, progress, counts_done=bool(scenario.seed % 3))
         self.requests = RequestChecks(scenario, world.tally)
         self.rows = Rows(world.pipeline, self.requests, world.tally)
         self.hosts: dict[int, Host] = {}

@@ -10,9 +10,12 @@ __all__ = ["Source"]
 
 
 class Source:
-    def __init__(self, pipeline: Pipeline, rows: int, progress: Progress) -> None:
+    """counts_done: whether what is passed over counts as read; sources differ in that."""
+
+    def __init__(self, pipeline: Pipeline, rows: int, progress: Progress, *, counts_done: bool) -> None:
         self.pipeline = pipeline
         self.rows = rows
+        self._counts_done = counts_done
         self._at = progress.watermark
         self._done = frozenset(progress.ended_above)
 
@@ -20,10 +23,15 @@ class Source:
         """The next `max_rows` positions; those that have ended before are passed over."""
         if self._at >= self.rows:
             return [SourceEnded(total_rows=self.rows)]
-        last = min(self.rows, self._at + max_rows)
-        positions = [position for position in range(self._at, last) if position not in self._done]
-        self._at = last
+        positions: list[int] = []
+        left = max_rows
+        while left > 0 and self._at < self.rows:
+            done = self._at in self._done
+            if not done:
+                positions.append(self._at)
+            left -= not done or self._counts_done
+            self._at += 1
         rows = [position for position in positions if self.pipeline.readable(position)]
         unreadable = [position for position in positions if not self.pipeline.readable(position)]
         sizes = [self.pipeline.size_bytes(position, ()) for position in rows]
-        return [RowsRead(rows=rows, sizes_bytes=sizes, unreadable=unreadable, next_position=last)]
+        return [RowsRead(rows=rows, sizes_bytes=sizes, unreadable=unreadable, next_position=self._at)]

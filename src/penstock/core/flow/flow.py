@@ -16,6 +16,8 @@ only; the bytes counted equal the sum over what is held; the watermark never pas
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from penstock.core import events as ev
 from penstock.core.events import CHILD_BASE
 from penstock.core.flow.commits import Commits
@@ -49,6 +51,7 @@ class Flow(Machine):
         self._begun: list[tuple[list[int], list[int]]] = [([], []) for _ in shape.steps]
         self._next_child = CHILD_BASE
         self._next_position = progress.watermark
+        self._ended_before = sorted(progress.ended_above)  # positions that the source will pass over
         self._reading = False
         self.total_rows: int | None = None
         self.stopping = ""  # the status that the phase will end with, once it may not run on
@@ -348,14 +351,18 @@ class Flow(Machine):
             return
         limits = self.limits
         room = limits.window_rows - len(self.open)
-        ahead = self.commits.positions.watermark + limits.reach - self._next_position
-        wanted = min(room, ahead, limits.read_rows)
+        wanted = min(room, self._within_reach(), limits.read_rows)
         # Ask again only when a good part of a read fits, so that the source is not asked row by row.
         if wanted <= 0 or (wanted < limits.read_rows // 4 and len(self.open) > limits.window_rows // 2):
             return
         if self.open_bytes < limits.window_bytes or not self.open:
             self._reading = True
             self._emit(ev.ReadRows(max_rows=wanted))
+
+    def _within_reach(self) -> int:
+        """Positions within reach that have not ended: what was passed over may not push a read beyond it."""
+        passed_over = len(self._ended_before) - bisect_left(self._ended_before, self._next_position)
+        return self.commits.positions.watermark + self.limits.reach - self._next_position - passed_over
 
     def _commit(self, at_end: bool) -> None:
         final = at_end and not self.stopping

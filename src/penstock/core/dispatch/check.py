@@ -77,16 +77,18 @@ def _check_restarts(dispatch: Dispatch, replica: Replica) -> None:
 
 
 def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
-    """No ready replica has credit for the request that is to go next."""
+    """No ready replica has credit for the request that is to go next; but a busy one may be kept from taking what
+    others that are loading will want."""
     head = next((_first(lane) for lane in pool.lanes.ranked if lane), None)
     offers, count = set(pool._offers), len(pool.replicas)
+    held_back = pool.fair_share() is not None
     for place, replica in enumerate(pool.replicas):
         spare = replica.spare()
         if spare <= 0:
             continue
-        if (_TOP - replica.rank()) * count + place not in offers:
+        if (_TOP - replica.rank(by_work=pool.by_work)) * count + place not in offers:
             raise dispatch._broken(f"{replica.shape.name} has spare credit, and nobody knows")
-        if head is None:
+        if head is None or (replica.in_flight and held_back):
             continue
         cost = head.tokens_in + pool.lengths.expected(head.step, head.tokens_out)
         if replica.fits(cost):

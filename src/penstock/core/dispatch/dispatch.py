@@ -83,7 +83,7 @@ class Dispatch(Machine):
 
     def _on_exhausted(self, event: ev.Exhausted) -> None:
         for pool in self.pools:
-            pool.lanes.longest_first(pool.lengths.ratio)
+            pool.level_work()
             self._dirty[pool.index] = pool  # another request may be first now, and fit
 
     def _on_cancel_requests(self, event: ev.CancelRequests) -> None:
@@ -187,9 +187,8 @@ class Dispatch(Machine):
         if request is not None:
             change = tokens_in - request.tokens_in
             request.tokens_in = tokens_in
-            if replica.kv_tokens:
-                request.cost += change
-                replica.tokens_out_there += change
+            request.cost += change
+            replica.tokens_out_there += change
 
     def _release(self, replica: Replica, task: int) -> Request | None:
         request = replica.in_flight.pop(task, None)
@@ -241,7 +240,9 @@ class Dispatch(Machine):
         replica = self.replicas[event.replica]
         if event.incarnation == replica.incarnation and replica.move("load_failed"):
             replica.last_reason = event.reason
-            self._check_pool(self.pools[replica.shape.pool])
+            pool = self.pools[replica.shape.pool]
+            self._dirty[pool.index] = pool  # nothing need be held back for it any more
+            self._check_pool(pool)
 
     def _on_replica_lost(self, event: ev.ReplicaLost) -> None:
         replica = self.replicas[event.replica]

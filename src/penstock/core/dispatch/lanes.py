@@ -55,9 +55,12 @@ def _size_class(request: Request, ratio: float) -> int:
 
 
 class Lane:
-    """Requests of one class and step."""
+    """Requests of one class and step. tokens_in, tokens_out: sums over those that wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: int = 0) -> None:
+        self.step = step
+        self.tokens_in = 0
+        self.tokens_out = 0
         self._line: deque[Request] = deque()
         self._heap: list[tuple[_Key, Request]] = []
         self._ratio: float | None = None  # not None: longest expected first
@@ -70,6 +73,8 @@ class Lane:
         return (request.deadline, longest, request.order, request.task)
 
     def push(self, request: Request) -> None:
+        self.tokens_in += request.tokens_in
+        self.tokens_out += request.tokens_out
         line = self._line
         if self._ratio is None and request.deadline == NO_DEADLINE and (not line or line[-1].order <= request.order):
             line.append(request)
@@ -78,14 +83,18 @@ class Lane:
 
     def pop(self) -> Request:
         heap, line = self._heap, self._line
-        if not heap:
-            return line.popleft()
-        if not line or heap[0][0] < self._key(line[0]):
-            return heappop(heap)[1]
-        return line.popleft()
+        if heap and (not line or heap[0][0] < self._key(line[0])):
+            request = heappop(heap)[1]
+        else:
+            request = line.popleft()
+        self.tokens_in -= request.tokens_in
+        self.tokens_out -= request.tokens_out
+        return request
 
     def put_back(self, request: Request) -> None:
         """Undo a pop: the request goes first again."""
+        self.tokens_in += request.tokens_in
+        self.tokens_out += request.tokens_out
         self._line.appendleft(request)
 
     def longest_first(self, ratio: float) -> None:
@@ -103,6 +112,8 @@ class Lane:
             self._line = deque(request for request in self._line if request.task not in tasks)
             self._heap = [item for item in self._heap if item[1].task not in tasks]
             heapify(self._heap)
+        self.tokens_in -= sum(request.tokens_in for request in found)
+        self.tokens_out -= sum(request.tokens_out for request in found)
         return found
 
     def requests(self) -> list[Request]:
@@ -127,7 +138,7 @@ class Lanes:
         self.count += 1
 
     def _add_lane(self, key: tuple[int, int]) -> Lane:
-        lane = self._lanes[key] = Lane()
+        lane = self._lanes[key] = Lane(-key[1])
         if self._longest_first:
             lane.longest_first(1.0)
         self.ranked = [self._lanes[k] for k in sorted(self._lanes)]

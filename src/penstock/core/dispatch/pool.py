@@ -10,7 +10,7 @@ from penstock.core.dispatch.lanes import Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
 from penstock.core.dispatch.replica import Replica
 
-_TOP = 1 << 32  # larger than any rank
+_TOP = 1 << 33  # larger than any rank
 
 Tasks = dict[int, tuple[list[int], list[int]]]  # replica -> (tasks, attempts)
 
@@ -32,6 +32,7 @@ class Pool:
         self.suspect_replica: Replica | None = None
         self.opened = False
         self.down = False
+        self.by_work = False  # the rest is known: level the work, since whoever ends last decides when the run ends
         self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
         self._offers: list[int] = []
@@ -39,15 +40,31 @@ class Pool:
 
     def offer(self, replica: Replica) -> None:
         """Tell that the replica's spare credit has changed."""
-        rank = replica.rank()
+        rank = replica.rank(by_work=self.by_work)
         if rank:
             heappush(self._offers, (_TOP - rank) * len(self.replicas) + self._place[replica.index])
             if len(self._offers) > 4 * len(self.replicas) + 64:
                 self._rebuild_offers()
 
+    def level_work(self) -> None:
+        """No further source rows will come: rank the longest first, and the replica with the least work first."""
+        self.by_work = True
+        self.lanes.longest_first(self.lengths.ratio)
+        self._rebuild_offers()
+
+    def fair_share(self) -> float | None:
+        """Expected tokens that a replica may hold while others are still loading, so that they find work when they
+        come; None when none is, or the end of the source is not in sight."""
+        loading = sum(replica.state == "starting" for replica in self.replicas) if self.by_work else 0
+        if not loading:
+            return None
+        ready = [replica for replica in self.replicas if replica.state == "ready"]
+        waiting = sum(lane.tokens_in + self.lengths.expected(lane.step, lane.tokens_out) for lane in self.lanes.ranked)
+        return (waiting + sum(replica.tokens_out_there for replica in ready)) / (len(ready) + loading)
+
     def _rebuild_offers(self) -> None:
         count = len(self.replicas)
-        ranks = [(replica.rank(), place) for place, replica in enumerate(self.replicas)]
+        ranks = [(replica.rank(by_work=self.by_work), place) for place, replica in enumerate(self.replicas)]
         self._offers = [(_TOP - rank) * count + place for rank, place in ranks if rank]
         heapify(self._offers)
 
@@ -55,10 +72,13 @@ class Pool:
         """Give waiting requests, best first, each to the replica with the most spare credit, until one runs out."""
         sends: Tasks = {}
         before = self.lanes.count
+        share = self.fair_share()
         for lane in self.lanes.ranked:
             while lane:
-                replica = self._most_spare()
-                if replica is None or not self._give_from(lane, replica, sends, now):
+                replica = self._first_in_line()
+                if replica is None or (share is not None and replica.in_flight and replica.tokens_out_there >= share):
+                    break
+                if not self._give_from(lane, replica, sends, now):
                     break
             if lane:
                 break  # no room: what ranks below must wait as well
@@ -68,12 +88,12 @@ class Pool:
                 self.recount(self._by_index[index])
         return sends
 
-    def _most_spare(self) -> Replica | None:
+    def _first_in_line(self) -> Replica | None:
         offers, count = self._offers, len(self.replicas)
         while offers:
             over, place = divmod(offers[0], count)
             replica = self.replicas[place]
-            if replica.rank() == _TOP - over:
+            if replica.rank(by_work=self.by_work) == _TOP - over:
                 return replica
             heappop(offers)
         return None
@@ -81,7 +101,8 @@ class Pool:
     def _give_from(self, lane: Lane, replica: Replica, sends: Tasks, now: float) -> bool:
         """Give the lane's first request to `replica`, the top of the offers, or to another that has the tokens."""
         request = lane.pop()
-        if replica.kv_tokens and not self._charge(replica, request):
+        request.cost = request.tokens_in + self.lengths.expected(request.step, request.tokens_out)
+        if replica.kv_tokens and not replica.fits(request.cost):
             fitting = self._fitting(request)
             if fitting is None:
                 lane.put_back(request)
@@ -90,20 +111,16 @@ class Pool:
             self.offer(fitting)
             return True
         self.give(replica, request, sends, now)
-        rank, count = replica.rank(), len(self.replicas)
+        rank, count = replica.rank(by_work=self.by_work), len(self.replicas)
         if rank:
             heapreplace(self._offers, (_TOP - rank) * count + self._place[replica.index])
         else:
             heappop(self._offers)
         return True
 
-    def _charge(self, replica: Replica, request: Request) -> bool:
-        request.cost = request.tokens_in + self.lengths.expected(request.step, request.tokens_out)
-        return replica.fits(request.cost)
-
     def _fitting(self, request: Request) -> Replica | None:
         fitting = [r for r in self.replicas if r.spare() > 0 and r.fits(request.cost)]
-        return max(fitting, key=lambda r: (r.rank(), -r.index)) if fitting else None
+        return max(fitting, key=lambda r: (r.rank(by_work=self.by_work), -r.index)) if fitting else None
 
     def give(self, replica: Replica, request: Request, sends: Tasks, now: float) -> None:
         in_flight = replica.in_flight

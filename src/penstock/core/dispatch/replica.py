@@ -19,6 +19,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
 }
 
 IDLE_FIRST = 1 << 24  # more than any spare credit
+MOST_WORK = 1 << 31  # expected tokens; more than any replica is sent
 _RATE_WINDOW_S = 0.5  # the completion rate is taken over windows of this length
 _HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
 
@@ -68,13 +69,16 @@ class Replica:
             return 0
         return self.slots + self.lookahead - len(self.in_flight)
 
-    def rank(self) -> int:
-        """Who gets the next request: who has idle slots before who would only queue it, then the most spare credit.
+    def rank(self, *, by_work: bool = False) -> int:
+        """Who gets the next request: who has idle slots before who would only queue it, then the most spare credit, or
+        with `by_work` the least work (expected tokens) in flight. 0 where nothing may be sent.
 
-        0 where nothing may be sent. Without the first rule a long look-ahead would draw requests away from idle slots.
+        Without the first rule a long look-ahead would draw requests away from idle slots.
         """
         spare = self.spare()
-        return spare + IDLE_FIRST if spare > self.lookahead else max(spare, 0)
+        if spare <= self.lookahead:
+            return max(spare, 0)
+        return IDLE_FIRST + (MOST_WORK - min(self.tokens_out_there, MOST_WORK) if by_work else spare)
 
     def fits(self, cost: int) -> bool:
         """Whether `cost` more tokens go in. An idle replica takes anything: too long is for its engine to say."""

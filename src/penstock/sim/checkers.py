@@ -18,7 +18,7 @@ from penstock.sim.violations import Violation
 __all__ = ["RequestChecks"]
 
 
-MOST_MOVES = 8  # sends of a request that neither failed nor died: each take-back is one more
+MOST_MOVES = 8  # times that a request may be taken back and sent again while nothing else is answered
 
 
 class _Task(Struct, gc=False):
@@ -30,6 +30,7 @@ class _Task(Struct, gc=False):
     retries: int = 0
     crashes: int = 0
     alone_deaths: int = 0
+    answered_before: int = 0  # results that there were when it was submitted
 
 
 class _Replica(Struct):
@@ -63,6 +64,7 @@ class RequestChecks:
             _Replica(pool, host.slots) for pool, host in zip(scenario.replica_pools, scenario.hosts, strict=True)
         ]
         self.draining = False
+        self._answered = 0
 
     def out_on(self, replica: int) -> list[tuple[int, int]]:
         return list(self.replicas[replica].out.items())
@@ -72,7 +74,7 @@ class RequestChecks:
     def submitted(self, task: int, pool: int) -> None:
         if task in self.tasks:
             raise Violation(f"task {task} was started twice")
-        self.tasks[task] = _Task(pool)
+        self.tasks[task] = _Task(pool, answered_before=self._answered)
         self.waiting[pool][task] = None
 
     def saw_ready(self, event: ev.ReplicaReady) -> None:
@@ -83,7 +85,7 @@ class RequestChecks:
 
     def saw_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation == replica.incarnation:
+        if event.incarnation == replica.incarnation and replica.up:
             replica.up = replica.ready = replica.may_start = False
 
     def saw_lost(self, event: ev.ReplicaLost, now: float) -> None:
@@ -166,7 +168,7 @@ class RequestChecks:
                 raise Violation(f"request {number} was sent to replica {send.replica}; it does not wait: {task}")
             if task.retries >= self.limits.max_attempts:
                 raise Violation(f"request {number} goes on after {task.retries} retryable answers")
-            if attempt > MOST_MOVES + task.retries + task.crashes:
+            if attempt > MOST_MOVES + task.retries + task.crashes + self._answered - task.answered_before:
                 raise Violation(f"request {number} is sent back and forth: {attempt} times, {task}")
             if attempt != task.attempt + 1:
                 raise Violation(f"request {number} was sent as attempt {attempt} after {task.attempt}")
@@ -206,6 +208,7 @@ class RequestChecks:
             raise Violation(f"an answer was taken that nobody waits for: {answer} of replica {index}")
         if self.tasks[answer.task].crashes >= self.limits.suspect_crashes:
             self.tally.hit("suspect answered")
+        self._answered += 1
         self._end(answer.task)
 
     def failed(self, number: int, code: str) -> None:

@@ -102,11 +102,11 @@ class Pipeline:
         return 1 + int(MAX_CHILDREN * self.draw(5, position, path, step))
 
     def work(self, position: int, path: Path, step: int) -> tuple[int, int, int]:
-        """Prompt tokens, limit of output tokens, output tokens. A few rows take twenty times as long as most."""
+        """Prompt tokens, limit of output tokens, output tokens. A few rows take twelve times as long as most."""
         draw = self.draw(6, position, path, step)
         tokens = 4 + int(draw * 12)
         if draw > 0.97:
-            tokens *= 20
+            tokens *= 12
         return 2 + int(self.draw(7, position, path, step) * 30), tokens + int(draw * 1000) % 7, tokens
 
     # ------------------------------------------------------------ what must come out

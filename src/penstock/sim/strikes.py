@@ -80,7 +80,7 @@ class Strikes:
         duration_s = 1.0 + 6.0 * fault.amount
         if kind == "slow":
             world.tally.hit("slow")
-            self._slow[fault.replica] = (world.now + duration_s, 3.0 + 20.0 * fault.amount)
+            self._slow[fault.replica] = (world.now + duration_s, 3.0 + 7.0 * fault.amount)
         elif kind == "slow_commits":
             self._slow_commits_until = world.now + duration_s
         elif kind == "late_ticks":

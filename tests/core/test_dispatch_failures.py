@@ -216,6 +216,17 @@ def test_a_suspect_can_be_cancelled(where: str) -> None:
     assert dispatch.sent() == {0: [1]}
 
 
+def test_a_replica_that_can_not_load_again_passes_the_suspects_on() -> None:
+    dispatch = suspected(2, tasks=1)
+    dispatch.bring_back(0)
+    dispatch.lose(0)
+    dispatch.tell(ev.Tick(), after_s=1.0)
+    dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
+    assert dispatch.sent() == {}, "the replica that tried it is on its way back"
+    dispatch.tell(ev.ReplicaLoadFailed(replica=0, incarnation=4, reason="no such model"))
+    assert dispatch.sent() == {1: [0]}
+
+
 def test_a_replica_that_is_given_up_passes_the_suspects_on() -> None:
     dispatch = suspected(2, tasks=1)
     dispatch.bring_back(0)

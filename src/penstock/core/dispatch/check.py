@@ -127,7 +127,8 @@ def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
             raise dispatch._broken(f"{replica.shape.name} tries suspects, and so does another")
     if not pool.suspects:
         return
-    if chosen is None and any(replica.state == "ready" for replica in pool.replicas):
+    nobody = chosen is None or chosen.state == "failed"
+    if nobody and any(replica.state == "ready" for replica in pool.replicas):
         raise dispatch._broken(f"pool {pool.name} has suspects, and nobody tries them")
     if chosen is not None and chosen.state == "ready" and not (chosen.solo and chosen.in_flight):
         raise dispatch._broken(f"{chosen.shape.name} is to try suspects, and does not")

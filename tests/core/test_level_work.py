@@ -1,4 +1,4 @@
-"""Once the source is exhausted, work is levelled: by expected tokens, and with a share kept for who is still loading."""
+"""Once the source is exhausted work is levelled: by expected tokens, with a share kept for who is still loading."""
 
 from __future__ import annotations
 

@@ -169,3 +169,16 @@ def test_jitter_lengthens_by_a_quarter_at_most(jitter: float, deaths: int) -> No
         replica.died(0.0, jitter, counts=True)
     plain = min(0.5 * 2 ** (deaths - 1), 60.0)
     assert plain <= replica.start_at <= plain * 1.25
+
+
+def test_lookahead_covers_the_slots_that_come_free_at_once() -> None:
+    replica = ready(slots=8)
+    replica.measure(8, 0.001, starved=False, now=0.1)
+    assert replica.lookahead == 9
+    replica.measure(100, 0.001, starved=False, now=0.2)  # more than there are slots: two waves in one message
+    assert replica.lookahead == 9
+    now = 0.2
+    for _ in range(60):
+        now += 0.6
+        replica.measure(1, 0.001, starved=False, now=now)
+    assert replica.lookahead == 2

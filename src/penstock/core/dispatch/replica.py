@@ -21,6 +21,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
 IDLE_FIRST = 1 << 24  # more than any spare credit
 MOST_WORK = 1 << 31  # expected tokens; more than any replica is sent
 _RATE_WINDOW_S = 0.5  # the completion rate is taken over windows of this length
+_BURST_DECAY = 0.9  # per window: a wave is remembered for some seconds
 _HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
 
 
@@ -55,6 +56,7 @@ class Replica:
         self._done = 0
         self._rate_from = 0.0
         self._rate_per_s = 0.0
+        self._burst = 0.0
 
     def move(self, event: str) -> bool:
         """Take the transition; False when the table has none from here."""
@@ -123,19 +125,23 @@ class Replica:
     def measure(self, done: int, turnaround_s: float, *, starved: bool, now: float) -> None:
         """Size the look-ahead so that the engine's queue does not run dry while an answer travels here and back.
 
-        It doubles when the engine ran dry although requests were waiting, and falls back towards
-        completion rate x turnaround (measured by the host) x 1.5.
+        It covers completion rate x turnaround (measured by the host) x 1.5, and the most slots that came free at once
+        lately: requests of like length begin and end together, and each such wave would wait for a turnaround. It
+        doubles when the engine ran dry although requests were waiting, and falls back slowly.
         """
         self._done += done
+        self._burst = max(self._burst, float(min(done, self.slots)))
+        needed = ceil(self._burst) + 1
         elapsed = now - self._rate_from
         if elapsed >= _RATE_WINDOW_S:
             self._rate_per_s = self._done / elapsed
             self._done, self._rate_from = 0, now
-            needed = ceil(self._rate_per_s * turnaround_s * _HEADROOM) + 1
-            if needed < self.lookahead:
-                self.lookahead = max(needed, self.lookahead * 3 // 4, 1)
+            self._burst *= _BURST_DECAY
+            needed = max(needed, ceil(self._rate_per_s * turnaround_s * _HEADROOM) + 1)
+            self.lookahead = max(needed, self.lookahead * 3 // 4)
         if starved:
-            self.lookahead = min(self.lookahead * 2, self.limits.max_lookahead)
+            self.lookahead *= 2
+        self.lookahead = min(max(self.lookahead, needed), self.limits.max_lookahead)
 
     # ------------------------------------------------------------ liveness
 

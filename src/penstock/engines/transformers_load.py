@@ -29,7 +29,7 @@ OPTIONS = (
     "use_safetensors",
 )
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
-_CPU_SLOTS, _GPU_SLOTS = 32, 128
+_CPU_SLOTS, _GPU_SLOTS = 64, 128
 _CPU_KV_BYTES = 2 * 10**9
 _GPU_KV_SHARE = 0.8
 """Of the memory that is free after loading; the rest is for activations and logits."""

@@ -1,0 +1,152 @@
+"""Pools and machines to a plan: the one function that others call is `make_plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from penstock.core.planner.alternatives import alternatives
+from penstock.core.planner.cluster import NodeFacts
+from penstock.core.planner.demand import PoolDemand, Sharing
+from penstock.core.planner.kv import model_bytes_per_token
+from penstock.core.planner.on_cpus import OnCpus
+from penstock.core.planner.on_devices import OnDevices
+from penstock.core.planner.phases import cut
+from penstock.core.planner.result import ModelPlan, Plan, ReplicaPlan
+
+__all__ = ["make_plan"]
+
+
+def make_plan(
+    demands: Sequence[PoolDemand],
+    nodes: Sequence[NodeFacts],
+    sharing: Sharing | None = None,
+    uses: Sequence[str] | None = None,
+) -> Plan:
+    """Where the replicas of all pools go, and why; where they do not fit, what would.
+
+    uses: names of pools in the order in which steps use them, with repetitions; None: the order of `demands`
+    """
+    used = tuple(uses) if uses is not None else tuple(demand.name for demand in demands)
+    plan = _plan(demands, nodes, sharing or Sharing(), used)
+    if plan.fits:
+        return plan
+
+    def again(changed: Sequence[PoolDemand], machines: Sequence[NodeFacts], shared: Sharing) -> Plan:
+        names = {demand.name for demand in changed}
+        return _plan(changed, machines, shared, tuple(name for name in used if name in names))
+
+    return replace(plan, alternatives=tuple(alternatives(demands, nodes, sharing or Sharing(), again)))
+
+
+def _plan(demands: Sequence[PoolDemand], nodes: Sequence[NodeFacts], sharing: Sharing, uses: tuple[str, ...]) -> Plan:
+    has_devices = any(node.devices for node in nodes)
+    needy = [
+        demand
+        for demand in demands
+        if demand.needs_devices and (has_devices or demand.facts is not None) and demand.name in uses
+    ]
+    names = {demand.name for demand in needy}
+    place = OnDevices(needy, nodes, sharing) if has_devices else OnCpus(needy, nodes)
+
+    def together(pools: tuple[str, ...]) -> bool:
+        return place.together([name for name in pools if name in names])
+
+    phases = cut(uses, together)
+    if phases is None:
+        return _refused(demands, place)
+    replicas = _replicas(demands, nodes, place, phases, names)
+    models = {demand.name: _model(demand, replicas[demand.name], place, demand in needy) for demand in demands}
+    return Plan(fits=True, models=models, phases=phases, notes=_notes(phases, nodes))
+
+
+Place = OnDevices | OnCpus
+
+
+def _refused(demands: Sequence[PoolDemand], place: Place) -> Plan:
+    reasons = [reason for demand in place.demands if (reason := place.why_not(demand)) is not None]
+    models = {demand.name: _model(demand, [], place, demand in place.demands) for demand in demands}
+    return Plan(fits=False, reason="\n".join(reasons), models=models)
+
+
+def _replicas(
+    demands: Sequence[PoolDemand],
+    nodes: Sequence[NodeFacts],
+    place: Place,
+    phases: Sequence[tuple[str, ...]],
+    needy: set[str],
+) -> dict[str, list[ReplicaPlan]]:
+    """Of every pool in all phases, numbered. A replica that is the same in two phases is one."""
+    found: dict[str, list[ReplicaPlan]] = {demand.name: [] for demand in demands}
+    by_name = {demand.name: demand for demand in demands}
+    for phase, pools in enumerate(phases):
+        here = place.replicas([name for name in pools if name in needy], phase)
+        for name in pools:
+            given = here[name] if name in needy else _without_devices(by_name[name], nodes, phase)
+            for replica in given:
+                _add(found[name], replica)
+    return {
+        name: [replace(replica, id=f"{name}-{number}") for number, replica in enumerate(replicas)]
+        for name, replicas in found.items()
+    }
+
+
+def _add(known: list[ReplicaPlan], replica: ReplicaPlan) -> None:
+    for index, other in enumerate(known):
+        if replace(other, phases=replica.phases) == replica and replica.phases[0] not in other.phases:
+            known[index] = replace(other, phases=(*other.phases, *replica.phases))
+            return
+    known.append(replica)
+
+
+def _without_devices(demand: PoolDemand, nodes: Sequence[NodeFacts], phase: int) -> list[ReplicaPlan]:
+    """Replicas that take no device: on the cores of the first node, one after another."""
+    node = nodes[0]
+    cores = max(node.cpus, 1)
+    return [
+        ReplicaPlan(
+            id="",
+            nodes=(node.name,),
+            devices=(f"{node.name}/cpu:{number % cores}",),
+            tensor_parallel=demand.tensor_parallel or 1,
+            pipeline_parallel=demand.pipeline_parallel or 1,
+            max_num_seqs=demand.slots,
+            phases=(phase,),
+        )
+        for number in range(demand.replicas or 1)
+    ]
+
+
+def _model(demand: PoolDemand, replicas: list[ReplicaPlan], place: Place, needy: bool) -> ModelPlan:
+    facts = demand.facts
+    if facts is None:
+        return ModelPlan(
+            names=demand.names, max_model_len=demand.max_model_len, engine=demand.engine, replicas=tuple(replicas)
+        )
+    length, explanation = place.context(demand, replicas) if needy else (demand.max_model_len, ())
+    element = demand.kv_dtype_bytes or demand.dtype_bytes
+    return ModelPlan(
+        names=demand.names,
+        weights_bytes=facts.weights_bytes(demand.dtype, demand.quantization),
+        kv_bytes_per_token=model_bytes_per_token(facts, element) if demand.rules.has_kv else 0,
+        dtype=demand.dtype,
+        quantization=demand.quantization or facts.quantization,
+        max_model_len=length,
+        engine=demand.engine,
+        confidence=facts.confidence,
+        replicas=tuple(replicas),
+        rejected=place.rejected(demand, replicas) if needy else (),
+        explanation=(*explanation, *facts.doubts),
+    )
+
+
+def _notes(phases: Sequence[tuple[str, ...]], nodes: Sequence[NodeFacts]) -> tuple[str, ...]:
+    notes = []
+    if len(phases) > 1:
+        notes.append("the models do not all fit together: they are loaded one phase after another")
+    used = [f"{node.name} {', '.join(map(str, node.used))}" for node in nodes if node.used]
+    if used:
+        more = f" and {len(used) - 5} nodes more" if len(used) > 5 else ""
+        notes.append(f"devices in use by others, left alone: {'; '.join(used[:5])}{more}")
+    return tuple(notes)

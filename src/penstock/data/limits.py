@@ -5,6 +5,7 @@ from __future__ import annotations
 MAX_LINE_BYTES = 32 << 20  # one row is held in memory many times over (line, row, prompt, message)
 MAX_DEPTH = 64  # deeper JSON is an attack or a mistake, and would recurse in every later stage
 SAMPLE_ROWS = 1000  # rows that fix the schema of an input without types
+SAMPLE_RECORDS = 100_000  # looked at for them, where none can be read
 BLOCK_BYTES = 1 << 20  # one read of a stream; also bounds the bytes of one chunk of JSONL or CSV
 INPUT_CHARS = 4096  # how much of an unreadable record is kept in the dead-letter table
 MAX_RENDERED_CHARS = 16 << 20  # a prompt beyond this is a template gone wrong

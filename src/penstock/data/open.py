@@ -13,7 +13,7 @@ from penstock.data.files import FileReader, FilesSource
 from penstock.data.given import given_schema
 from penstock.data.infer import infer_schema
 from penstock.data.jsonl import JsonlReader
-from penstock.data.limits import SAMPLE_ROWS
+from penstock.data.limits import SAMPLE_RECORDS, SAMPLE_ROWS
 from penstock.data.lines import LineReader
 from penstock.data.lists import ListSource
 from penstock.data.paths import DataFile, resolve
@@ -51,10 +51,14 @@ def _no_reader(file: DataFile, base: int) -> FileReader:
 
 
 def _sample(source: FilesSource) -> list[Row]:
+    """The first thousand rows that can be read; of a file that is something else entirely, none in good time."""
     rows: list[Row] = []
     position = 0
     try:
-        while len(rows) < SAMPLE_ROWS and (chunk := source.read(position, None, SAMPLE_ROWS - len(rows))) is not None:
+        while len(rows) < SAMPLE_ROWS and (rows or position < SAMPLE_RECORDS):
+            chunk = source.read(position, None, SAMPLE_ROWS - len(rows))
+            if chunk is None:
+                break
             rows += chunk.rows
             position = chunk.next_position
     finally:
@@ -82,10 +86,9 @@ def _refuse_whole_document(file: DataFile) -> None:
         lines.close()
     begun = first[0].strip() if first and isinstance(first[0], bytes) else b""
     if begun in (b"[", b"{") or (begun.startswith(b"[{") and file.path.name.endswith(".json")):
-        what = "a JSON list" if begun.startswith(b"[") else "one JSON object"
+        what, convert = ("one JSON list", ".[]") if begun.startswith(b"[") else ("one JSON object over many lines", ".")
         raise InputError(
-            f"is {what} over many lines, not one object a line; convert it (jq -c '.[]' FILE > FILE.jsonl)",
-            where=file.name,
+            f"is {what}, not one object a line; convert it (jq -c '{convert}' FILE > FILE.jsonl)", where=file.name
         )
 
 

@@ -6,6 +6,7 @@ underscore are skipped, sub-folders are not entered). A list keeps its order; ea
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 import stat
@@ -52,9 +53,10 @@ def resolve(paths: Sequence[str] | str, format: str = "auto") -> list[DataFile]:
         raise InputError("the source names no file; give a path, a list of paths, a glob or a folder")
     names = [name for path in given for name in _names(os.fspath(path), format)]
     files = [_data_file(name, format) for name in names]
-    kinds = sorted({file.format for file in files})
-    if len(kinds) > 1:
-        raise InputError(f"the source mixes formats ({', '.join(kinds)}); a source has one: convert, or run them apart")
+    first_of = {file.format: file.name for file in reversed(files)}
+    if len(first_of) > 1:
+        shown = ", ".join(f"{name} is {kind}" for kind, name in sorted(first_of.items()))
+        raise InputError(f"the source mixes formats ({shown}); a source has one: convert, or run them apart")
     return files
 
 
@@ -68,6 +70,25 @@ def _names(path: str, format: str) -> list[str]:
     if not found:
         raise InputError(f"no file matches the pattern (looked from {os.getcwd()}); check the pattern", where=path)
     return [name for entry in found for name in (_in_folder(entry, format) if os.path.isdir(entry) else [entry])]
+
+
+def _nearby(path: Path) -> str:
+    """What stands where the file was looked for, as a help against slips of the pen."""
+    missing = path
+    while not os.path.isdir(missing.parent):
+        missing = missing.parent
+    if missing != path:
+        return f"; there is no folder {missing}"
+    try:
+        names = sorted(entry for entry in os.listdir(path.parent) if classify(entry) is not None)
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, 1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return (
+        f"; the folder has {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "; check the path"
+    )
 
 
 def _in_folder(folder: str, format: str) -> list[str]:
@@ -123,7 +144,7 @@ def _status(path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise InputError(f"no such file: {os.path.abspath(path)}", where=str(path)) from None
+        raise InputError(f"no such file: {os.path.abspath(path)}{_nearby(path)}", where=str(path)) from None
     except PermissionError:
         raise _no_permission(str(path)) from None
     except OSError as error:

@@ -42,6 +42,8 @@ class FileStream:
             data = self._read(size)
         except EOFError:
             raise self._damaged("the compressed data ends early; it is likely a partial upload") from None
+        except gzip.BadGzipFile as error:
+            raise self._damaged(f"is not gzip data ({error}); name it by what it is, or copy it again") from None
         except (OSError, zlib.error) as error:
             raise self._damaged(f"can't be read on: {error}") from None
         except Exception as error:  # zstandard's own error class is known only where it is installed

@@ -53,11 +53,16 @@ def run_file(identity: dict[str, Any], input_identity: dict[str, Any], sink_form
 
 
 def read_run_file(layout: Layout, files: Files) -> RunFile | None:
-    """None where there is none. Raises RunMismatch where the file is not ours."""
+    """None where there is none. Raises RunMismatch where the file is not ours, UsageError where it can't be read."""
     try:
         data = files.read(layout.run_file)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UsageError(
+            f"can't read the output folder: {error.strerror or error}. Choose another with --out.",
+            where=str(layout.out_dir),
+        ) from error
     try:
         found = msgspec.json.decode(data, type=RunFile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -151,7 +156,7 @@ def _compare(out_dir: Path, found: RunFile, wanted: RunFile, diff: Diff) -> None
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise RunMismatch(
-            f"the output folder holds another run; in the one asked for now differ:\n{listed}\n"
+            f"the output folder holds another run, which differs from the one asked for in:\n{listed}\n"
             "Undo the change to go on with that run, or choose another output folder with --out.",
             where=str(out_dir),
         )

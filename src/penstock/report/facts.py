@@ -94,3 +94,4 @@ class RunFacts(msgspec.Struct):
     warnings: list[str] = []
     first_request_s: float | None = None
     last_response_s: float | None = None
+    at_once: bool = False  # stopped without waiting for what was in flight

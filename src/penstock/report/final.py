@@ -38,6 +38,8 @@ def headline(facts: RunFacts) -> str:
             return f"done: every row was finished before; nothing was loaded ({wall})"
         case "done":
             return f"done in {wall}"
+        case "stopped" if facts.at_once:
+            return f"stopped at once after {wall}{reason}"
         case "stopped":
             return f"stopped in good order after {wall}{reason}"
         case "too_many_dead":

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from penstock.errors import ConfigError, RunMismatch, UsageError
+from penstock.errors import Fenced, InvariantError, PenstockError, RunMismatch, UsageError
 from penstock.ledger.view import read_run
 from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.runtime.clock import RunClock, process_age_s
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.invocation import Invocation
+from penstock.runtime.overlap import refuse_overlap
 from penstock.runtime.plan import RunPlan, plan
 from penstock.runtime.signals import Interrupts, StopNow
 from penstock.spec.identity import pools
@@ -86,8 +87,10 @@ def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
 def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResult:
     if options.executor != "local":
         raise UsageError(f"the executor '{options.executor}' is not available in this version; use 'local'")
+    if options.out is not None and not options.out.strip():
+        raise UsageError("the output folder (--out) has no name; give a path")
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
-    _refuse_overlap(pipeline, out_dir)
+    refuse_overlap(pipeline.source.paths, out_dir, pipeline.sink.format)
     clock = RunClock(process_age_s() if options.whole_process else 0.0)
     inbox = Inbox()
     try:
@@ -95,17 +98,68 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             complete = _is_complete(out_dir, options.limit)
             planned = RunPlan((), (), {}) if complete else plan(pipeline)
             with Invocation(pipeline, options, out_dir, planned, clock, inbox, interrupts) as invocation:
-                try:
-                    facts = nothing_to_do(pipeline, out_dir, clock) if complete else invocation.run(listener)
-                    code = EXIT_CODES[facts.status]
-                except StopNow:
-                    facts, code = invocation.facts("stopped"), STOPPED_AT_ONCE
+                if complete:
+                    facts, code = nothing_to_do(pipeline, out_dir, clock), 0
+                else:
+                    facts, code = _drive(invocation, out_dir, listener)
+            if facts.at_once or facts.status == "failed":
+                facts = _durable(facts, out_dir)
             listener(facts)
     finally:
         inbox.close()
     written = summary(facts)
-    write_summary(out_dir, written)
+    code = _write_summary(out_dir, written, facts, code, needed=not complete)
     return RunResult(code, written, out_dir, facts)
+
+
+def _drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
+    """Run it to its end, whatever that is: the facts at its end, and the exit code."""
+    try:
+        facts = invocation.run(listener)
+        return facts, invocation.failure_code if facts.status == "failed" else EXIT_CODES[facts.status]
+    except StopNow:
+        left, code = invocation.facts("stopped", at_once=True), STOPPED_AT_ONCE
+        if left is None:
+            raise
+    except Exception as error:
+        left = invocation.facts("failed", reason=str(error))
+        if left is None or isinstance(error, Fenced):
+            raise  # nothing began here, or the folder is another's by now
+        if isinstance(error, InvariantError) or not isinstance(error, PenstockError):
+            write_summary(out_dir, summary(_durable(left, out_dir)))
+            raise  # a bug, or a machine that failed: its story is wanted
+        code = error.exit_code
+    return left, code
+
+
+def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
+    """The facts of a run that was left in a hurry, with the rows that are safe instead of those that were on their
+    way. Where its records can't be read any more, that is being told already."""
+    try:
+        counts = read_run(out_dir).counts
+    except (OSError, PenstockError):
+        return facts
+    return msgspec.structs.replace(
+        facts,
+        rows_in=counts.rows_in,
+        ended=counts.ended_sources,
+        committed=counts.ended_sources,
+        out=counts.out,
+        dead=counts.dead,
+        filtered=counts.filtered,
+        steps=[StepFacts(step.name, *counts.steps.get(step.name, (0, 0, 0))) for step in facts.steps],
+    )
+
+
+def _write_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
+    """Write summary.json; where that can't be done, say so. Returns the exit code that is then right."""
+    try:
+        write_summary(out_dir, content)
+    except OSError as error:
+        target = out_dir / "summary.json"
+        facts.warnings.append(f"can't write {target}: {error.strerror or error}; the rows themselves are safe")
+        return code or int(needed)
+    return code
 
 
 def _is_complete(out_dir: Path, limit: int | None) -> bool:
@@ -119,27 +173,16 @@ def _is_complete(out_dir: Path, limit: int | None) -> bool:
     return view.total_rows is not None or (limit is not None and view.watermark >= limit)
 
 
-def _refuse_overlap(pipeline: Pipeline, out_dir: Path) -> None:
-    """The output may be neither the input nor a folder that holds it or lies in it."""
-    out = Path(os.path.realpath(out_dir))
-    for given in pipeline.source.paths:
-        found = Path(os.path.realpath(given))
-        if (
-            out == found
-            or found in out.parents
-            or (found.exists() and out in found.parents and (out / "data") in (found, *found.parents))
-        ):
-            raise ConfigError(
-                f"the output folder {out_dir} overlaps the input {given}; choose another output folder (--out)"
-            )
-
-
 def write_summary(out_dir: Path, content: dict[str, Any]) -> None:
     """Write summary.json so that a reader sees the old one or the new one, whole."""
     target = out_dir / "summary.json"
     temporary = out_dir / f".summary.json.{os.getpid()}"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
-    os.replace(temporary, target)
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+        os.replace(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def nothing_to_do(pipeline: Pipeline, out_dir: Path, clock: RunClock) -> RunFacts:

@@ -82,6 +82,7 @@ class Invocation:
         self._names = [node.name for node in self._nodes]
         self._stack = ExitStack()
         self._observer: Observer | None = None
+        self._record: Record | None = None
 
     def __enter__(self) -> Invocation:
         try:
@@ -101,7 +102,7 @@ class Invocation:
         self._stack.callback(self._executor.close)
         self._source = self._open_source()
         self._stack.callback(self._source.close)
-        check_columns(pipeline, self._source.schema.names)
+        check_columns(pipeline, self._source.schema.names or None)  # a source without a row has no columns to miss
         self._ledger = Ledger.open(
             self._out_dir,
             identity=pipeline_identity(pipeline),
@@ -135,12 +136,22 @@ class Invocation:
                 listener(observer.facts())
 
         status = run_phase(core, shell, self._clock, watch)
-        return observer.facts(status)
+        facts = observer.facts(status)
+        if status == "done" and not facts.rows_in:
+            facts.warnings.append("the source has no rows: " + ", ".join(self._pipeline.source.paths[:3]))
+        return facts
 
-    def facts(self, status: str) -> RunFacts:
-        """The facts of a run that was left before its end."""
-        assert self._observer is not None
-        return self._observer.facts(status)
+    @property
+    def failure_code(self) -> int:
+        """The exit code of a run that ended as failed."""
+        return self._record.exit_code if self._record is not None else 1
+
+    def facts(self, status: str, *, at_once: bool = False, reason: str = "") -> RunFacts | None:
+        """The facts of a run that was left before its end; None where nothing had begun."""
+        if self._observer is None:
+            return None
+        facts = self._observer.facts(status)
+        return msgspec.structs.replace(facts, at_once=at_once, reason=reason or facts.reason)
 
     def _assemble(self) -> tuple[Core, Shell, Observer]:
         state = self._ledger.state
@@ -150,7 +161,7 @@ class Invocation:
             Dispatch(self._dispatch_shape()),
         )
         store = RowStore(self._source)
-        record = Record(self._plan, self._out_dir / "logs")
+        self._record = record = Record(self._plan, self._out_dir / "logs")
         tasks = Tasks(self._nodes, self._logics, self._plan.pool_of_step, store, record, self._pipeline.seed)
         reader = Reader(
             self._source, self._inbox, state.watermark, state.ended_above, self._options.limit, limits.read_rows

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 
 from penstock.core.events import Event
 from penstock.data.base import Chunk, Source
+from penstock.errors import InputError
 from penstock.runtime.inbox import Inbox
 
 NOTHING = Chunk(positions=[], rows=[], sizes_bytes=[], unreadable=[], next_position=0)
@@ -18,6 +20,12 @@ class ChunkRead(Event):
     chunk: Chunk | None
     total_rows: int
     complete: bool
+
+
+class SourceFailed(Event):
+    """The source can't be read on; asked again, the reader says so again."""
+
+    error: InputError
 
 
 class Reader:
@@ -33,6 +41,7 @@ class Reader:
         self._limit = limit
         self._read_rows = read_rows
         self._complete = False
+        self._failed: InputError | None = None
         self._wanted: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="penstock-reader", daemon=True)
 
@@ -51,11 +60,16 @@ class Reader:
             ahead: Chunk | None = NOTHING
             while (wanted := self._wanted.get()) is not None:
                 cause, max_rows = wanted
-                found = self._read(max_rows) if ahead is NOTHING else ahead
+                try:
+                    found = self._read(max_rows) if ahead is NOTHING else ahead
+                except InputError as error:
+                    self._inbox.put(SourceFailed(cause=cause, error=error))
+                    continue
                 given, ahead = _split(found, max_rows) if found is not None else (None, None)
                 self._inbox.put(ChunkRead(cause=cause, chunk=given, total_rows=self._next, complete=self._complete))
                 if ahead is NOTHING:
-                    ahead = self._read(self._read_rows)
+                    with suppress(InputError):  # told when it is asked for
+                        ahead = self._read(self._read_rows)
         except BaseException as error:
             self._inbox.put(error)
 
@@ -64,7 +78,13 @@ class Reader:
             max_rows = min(max_rows, self._limit - self._next)
             if max_rows <= 0:
                 return None
-        chunk = self._source.read(self._next, self._skip, max_rows)
+        if self._failed is not None:
+            raise self._failed
+        try:
+            chunk = self._source.read(self._next, self._skip, max_rows)
+        except InputError as error:
+            self._failed = error
+            raise
         if chunk is None:
             self._complete = True
         else:

@@ -17,6 +17,8 @@ from penstock.report.facts import DeadExample
 from penstock.runtime.links import Link
 from penstock.runtime.plan import RunPlan
 
+_NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
+
 
 class ReplicaRecord(msgspec.Struct):
     """Figures of one replica over all its starts of this invocation; times on the run's clock."""
@@ -52,6 +54,8 @@ class Record:
         self.notes: list[str] = []
         self.committed_rows = 0  # output rows durable by this invocation
         self.failure = ""
+        self.exit_code = 1  # of a run that failed
+        self.load_codes: dict[int, str] = {}  # replica -> why it could not load, a code of messages.LoadFailed
 
     # ------------------------------------------------------------ requests
 
@@ -103,7 +107,13 @@ class Record:
 
     def pool_down(self, down: ev.PoolDown) -> None:
         self.pools[down.pool].down = down.reason
-        self.failure = self.failure or down.reason
+        codes = [self.load_codes.get(index, "") for index, pool in enumerate(self._pool_of) if pool == down.pool]
+        self.failed(down.reason, 2 if codes and all(code in _NOT_CONFIGURED for code in codes) else 1)
+
+    def failed(self, reason: str, exit_code: int) -> None:
+        """Why the run fails; the first reason counts."""
+        if not self.failure:
+            self.failure, self.exit_code = reason, exit_code
 
     def recovered(self, recovered: ev.Recovered) -> None:
         self.recoveries[recovered.kind] += recovered.count

@@ -13,14 +13,14 @@ from typing import Any
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
-from penstock.engines.messages import Answer, Answers, Hello, Setup
+from penstock.engines.messages import Answer, Answers, Hello, LoadFailed, Setup
 from penstock.errors import PenstockError
 from penstock.executors.base import Executor, Exit, Launch
 from penstock.ledger.base import CommitBatch, Counts
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.links import Link, answers_event, other_event, watch
-from penstock.runtime.reader import ChunkRead, Reader
+from penstock.runtime.reader import ChunkRead, Reader, SourceFailed
 from penstock.runtime.record import Record
 from penstock.runtime.rows import RowStore
 from penstock.runtime.signals import Interrupts
@@ -272,6 +272,8 @@ class Shell:
                         ev.ReplicaLoadFailed(replica=link.index, incarnation=link.incarnation, reason=refusal)
                     )
             else:
+                if isinstance(message, LoadFailed):
+                    self._record.load_codes[link.index] = message.code
                 events += other_event(link, message, now)
         if link.lost:
             # The processes may still be there; their Exit tells the core, once nothing can come any more.
@@ -306,6 +308,8 @@ class Shell:
     def _from_thread(self, event: Event) -> list[Event]:
         if isinstance(event, ChunkRead):
             return self._chunk(event)
+        if isinstance(event, SourceFailed):
+            return self._source_failed(event)
         if isinstance(event, BatchCommitted):
             receipt = event.receipt
             self._record.committed(receipt)
@@ -329,6 +333,12 @@ class Shell:
                 next_position=chunk.next_position,
             )
         ]
+
+    def _source_failed(self, event: SourceFailed) -> list[Event]:
+        """What was read ends and is committed; then the run ends."""
+        self._record.failed(str(event.error), event.error.exit_code)
+        nothing = ev.RowsRead(cause=event.cause, rows=[], sizes_bytes=[], unreadable=[], next_position=0)
+        return [nothing, ev.StopRequested(cause=event.cause, reason="failed")]
 
     def close(self) -> None:
         """End every replica; what they were doing is lost."""

@@ -34,6 +34,7 @@ _ERROR_LINE = re.compile(
 _FATAL_LINE = re.compile(
     r"^(Fatal Python error: (?!Aborted).*|Segmentation fault.*|penstock host: .*|out of memory: .*)$"
 )
+_CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.*\(most recent call first\):$")
 _CHAINED = re.compile(r"was the direct cause of the following|During handling of the above exception")
 
 
@@ -96,12 +97,17 @@ def cause_lines(log: str) -> list[str]:
     Of a chain of tracebacks the first one counts: it is the cause, and the others wrap it.
     """
     found: list[str] = []
-    chained = False
+    chained = crashed = False
     for line in log.splitlines():
         fatal = _FATAL_LINE.match(line)
         match = _ERROR_LINE.search(line)
         if fatal:
             found.append(fatal[1])
+        elif found and _CRASHED_THREAD.match(line):
+            crashed = True
+        elif crashed:
+            found[-1] += f" ({line.strip()})"  # the innermost call of the thread that crashed
+            crashed = False
         elif _CHAINED.search(line):
             chained = True
         elif match:

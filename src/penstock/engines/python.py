@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -32,6 +33,7 @@ _AHEAD_S = 0.004  # of work at hand beyond the call that runs: a few hops betwee
 _MAX_AHEAD = 1024
 _LEARNING_RATE = 0.1  # of the mean time of a call
 _MAX_MESSAGE_CHARACTERS = 2000
+_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 Function = Callable[[Any], Any]
 
@@ -153,24 +155,26 @@ def _import(name: str) -> Function:
         found: Any = importlib.import_module(module)
         for part in qualified.split("."):
             found = getattr(found, part)
-    except Exception as error:
-        raise EngineLoadError(f"can't import the function {name!r}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        message = f"can't import the function {name!r}: {type(error).__name__}: {error}"
+        raise EngineLoadError(message, "bad_model") from error
     if not callable(found):
-        raise EngineLoadError(f"{name!r} is a {type(found).__name__}, not a function")
+        raise EngineLoadError(f"{name!r} is a {type(found).__name__}, not a function", "bad_model")
     if inspect.iscoroutinefunction(found):
-        raise EngineLoadError(f"{name!r} is an async function; a step calls plain ones (wrap it in asyncio.run)")
+        message = f"{name!r} is an async function; a step calls plain ones (wrap it in asyncio.run)"
+        raise EngineLoadError(message, "bad_model")
     function: Function = found
     return function
 
 
 def describe(error: BaseException, function: Function) -> str:
-    """ "Type: message (file:line)", the line being the innermost one in the function's own file."""
+    """ "Type: message (file:line)", the line being the innermost one in the function's own file, never Penstock's."""
     own = getattr(getattr(function, "__code__", None), "co_filename", None)
     trace = error.__traceback__
     place, own_place = "", ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        place = f" ({file}:{trace.tb_lineno})"
+        place = f" ({file}:{trace.tb_lineno})" if not file.startswith(_OWN_CODE) else place
         if file == own:
             own_place = place
         trace = trace.tb_next

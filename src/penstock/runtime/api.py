@@ -16,6 +16,7 @@ from penstock.ledger.view import read_run
 from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.runtime.clock import RunClock, process_age_s
+from penstock.runtime.feasible import check_feasible
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.invocation import Invocation
 from penstock.runtime.overlap import refuse_overlap
@@ -96,6 +97,8 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
     try:
         with Interrupts(inbox) as interrupts:
             complete = _is_complete(out_dir, options.limit)
+            if not complete:
+                check_feasible(pipeline)
             planned = RunPlan((), (), {}) if complete else plan(pipeline)
             with Invocation(pipeline, options, out_dir, planned, clock, inbox, interrupts) as invocation:
                 if complete:
@@ -141,7 +144,6 @@ def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
         return facts
     return msgspec.structs.replace(
         facts,
-        rows_in=counts.rows_in,
         ended=counts.ended_sources,
         committed=counts.ended_sources,
         out=counts.out,

@@ -97,11 +97,11 @@ class Invocation:
 
     def _open(self) -> None:
         pipeline = self._pipeline
-        self._logics = [logic_for(node.step) for node in self._nodes]
         self._executor = LocalExecutor(_nursery(self._nodes, self._plan))
         self._stack.callback(self._executor.close)
         self._source = self._open_source()
         self._stack.callback(self._source.close)
+        self._logics = [logic_for(node.step, self._source.schema.names) for node in self._nodes]
         check_columns(pipeline, self._source.schema.names or None)  # a source without a row has no columns to miss
         self._ledger = Ledger.open(
             self._out_dir,

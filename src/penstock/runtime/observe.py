@@ -163,7 +163,7 @@ class Observer:
             case "ready":
                 return self._why_idle()
             case "waiting":
-                return f"starts again in {max(0.0, replica.start_at - now):.0f} s; it {replica.last_reason}"
+                return f"starts again in {max(0.0, replica.start_at - now):.0f} s: {replica.last_reason}"
             case "failed":
                 return replica.last_reason
             case "off":

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.core import events as ev
+from penstock.engines.causes import cause_lines
 from penstock.engines.messages import Answer
 from penstock.executors.base import Exit
 from penstock.ledger.base import DeadRow, Receipt
@@ -18,6 +19,8 @@ from penstock.runtime.links import Link
 from penstock.runtime.plan import RunPlan
 
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
+
+HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interpreter that can't be a host
 
 
 class ReplicaRecord(msgspec.Struct):
@@ -101,9 +104,16 @@ class Record:
         how = f"exited with code {exit_.status}" if exit_.status >= 0 else f"was killed by {_signal(-exit_.status)}"
         if link is not None and link.note.startswith("protocol error"):
             how = link.note
-        last = exit_.tail.strip().splitlines()[-3:]
-        cause = (": " + " | ".join(line.strip() for line in last)) if last else ""
+        cause = self._last_words(index, exit_.tail)
         return f"{self._names[index]} {how}{cause} (log: {self._logs / (self._names[index] + '.log')})"
+
+    def _last_words(self, index: int, tail: str) -> str:
+        lines = [line.strip() for line in tail.strip().splitlines()]
+        refused = next((line.removeprefix(HOST_REFUSES) for line in lines if line.startswith(HOST_REFUSES)), "")
+        if refused:
+            self.load_codes[index] = "missing_dependency"
+        causes = [refused] if refused else cause_lines(tail)[-1:] or lines[-3:]
+        return ": " + " | ".join(causes) if causes else ""
 
     def pool_down(self, down: ev.PoolDown) -> None:
         self.pools[down.pool].down = down.reason

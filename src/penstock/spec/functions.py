@@ -82,7 +82,7 @@ def _imported(name: str) -> Callable[..., Any]:
             f"can't import '{module_name}' for the function '{name}': {error}; "
             "the working directory is searched too, so start penstock where the module's folder is"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"importing '{module_name}' for the function '{name}' failed: {_told(error)}") from error
     for part in qualname.split("."):
         if not hasattr(found, part):
@@ -94,7 +94,7 @@ def _imported(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -21,7 +21,25 @@ class FunctionLogic:
         return Asked(row)
 
 
-class MapLogic(FunctionLogic):
+class MergingLogic(FunctionLogic):
+    """kept: columns of the source, which come out as they came in. A function may give them back, not change them."""
+
+    def __init__(self, kept: frozenset[str] = frozenset()) -> None:
+        self._kept = kept
+
+    def _merged(self, row: Row, result: Row) -> Row | Failed:
+        """`result` over `row`."""
+        given_back = self._kept.intersection(result)
+        if not given_back:
+            return {**row, **result}
+        for name in sorted(given_back):
+            if not _equal(row.get(name), result[name]):
+                message = f"column {name!r} is the source's and is never overwritten; return it under another name"
+                return Failed("function_result", message)
+        return {**row, **result, **{name: row[name] for name in given_back if name in row}}
+
+
+class MapLogic(MergingLogic):
     """Merges the dict that the function returns over the row."""
 
     def apply(self, row: Row, answer: Answer | None) -> Outcome:
@@ -29,7 +47,8 @@ class MapLogic(FunctionLogic):
         problem = wrong_row(result)
         if problem:
             return Failed("function_result", f"a map function returns a dict of column names to values, not {problem}")
-        return Columns({**row, **result})
+        merged = self._merged(row, result)
+        return merged if isinstance(merged, Failed) else Columns(merged)
 
 
 class FilterFunctionLogic(FunctionLogic):
@@ -41,7 +60,7 @@ class FilterFunctionLogic(FunctionLogic):
         return Columns(row) if answer is not None and answer.value else Filtered()
 
 
-class ExpandFunctionLogic(FunctionLogic):
+class ExpandFunctionLogic(MergingLogic):
     """Each dict of the list that the function returns, merged over the row, goes on in its place."""
 
     def apply(self, row: Row, answer: Answer | None) -> Outcome:
@@ -50,11 +69,20 @@ class ExpandFunctionLogic(FunctionLogic):
             return Filtered()
         if not isinstance(result, (list, tuple)):
             return Failed("function_result", f"an expand function returns a list of dicts, not {described(result)}")
+        children: list[Row] = []
         for index, child in enumerate(result):
             problem = wrong_row(child)
             if problem:
                 return Failed("function_result", f"an expand function returns dicts; child {index} is {problem}")
-        return Children([{**row, **child} for child in result]) if result else Filtered()
+            merged = self._merged(row, child)
+            if isinstance(merged, Failed):
+                return merged
+            children.append(merged)
+        return Children(children) if children else Filtered()
+
+
+def _equal(old: Any, new: Any) -> bool:
+    return bool(old == new) or (old != old and new != new)  # NaN is itself
 
 
 def wrong_row(value: Any) -> str | None:

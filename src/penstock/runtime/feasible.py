@@ -1,0 +1,75 @@
+"""What was asked for and can't be: found before anything is loaded, told with its place in the pipeline file."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.errors import ConfigError
+from penstock.spec.graph import StepNode, step_path
+from penstock.spec.model import Model
+from penstock.spec.pipeline import Pipeline
+from penstock.spec.problems import KeyPath, Problem, config_error
+from penstock.spec.steps import Expand, Filter, Map
+from penstock.steps.registry import logic_for
+
+MAX_PROCESSES = 1000  # of one pool on one machine: each is two processes and a share of the coordinator's time
+_LOCAL_ENGINES = ("auto", "transformers", "vllm", "sentence-transformers")
+_DESCRIPTIONS = ("config.json", "params.json")  # one of them is in every model's folder
+
+
+def check_feasible(pipeline: Pipeline) -> None:
+    """Raises ConfigError with FILE:LINE of each thing that this machine, or this version, can't do."""
+    problems = [problem for name, model in pipeline.models.items() for problem in _of_model(name, model)]
+    problems += [problem for node in pipeline.order() for problem in _of_step(node)]
+    if problems:
+        raise config_error((pipeline.place(problem.path), problem.message) for problem in problems)
+
+
+def _of_model(name: str, model: Model) -> Iterator[Problem]:
+    at: KeyPath = ("models", name)
+    yield from _too_many((*at, "replicas"), model.replicas)
+    if model.python is not None and not os.access(model.python, os.X_OK):
+        message = f"'python': there is no interpreter '{model.python}'; give its path, for instance VENV/bin/python"
+        yield Problem((*at, "python"), message)
+    if model.resolved_engine in _LOCAL_ENGINES:
+        problem = _folder_problem(model)
+        if problem:
+            yield Problem((*at, "ref"), f"'ref': {problem}")
+
+
+def _folder_problem(model: Model) -> str | None:
+    path = Path(model.ref).expanduser()
+    if os.path.isdir(path):
+        if any(os.path.exists(path / name) for name in _DESCRIPTIONS):
+            return None
+        return f"the folder '{model.ref}' holds no model; a model's folder has a config.json"
+    if os.path.exists(path) or not model.ref.startswith(("/", "./", "../", "~")):
+        return None
+    return f"there is no folder '{model.ref}' (looked from {os.getcwd()}); give a model's folder or a hub id OWNER/NAME"
+
+
+def _of_step(node: StepNode) -> Iterator[Problem]:
+    step = node.step
+    if isinstance(step, (Map, Filter, Expand)) and step.function is not None:
+        yield from _too_many(step_path(node.index, step, "workers"), step.workers)
+        at = step_path(node.index, step, "function")
+        try:
+            function = step.function.resolve() if step.function.version is None else None
+        except ConfigError as error:
+            yield Problem(at, f"'function': {error.message}")
+            return
+        if inspect.iscoroutinefunction(function):
+            message = f"'function': '{step.function.name}' is async; a step calls plain functions (asyncio.run inside)"
+            yield Problem(at, message)
+    try:
+        logic_for(step)
+    except ConfigError as error:
+        yield Problem(step_path(node.index, step), error.message)
+
+
+def _too_many(at: KeyPath, count: int | str) -> Iterator[Problem]:
+    if isinstance(count, int) and count > MAX_PROCESSES:
+        yield Problem(at, f"'{at[-1]}': {count:,} processes on one machine; the limit is {MAX_PROCESSES:,}")

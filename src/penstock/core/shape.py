@@ -25,9 +25,9 @@ class FlowLimits(Struct, frozen=True):
     reach: int = 1 << 20
     read_rows: int = 2_048
     commit_every_s: float = 10.0
-    commit_rows: int = 32_768
+    commit_rows: int = 16_384
     commit_bytes: int = 64 * 1024 * 1024
-    part_rows: int = 32_768
+    part_rows: int = 16_384
     part_bytes: int = 64 * 1024 * 1024
     max_dead: int | float = 0.05
     dead_judged_from: int = 100  # a fraction is judged from so many ended source rows on
@@ -76,7 +76,7 @@ class DispatchLimits(Struct, frozen=True):
     load_timeout_s: float = 1800.0
     progress_timeout_s: float = 60.0  # where the model names none; grows with the slowest step seen
     progress_factor: float = 10.0  # times the longest gap between signs of progress seen so far
-    max_lookahead: int = 4096
+    max_lookahead: int = 1024
 
 
 class DispatchShape(Struct, frozen=True):

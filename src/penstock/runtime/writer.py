@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import queue
 import threading
@@ -12,6 +13,11 @@ from penstock.core.events import Event
 from penstock.errors import CommitError
 from penstock.ledger.base import CommitBatch, Receipt
 from penstock.runtime.inbox import Inbox
+
+try:
+    _libc: ctypes.CDLL | None = ctypes.CDLL("libc.so.6")
+except OSError:  # another C library: it has no such call
+    _libc = None
 
 RETRY_FULL_DISK_S = 2.0  # how often a full disk is looked at again
 
@@ -24,6 +30,15 @@ class Committer(Protocol):
     def commit(self, batch: CommitBatch) -> Receipt: ...
 
     def heartbeat(self) -> None: ...
+
+
+def give_memory_back() -> None:
+    """Return what a commit had allocated to the system: allocators keep it in pieces, and a long run would grow."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    if _libc is not None:
+        _libc.malloc_trim(0)
 
 
 class Writer:
@@ -78,5 +93,6 @@ class Writer:
                 time.sleep(RETRY_FULL_DISK_S)
                 continue
             self.waiting = ""
+            give_memory_back()
             self._inbox.put(BatchCommitted(cause=cause, receipt=receipt))
             return

@@ -11,7 +11,7 @@ from style_source import PACKAGE, Finding, Import, assert_none, imports, python_
 FOUNDATION = {"errors", "version"}
 TRUNK = FOUNDATION | {"spec", "core"}
 MIDDLE = TRUNK | {"engines", "data", "report"}
-SHELL = MIDDLE | {"executors", "steps", "ledger", "runtime"}
+SHELL = MIDDLE | {"executors", "steps", "ledger", "planning", "runtime"}
 
 # room -> the other rooms it may import from
 MAY_IMPORT: dict[str, set[str]] = {
@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "executors": MIDDLE,
     "steps": MIDDLE,
     "ledger": MIDDLE,
+    "planning": MIDDLE | {"executors"},  # which devices there are
     "runtime": SHELL - {"runtime"},
     "sim": FOUNDATION | {"core"},
     "recipes": SHELL,

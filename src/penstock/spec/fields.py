@@ -18,8 +18,11 @@ from penstock.spec.problems import shown, suggestion
 Check = Callable[[Any], Any]
 
 
+MOST_WHOLE = (1 << 63) - 1  # what goes over the wire, and what engines hold in their own integers
+
+
 def is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -MOST_WHOLE <= value <= MOST_WHOLE
 
 
 def is_number(value: object) -> bool:
@@ -49,6 +52,12 @@ def seconds(*, none: bool = False) -> PlainValidator:
         raise ValueError(f"expected seconds above 0, got {shown(value)}")
 
     return PlainValidator(check)
+
+
+def _share(value: Any) -> float:
+    if is_number(value) and value > 0:
+        return float(value)
+    raise ValueError(f"expected a number above 0, got {shown(value)}")
 
 
 def text(*, none: bool = False) -> PlainValidator:
@@ -168,6 +177,7 @@ Text = Annotated[str, text()]
 OptionalText = Annotated[str | None, text(none=True)]
 Flag = Annotated[bool, PlainValidator(_flag)]
 Seconds = Annotated[float, seconds()]
+Share = Annotated[float, PlainValidator(_share)]
 OptionalSeconds = Annotated[float | None, seconds(none=True)]
 FilePath = Annotated[str, PlainValidator(_path)]
 OptionalPath = Annotated[str | None, PlainValidator(_optional(_path))]

@@ -18,7 +18,7 @@ from penstock.spec.problems import shown
 from penstock.spec.steps import AnyStep
 
 FORMAT = 1  # of the identity itself; kept with a run
-# Fields of a model that say where and how it runs. `replicas` and `batch_size` are in neither identity.
+# Fields of a model that say where and how it runs. `replicas`, `weight` and `batch_size` are in neither.
 PLACEMENT_FIELDS = (
     "engine",
     "tensor_parallel",
@@ -28,6 +28,7 @@ PLACEMENT_FIELDS = (
     "python",
     "pool",
     "progress_timeout_s",
+    "goal",
 )
 # Fields of a step that may change between the two halves of one run.
 FREE_STEP_FIELDS = frozenset({"batch_size", "timeout_s", "workers", "columns"})

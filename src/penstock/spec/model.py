@@ -17,6 +17,7 @@ from penstock.spec.fields import (
     OptionalSeconds,
     OptionalText,
     Options,
+    Share,
     Text,
     one_of,
 )
@@ -59,6 +60,8 @@ class Model(Spec):
     pool                keeps the replicas apart from those of equal models under another pool name
     progress_timeout_s  a replica that gets nowhere for so long is restarted; None: from measured times
     task                generate | embed
+    goal                auto | throughput | latency: what a plan divides the model for; auto: throughput
+    weight              share of the devices beside other models
     name                label in Python; in a file the key says it
     """
 
@@ -78,6 +81,8 @@ class Model(Spec):
     pool: OptionalName = None
     progress_timeout_s: OptionalSeconds = None
     batch_size: OptionalCount = None
+    goal: Annotated[Literal["auto", "throughput", "latency"], one_of("auto", "throughput", "latency")] = "auto"
+    weight: Share = 1.0
     name: OptionalName = None
 
     if not TYPE_CHECKING:  # checkers take the signature from the fields

@@ -31,7 +31,7 @@ def rejected(
     """Layouts that one might think of, and the first constraint that rules each out on the largest devices."""
     if demand.facts is None or not rooms:
         return ()
-    taken = {Layout(replica.tensor_parallel, replica.pipeline_parallel) for replica in replicas}
+    taken = dict.fromkeys(Layout(replica.tensor_parallel, replica.pipeline_parallel) for replica in replicas)
     room = rooms[max(rooms)]
     least = min((layout.devices for layout in taken), default=room.devices)
     told = []

@@ -132,7 +132,7 @@ def _enough(items: Sequence[Item], floor: Floor) -> bool:
     for item in items:
         if sum(floor.groups(kind, item.size) for kind in item.kinds) < item.count:
             return False
-    kinds = {kind for item in items for kind in item.kinds}
+    kinds = dict.fromkeys(kind for item in items for kind in item.kinds)
     return sum(item.size * item.count for item in items) <= sum(floor.groups(kind, 1) for kind in kinds)
 
 

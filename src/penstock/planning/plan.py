@@ -1,0 +1,81 @@
+"""`plan_pipeline`: what a run will put where, from a pipeline and a cluster, or this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from penstock.core.planner.cluster import CpuDomain, NodeFacts
+from penstock.core.planner.demand import Sharing
+from penstock.core.planner.model import ModelFacts
+from penstock.core.planner.plan import make_plan
+from penstock.core.planner.result import Plan
+from penstock.planning.demands import ReadFacts, demand_of
+from penstock.planning.facts import read_model_facts
+from penstock.planning.machine import local_cluster
+from penstock.spec.cluster import Cluster
+from penstock.spec.identity import pools
+from penstock.spec.pipeline import Pipeline
+
+__all__ = ["cluster_nodes", "plan_on_nodes", "plan_pipeline"]
+
+
+def plan_pipeline(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
+    """The plan of a pipeline on a cluster, or on this machine. Reads headers, loads nothing, needs no engine.
+
+    Raises PlanError where a model's files can't be read, ConfigError for a CUDA_VISIBLE_DEVICES or an engine option
+    that can't be meant. What does not fit is no error here: `fits` is False then, and `reason` says need and have.
+    """
+    if cluster is not None:
+        return plan_on_nodes(pipeline, cluster_nodes(cluster), here=False)
+    machine = local_cluster()
+    plan = plan_on_nodes(pipeline, machine.nodes, here=True)
+    return replace(plan, notes=(*plan.notes, *machine.notes))
+
+
+def plan_on_nodes(
+    pipeline: Pipeline, nodes: Sequence[NodeFacts], *, here: bool, read: ReadFacts = read_model_facts
+) -> Plan:
+    """The plan on these nodes. `here`: on this machine, so that what is installed decides on engines."""
+    pool_of = {name: pool.name for pool in pools(pipeline) for name in pool.names}
+    asked = [getattr(node.step, "model", None) for node in pipeline.order()]
+    uses = [pool_of[name] for name in asked if name is not None]
+    on_gpus = any(node.devices for node in nodes)
+    known: dict[tuple[str, str | None], ModelFacts] = {}
+
+    def read_once(ref: str, revision: str | None) -> ModelFacts:
+        if (ref, revision) not in known:
+            known[ref, revision] = read(ref, revision)
+        return known[ref, revision]
+
+    demands = [demand_of(pool, read_once, on_gpus=on_gpus, here=here) for pool in pools(pipeline) if pool.name in uses]
+    sharing = Sharing(pipeline.resources.gpu_allocation_strategy, pipeline.resources.reserve.per_node)
+    plan = make_plan(demands, nodes, sharing, uses)
+    idle = sorted(set(pool_of.values()) - set(uses))
+    notes = tuple(f"no step uses the model '{name}': it is not loaded" for name in idle)
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
+def cluster_nodes(cluster: Cluster) -> tuple[NodeFacts, ...]:
+    """The nodes of a cluster file, each by itself."""
+    return tuple(
+        NodeFacts(
+            name=name,
+            devices=node.devices,
+            device_memory_bytes=round((node.device_memory_gb or 0) * 10**9),
+            link=node.link,
+            cpus=node.cpus or 0,
+            used=node.used,
+            device_name=node.device or "",
+            domains=_domains(node.cpus, node.memory_gb),
+        )
+        for node in cluster.nodes
+        for name in node.names
+    )
+
+
+def _domains(cpus: int | None, memory_gb: float | None) -> tuple[CpuDomain, ...]:
+    if not cpus or not memory_gb:
+        return ()
+    return (CpuDomain(tuple(range(cpus)), round(memory_gb * 10**9)),)

@@ -64,11 +64,11 @@ def run(folder: Path, *arguments: str) -> int:
     return start(folder, *arguments).wait(timeout=WAIT_LIMIT_S)
 
 
-def wait_until(true: Callable[[], Any], what: str) -> None:
+def wait_until(true: Callable[[], Any], what: str, limit_s: float = WAIT_LIMIT_S) -> None:
     """Poll, since what is waited for happens in other processes."""
-    end = time.monotonic() + WAIT_LIMIT_S
+    end = time.monotonic() + limit_s
     while not true():
-        assert time.monotonic() < end, f"waited {WAIT_LIMIT_S:.0f} s for {what}"
+        assert time.monotonic() < end, f"waited {limit_s:.0f} s for {what}"
         time.sleep(0.02)
 
 

@@ -1,0 +1,102 @@
+"""Whole runs on real engines: rows end once, in the right columns, also when an engine's own child is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from run_support import (
+    committed,
+    dead,
+    errors,
+    everything_below,
+    output,
+    processes_of,
+    run,
+    start,
+    summary,
+    wait_until,
+    write_rows,
+)
+
+import penstock
+
+DOCWRITER = Path(penstock.__file__).parent / "models" / "docwriter"
+PROMPT = "Write a one-line docstring for:\ndef Shelf.get_{{ id }}(name, default)"
+
+
+def engine_pipeline(folder: Path, model: dict[str, Any], **step: Any) -> None:
+    written = {
+        "models": {"writer": {"ref": str(DOCWRITER), **model}},
+        "source": {"path": "rows.jsonl"},
+        "steps": [
+            {
+                "generate": {
+                    "model": "writer",
+                    "prompt": PROMPT,
+                    "output": "line",
+                    "temperature": 0.0,
+                    "meta": True,
+                    **step,
+                }
+            }
+        ],
+        "sink": {"path": "out"},
+        "commit_every_s": 0.5,
+        "max_dead": 1,
+    }
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+
+
+@pytest.mark.transformers
+def test_transformers_on_two_replicas_of_one_core(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    names = [str(number) for number in range(40)]
+    names.insert(20, " ".join(["many"] * 3000))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"id": name}) + "\n" for name in names))
+    engine_pipeline(
+        tmp_path, {"engine": "transformers", "replicas": min(2, len(os.sched_getaffinity(0)))}, max_tokens=24
+    )
+    assert run(tmp_path) == 0, errors(tmp_path)
+    found = output(tmp_path)
+    assert [row["id"] for row in found] == [str(number) for number in range(40)]
+    assert all(row["line"].strip() and row["line_meta"]["tokens_out"] <= 24 for row in found)
+    (buried,) = dead(tmp_path)
+    assert (buried["code"], buried["row"]) == ("too_long", 20)
+    assert "1024" in buried["message"], "the limit is named"
+    devices = [device for replica in summary(tmp_path)["models"]["writer"]["replicas"] for device in replica["devices"]]
+    assert len(devices) == len(set(devices)), "no core serves two replicas"
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+def test_vllm_loses_an_engine_child_in_mid_run(tmp_path: Path, vllm_python: str) -> None:
+    model = {
+        "engine": "vllm",
+        "python": vllm_python,
+        "dtype": "float32",  # in bfloat16 the rows beside a row may change its tokens
+        "engine_options": {"kv_cache_gb": 1, "enforce_eager": True, "max_num_seqs": 16},
+    }
+    sampling = {"max_tokens": 96, "ignore_eos": True}
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    for folder, replicas in ((calm, 1), (stormy, min(2, len(os.sched_getaffinity(0))))):
+        folder.mkdir()
+        write_rows(folder, 160)
+        engine_pipeline(folder, {**model, "replicas": replicas}, **sampling)
+    assert start(calm).wait(timeout=400) == 0, errors(calm)
+    process = start(stormy)
+    wait_until(lambda: committed(stormy) > 8 or process.poll() is not None, "some commits", limit_s=400)
+    host = min(processes_of(stormy))
+    children = [child for child in psutil.Process(host).children(recursive=True) if child.name() != "python"]
+    assert children, "vLLM runs its engine core in a child"
+    os.kill(children[0].pid, signal.SIGKILL)
+    assert process.wait(timeout=400) == 0, errors(stormy)
+    assert [row["line"] for row in output(stormy)] == [row["line"] for row in output(calm)]
+    assert sum(replica["restarts"] for replica in summary(stormy)["models"]["writer"]["replicas"]) >= 1
+    assert not everything_below(stormy)

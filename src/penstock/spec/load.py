@@ -45,7 +45,7 @@ def _open_shorthands(document: Document) -> None:
 def _raise(document: Document, problems: Sequence[Problem]) -> None:
     entries = [*document.errors]
     for path, message in problems:
-        if not any(path[: len(refused)] == refused for refused in document.refused):
+        if not any(path[: len(refused)] == refused or path == refused[:-1] for refused in document.refused):
             entries.append((place_of(document.places, path) or document.file, message))
     if entries:
         raise config_error(sorted(entries, key=_line))

@@ -42,7 +42,12 @@ def _assign(document: Document, words: list[str], value: Any, where: str) -> Non
         if not words:
             break
         if isinstance(container, dict) and container.get(str(key)) is None:
+            if path[0] == "models" and len(path) == 2:
+                raise ConfigError(f"no model is named '{key}'{suggestion(str(key), container)}", where=where)
             container[str(key)] = {}
+            document.places[path] = where
+        elif isinstance(container, dict) and not isinstance(container[str(key)], (dict, list)):
+            raise ConfigError(f"'{dotted(path)}' is a single value; nothing stands below it", where=where)
         container = container[key]
     container[key] = value
     for place in [place for place in document.places if place[: len(path)] == path]:

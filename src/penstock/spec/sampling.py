@@ -15,6 +15,7 @@ from penstock.spec.templates import is_template, template_problem
 
 MAX_STOPS = 16  # engines compare every stop string with every new token
 MAX_SEED = (1 << 63) - 1
+MAX_TOKENS = (1 << 31) - 1  # engines count tokens in 32 bits
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class SamplingRule:
                 return value
         elif (is_whole(value) if self.kind == "int" else is_number(value)) and self._in_range(value):
             return value if self.kind == "int" else float(value)
-        raise ValueError(f"expected {self.expectation}, got {shown(value)}")
+        too_many = self.high is not None and isinstance(value, int) and value > self.high >= MAX_TOKENS
+        limit = f"; the most is {self.high:,}" if too_many else ""
+        raise ValueError(f"expected {self.expectation}, got {shown(value)}{limit}")
 
     def parse(self, text: str) -> Any:
         """The value of a rendered template. Raises ValueError."""
@@ -65,7 +68,7 @@ class SamplingRule:
         limits = [
             f"of at least {self.low:g}" if self.low is not None else "",
             f"above {self.above:g}" if self.above is not None else "",
-            f"of at most {self.high:g}" if self.high is not None and self.high < MAX_SEED else "",
+            f"of at most {self.high:g}" if self.high is not None and self.high < MAX_TOKENS else "",
         ]
         return " ".join([noun, " and ".join(limit for limit in limits if limit)]).strip()
 
@@ -90,11 +93,11 @@ def _maybe_list(text: str) -> Any:
 
 
 SAMPLING_RULES: dict[str, SamplingRule] = {
-    "max_tokens": SamplingRule("int", low=1),
-    "min_tokens": SamplingRule("int", low=0),
+    "max_tokens": SamplingRule("int", low=1, high=MAX_TOKENS),
+    "min_tokens": SamplingRule("int", low=0, high=MAX_TOKENS),
     "temperature": SamplingRule("float", low=0),
     "top_p": SamplingRule("float", above=0, high=1),
-    "top_k": SamplingRule("int", low=-1),
+    "top_k": SamplingRule("int", low=-1, high=MAX_TOKENS),
     "min_p": SamplingRule("float", low=0, high=1),
     "presence_penalty": SamplingRule("float", low=-2, high=2),
     "frequency_penalty": SamplingRule("float", low=-2, high=2),

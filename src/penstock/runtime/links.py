@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import selectors
 import socket
-from typing import Any
 
 from penstock.core import events as ev
 from penstock.core.events import Event
+from penstock.engines.channel import Channel
 from penstock.engines.messages import (
     PROTOCOL_VERSION,
-    Abort,
     Answer,
     Answers,
     Heartbeat,
@@ -23,92 +22,63 @@ from penstock.engines.messages import (
     Requests,
     Sampling,
     Setup,
-    TakeBack,
+    ToCoordinator,
     ToHost,
 )
-from penstock.engines.wire import Decoder, WireError, coordinator_decoder, encode
+from penstock.engines.wire import WireError, coordinator_decoder
 
-_READ_BYTES = 1 << 20
 _NO_LOAD = Load(executing=0, waiting=0, busy_s=0.0, fill_s=0.0, progress=0, turnaround_s=0.0, sent_at=0.0)
 
 
 class Link:
-    """One start of one replica. `load`: the newest figures of its host. `ready_s`: when it was ready, run's clock.
+    """One start of one replica, over one connection.
 
-    state  starting | loading | ready | lost; note: what it says it is doing
+    load   the newest figures of its host
+    stamp  of answers that came in this turn, to be echoed with what replaces them; else 0
+    note   what it says it is doing, or why it can't be spoken to any more (`lost`)
     """
 
     def __init__(self, index: int, incarnation: int, connection: socket.socket, setup: Setup) -> None:
         self.index = index
         self.incarnation = incarnation
-        self.connection = connection
         self.load = _NO_LOAD
-        self.ready: Ready | None = None
-        self.ready_s: float | None = None
+        self.stamp = 0.0
+        self.ready_s: float | None = None  # on the run's clock
         self.note = "starting"
-        self.lost = False
         self.rows = 0
-        self.stamp = 0.0  # of answers that came in this turn: echoed with what replaces them, and only then
         self._setup = setup
-        self._decoder: Decoder[Any] = coordinator_decoder()
-        self._unsent: list[memoryview] = []
+        self._channel: Channel[ToCoordinator] = Channel(connection, coordinator_decoder())
 
-    # ------------------------------------------------------------ out
+    @property
+    def connection(self) -> socket.socket:
+        return self._channel.socket
+
+    @property
+    def lost(self) -> bool:
+        return self._channel.closed
 
     def send(self, message: ToHost) -> bool:
-        """Send or keep for later; True when something is left to be sent. A closed connection is noticed by reading."""
-        self._unsent.append(memoryview(encode(message)))
-        return self.flush()
+        """Send, or keep what the connection does not take; True when everything is out."""
+        self._channel.send(message)
+        return self._channel.flush()
 
     def flush(self) -> bool:
-        unsent = self._unsent
-        while unsent:
-            try:
-                sent = self.connection.send(unsent[0])
-            except BlockingIOError:
-                return True
-            except OSError:
-                unsent.clear()
-                return False
-            if sent == len(unsent[0]):
-                del unsent[0]
-            else:
-                unsent[0] = unsent[0][sent:]
-        return False
+        return self._channel.flush()
 
     def send_requests(self, items: list[Request], samplings: list[Sampling]) -> bool:
         return self.send(Requests(items=items, samplings=samplings, echo=self.stamp))
 
-    def take_back(self, tasks: list[int]) -> bool:
-        return self.send(TakeBack(ids=tasks))
-
-    def abort(self, tasks: list[int]) -> bool:
-        return self.send(Abort(ids=tasks))
-
-    # ------------------------------------------------------------ in
-
-    def receive(self) -> list[Any] | None:
-        """Messages that have come; None when the connection is gone or speaks no sense (`note` says which)."""
-        chunks = []
+    def receive(self) -> list[ToCoordinator]:
+        """Messages that have come. `lost` is true afterwards where the host is gone or speaks no sense."""
         try:
-            while True:
-                data = self.connection.recv(_READ_BYTES)
-                if not data:
-                    self.lost = True
-                    break
-                chunks.append(data)
-                if len(data) < _READ_BYTES // 4:
-                    break
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.lost = True
-        try:
-            found = [message for data in chunks for message in self._decoder.feed(data)]
+            return self._channel.receive()
         except WireError as error:
-            self.note, self.lost = f"protocol error: {error}", True
-            found = []
-        return found if found or not self.lost else None
+            self.note = f"broke the protocol: {error}"
+            self._channel.close()
+            return []
+
+    def close(self) -> None:
+        self._channel.close()
 
     def greet(self, hello: Hello, penstock: str) -> str:
         """Answer a Hello; the reason when this host can't be spoken to."""
@@ -118,7 +88,7 @@ class Link:
                 f"{penstock} (protocol {PROTOCOL_VERSION}); install the same version there"
             )
         self.note = "loading"
-        self.send(self._setup)
+        self.send(self._setup)  # small, and the first: it always fits
         return ""
 
 
@@ -154,7 +124,7 @@ def _tokens_out(answer: Answer) -> int:
     return sum(output.tokens_out for output in outputs)
 
 
-def other_event(link: Link, message: Any, now: float) -> list[Event]:
+def other_event(link: Link, message: ToCoordinator, now: float) -> list[Event]:
     """Events of the messages that bring no answers."""
     if isinstance(message, Heartbeat):
         load = link.load = message.load
@@ -168,7 +138,7 @@ def other_event(link: Link, message: Any, now: float) -> list[Event]:
             )
         ]
     if isinstance(message, Ready):
-        link.ready, link.ready_s, link.note = message, now, ""
+        link.ready_s, link.note = now, ""
         capacity = message.capacity
         return [
             ev.ReplicaReady(

@@ -102,7 +102,7 @@ class Record:
         if killed:
             return killed
         how = f"exited with code {exit_.status}" if exit_.status >= 0 else f"was killed by {_signal(-exit_.status)}"
-        if link is not None and link.note.startswith("protocol error"):
+        if link is not None and link.note.startswith("broke the protocol"):
             how = link.note
         cause = self._last_words(index, exit_.tail)
         return f"{self._names[index]} {how}{cause} (log: {self._logs / (self._names[index] + '.log')})"

@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
-from penstock.engines.messages import Answer, Answers, Hello, LoadFailed, Setup
+from penstock.engines.messages import Abort, Answer, Answers, Hello, LoadFailed, Setup, TakeBack
 from penstock.errors import PenstockError
 from penstock.executors.base import Executor, Exit, Launch
 from penstock.ledger.base import CommitBatch, Counts
@@ -187,17 +187,17 @@ class Shell:
     def _take_back(self, take: ev.TakeBackFrom) -> Iterable[Event]:
         link = self._link(take.replica, take.incarnation)
         if link is not None:
-            self._written(link, link.take_back(take.tasks))
+            self._written(link, link.send(TakeBack(ids=take.tasks)))
         return ()
 
     def _abort(self, abort: ev.AbortOn) -> Iterable[Event]:
         link = self._link(abort.replica, abort.incarnation)
         if link is not None:
-            self._written(link, link.abort(abort.tasks))
+            self._written(link, link.send(Abort(ids=abort.tasks)))
         return ()
 
-    def _written(self, link: Link, more: bool) -> None:
-        if more and not link.lost:
+    def _written(self, link: Link, everything: bool) -> None:
+        if not everything and not link.lost:
             watch(self._selector, link, writing=True)
 
     def _deliver(self, deliver: ev.Deliver) -> Iterable[Event]:
@@ -249,7 +249,7 @@ class Shell:
         return events
 
     def _serve(self, link: Link, mask: int, events: list[Event]) -> None:
-        if mask & selectors.EVENT_WRITE and not link.flush():
+        if mask & selectors.EVENT_WRITE and link.flush() and not link.lost:
             watch(self._selector, link, writing=False)
         if mask & selectors.EVENT_READ:
             self._receive(link, events)
@@ -257,7 +257,7 @@ class Shell:
     def _receive(self, link: Link, events: list[Event]) -> None:
         messages = link.receive()
         now = self._clock.now()
-        for message in messages or ():
+        for message in messages:
             if isinstance(message, Answers):
                 event = answers_event(link, message, self._next_batch)
                 self._batches[self._next_batch] = message.items
@@ -284,8 +284,8 @@ class Shell:
         try:
             self._selector.unregister(link.connection)
         except (KeyError, ValueError):
-            return
-        link.connection.close()
+            pass  # forgotten already
+        link.close()
 
     def _exited(self, exit_: Exit) -> list[Event]:
         index = self._index[exit_.replica]

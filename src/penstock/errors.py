@@ -97,7 +97,14 @@ class CommitError(PenstockError):
 
 
 class LedgerDamaged(PenstockError):
+    """A message without a full stop says what is wrong; the mend, alike for all of them, is put behind it."""
+
     exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        if not message.endswith("."):
+            message += ". Bring it back from a copy, or begin anew with another output folder (--out)."
+        super().__init__(message, where=where)
 
 
 class PoolFailed(PenstockError):

@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 too many dead rows, 75
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
@@ -15,12 +17,14 @@ from penstock.cli import output
 from penstock.errors import PenstockError
 
 USAGE_EXIT = 2
+STOPPED_EXIT = 75
 INTERRUPTED_EXIT = 130
 _DEBUG_FLAG = "--debug"
 
 # name -> (import path, help). The help stands here so that `penstock --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("penstock.cli.run:run", "Run a pipeline, or resume it: the same command again continues."),
+    "plan": ("penstock.cli.plan:plan", "Show which model goes where, and why, without loading anything."),
     "preview": ("penstock.cli.preview:preview", "Show what a few rows become, through every step."),
     "status": ("penstock.cli.status:status", "Show what a run is doing or did."),
     "doctor": ("penstock.cli.doctor:doctor", "Show what this machine has, what is missing, and how to get it."),
@@ -44,6 +48,7 @@ def build_app(called: str | None = None) -> App:
         version=_version,
         default_parameter=Parameter(negative=(), show_default=False),
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     for place, (name, (import_path, help_text)) in enumerate(COMMANDS.items()):
         app.command(import_path, name=name, help=None if name == called else help_text, sort_key=place)
@@ -54,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors end here, in one message each."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = _DEBUG_FLAG in tokens
+    stoppable = tokens[:1] == ["run"] and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if stoppable else None  # until a run takes both
     try:
         code = build_app(next(iter(tokens), None))(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -66,12 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        output.error("stopped")
-        return INTERRUPTED_EXIT
+        return _interrupted(tokens)
     except BrokenPipeError:
         return _reader_gone()
     except Exception as error:
         return _unexpected(error, debug=debug)
+    finally:
+        if stoppable:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _usage(error: CycloptsError, tokens: list[str]) -> int:
@@ -79,6 +88,15 @@ def _usage(error: CycloptsError, tokens: list[str]) -> int:
     output.error(" ".join(str(error).split()))
     output.note(f"Try `penstock {command} --help`." if command else "Try `penstock --help`.")
     return USAGE_EXIT
+
+
+def _interrupted(tokens: list[str]) -> int:
+    """A signal before the run could take it, or of a command that leaves nothing behind."""
+    if tokens[:1] == ["run"]:
+        output.error("stopped before the run began; the same command begins it")
+        return STOPPED_EXIT
+    output.error("stopped")
+    return INTERRUPTED_EXIT
 
 
 def _reader_gone() -> int:

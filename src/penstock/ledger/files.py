@@ -107,10 +107,14 @@ def _fsync(descriptor: int, path: Path) -> None:
         raise FsyncFailed(error.errno, error.strerror, str(path)) from error
 
 
-def commit_error(error: OSError, doing: str) -> CommitError:
-    """What the caller of a commit gets for `error`; `doing` says what failed, as in "write a part"."""
+def commit_error(error: OSError, doing: str, folder: Path | None = None) -> CommitError:
+    """What the caller of a commit gets for `error`; `doing` says what failed, as in "write a part".
+
+    folder: where it was, for errors that name no file (a write to one that is open).
+    """
     full = error.errno in FULL_DISK_ERRNOS and not isinstance(error, FsyncFailed)
-    where = None if error.filename is None else str(error.filename)
+    place = folder if error.filename is None else error.filename
+    where = None if place is None else str(place)
     reason = error.strerror or str(error)
     if full:
         mend = "Nothing is lost. Free some space, then go on with the same command."

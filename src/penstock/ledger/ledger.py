@@ -110,7 +110,7 @@ class Ledger:
         try:
             entry, owner = _take_up(layout, files)
         except OSError as error:
-            raise commit_error(error, "open the run") from error
+            raise commit_error(error, "open the run", layout.out_dir) from error
         return cls(layout, files, entry, owner, table=table, sink_format=sink_format, order=order, locate=locate)
 
     def commit(self, batch: CommitBatch) -> Receipt:
@@ -125,7 +125,9 @@ class Ledger:
             return self._commit(batch)
         except (OSError, PenstockError) as error:
             failure = self._fenced() or (
-                commit_error(error, f"commit {len(batch.finished)} rows") if isinstance(error, OSError) else error
+                commit_error(error, f"commit {len(batch.finished)} rows", self._layout.out_dir)
+                if isinstance(error, OSError)
+                else error
             )
             if isinstance(failure, Fenced) or (isinstance(failure, CommitError) and failure.fatal):
                 self._failure = failure

@@ -90,7 +90,7 @@ def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> None:
             found = _create(layout, files, wanted)
         except OSError as error:
             if error.errno in FULL_DISK_ERRNOS or isinstance(error, FsyncFailed):
-                raise commit_error(error, "make the output folder") from error
+                raise commit_error(error, "make the output folder", layout.out_dir) from error
             reason = error.strerror or str(error)
             if error.errno in _NO_LINKS_ERRNOS:
                 reason += " (a run needs a file system with hard links)"

@@ -8,7 +8,7 @@ from penstock.report.figures import idlest, in_flight, mean_busy_recent, replica
 
 # A line of a log is read beside others: two reasons tell what is going on, twenty bury it.
 _REASONS_SHOWN = 2
-_REASON_CHARACTERS = 100
+_REASON_CHARACTERS = 140
 # Replicas closer together than this are equally busy as far as a reader cares.
 _UNEVEN = 0.05
 

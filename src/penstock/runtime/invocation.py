@@ -166,7 +166,7 @@ class Invocation:
         reader = Reader(
             self._source, self._inbox, state.watermark, state.ended_above, self._options.limit, limits.read_rows
         )
-        writer = Writer(self._ledger, self._inbox)
+        writer = Writer(self._ledger, self._inbox, self._out_dir)
         reader.start()
         writer.start()
         self._stack.callback(reader.close)

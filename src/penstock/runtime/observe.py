@@ -76,7 +76,7 @@ class Observer:
             rows_per_s=rows_per_s,
             tokens_per_s=tokens_per_s,
             eta_s=(total - counts.ended_sources) / rows_per_s if total is not None and rows_per_s > 0 else None,
-            reason=self._reason(),
+            reason=self._reason(ended=bool(status)),
             pools=[self._pool(index, now) for index in range(len(self._plan.pools))],
             steps=[StepFacts(name, *c) for name, c in zip(self._step_names, counts.steps, strict=True)],
             dead_examples=list(self._record.dead.values()),
@@ -90,10 +90,13 @@ class Observer:
             return "stopping"
         return "running" if any(p.first_request_s is not None for p in self._record.pools) else "starting"
 
-    def _reason(self) -> str:
-        if self._writer.waiting:
+    def _reason(self, *, ended: bool) -> str:
+        if not self._writer.waiting:
+            return self._record.failure
+        if ended:
             return self._writer.waiting
-        return self._record.failure
+        now = "interrupt again to stop without them" if self._core.flow.stopping else "goes on when there is room"
+        return f"{self._writer.waiting}; {now}"
 
     def _rates(self, now: float, ended: int, tokens: int, *, whole: bool) -> tuple[float, float]:
         marks = self._marks

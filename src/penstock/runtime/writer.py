@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import importlib
 import queue
+import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Protocol
 
 from penstock.core.events import Event
 from penstock.errors import CommitError
 from penstock.ledger.base import CommitBatch, Receipt
+from penstock.report.units import byte_size
 from penstock.runtime.inbox import Inbox
 
 try:
@@ -19,6 +22,7 @@ try:
 except OSError:  # another C library: it has no such call
     _libc = None
 
+ROWS_JUDGED = 50  # of a batch that waits, to say how much room it needs
 RETRY_FULL_DISK_S = 2.0  # how often a full disk is looked at again
 
 
@@ -44,8 +48,9 @@ def give_memory_back() -> None:
 class Writer:
     """`waiting`: why the writer can't go on, for the display; "" while it can."""
 
-    def __init__(self, ledger: Committer, inbox: Inbox, heartbeat_s: float = 10.0) -> None:
+    def __init__(self, ledger: Committer, inbox: Inbox, folder: Path, heartbeat_s: float = 10.0) -> None:
         self._ledger = ledger
+        self._folder = folder
         self._inbox = inbox
         self._heartbeat_s = heartbeat_s
         self._batches: queue.SimpleQueue[tuple[int, CommitBatch] | None] = queue.SimpleQueue()
@@ -89,10 +94,22 @@ class Writer:
             except CommitError as error:
                 if error.fatal or self._closing.is_set():
                     raise
-                self.waiting = error.message
+                self.waiting = self._no_room(batch)
                 time.sleep(RETRY_FULL_DISK_S)
                 continue
             self.waiting = ""
             give_memory_back()
             self._inbox.put(BatchCommitted(cause=cause, receipt=receipt))
             return
+
+    def _no_room(self, batch: CommitBatch) -> str:
+        free, need = byte_size(shutil.disk_usage(self._folder).free), byte_size(_bytes_of(batch))
+        rows = len(batch.finished) + len(batch.dead)
+        return f"disk full: {rows:,} rows wait, at most {need} needed, {free} free in {self._folder}"
+
+
+def _bytes_of(batch: CommitBatch) -> int:
+    """What the rows of a batch take before compression, judged by some of them."""
+    some = batch.finished[:: max(1, len(batch.finished) // ROWS_JUDGED)] or batch.dead
+    each = sum(len(str(row)) for row in some) // max(1, len(some))
+    return each * (len(batch.finished) + len(batch.dead))

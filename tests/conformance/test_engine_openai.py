@@ -30,6 +30,7 @@ KEY = "sk-a-very-secret-key"
 def driver(*services: Service | str, **options: Any) -> EngineDriver:
     urls = tuple(each if isinstance(each, str) else each.url for each in services)
     engine = OpenAIEngine()
+    options.setdefault("start_patience_s", 0)
     loaded = EngineDriver(engine, EngineConfig("openai", "small", base_urls=urls, engine_options=options))
     engine._backoff = AT_ONCE
     return loaded
@@ -206,6 +207,20 @@ def test_a_service_that_stays_away_gives_its_requests_back_in_the_end(monkeypatc
     with driver(closed_url(), patience_s=0.05) as engine:
         answers = engine.ask(["a"] * 3)
     assert [answer.code for answer in answers] == ["retry"] * 3
+
+
+def test_nobody_at_any_url_is_told_when_the_engine_loads() -> None:
+    url, notes = closed_url(), list[str]()
+    config = EngineConfig("openai", "small", base_urls=(url,), engine_options={"start_patience_s": 0.01})
+    with pytest.raises(EngineLoadError, match="no service answers") as raised:
+        OpenAIEngine().load(config, lambda answers: None, notes.append)
+    assert url in str(raised.value) and "start it, or correct base_url" in str(raised.value)
+    assert any("asks again" in note for note in notes)
+
+
+def test_one_service_of_several_is_enough_to_load() -> None:
+    with Service() as service, driver(closed_url(), service, start_patience_s=5) as engine:
+        assert texts(engine.ask(["a"])) == ["fine"]
 
 
 def test_an_aborted_request_is_not_answered() -> None:

@@ -37,6 +37,7 @@ OPTIONS = (
     "patience_s",
     "retries",
     "send_seed",
+    "start_patience_s",
     "timeout_s",
 )
 CONCURRENCY = 64
@@ -46,6 +47,9 @@ TOTAL_TIMEOUT_S = 600.0
 RETRIES = 5
 PATIENCE_S = 600.0
 """How long a request waits altogether for a service that is busy or away before it is given back."""
+START_PATIENCE_S = 20.0
+"""How long a service may take to come up before the engine fails to load; 0: it is not asked at all."""
+START_PAUSE_S = 1.0
 PULSE_S = 1.0
 
 
@@ -84,6 +88,12 @@ class OpenAIEngine:
         self._thread = threading.Thread(target=self._run, name="openai", daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(aiohttp), self._loop).result()
+        start_s = float(option(options, "start_patience_s", (int, float), START_PATIENCE_S))
+        try:
+            asyncio.run_coroutine_threadsafe(self._find_service(config.base_urls, start_s, note), self._loop).result()
+        except EngineLoadError:
+            self.close()
+            raise
         facts: dict[str, str | int | float] = {"base_urls": len(config.base_urls), "api": self._api.name}
         slots = concurrency * len(config.base_urls)
         return Capacity(slots=slots, max_model_len=config.max_model_len or 0, facts=facts)
@@ -117,6 +127,36 @@ class OpenAIEngine:
             connector=connector, timeout=self._timeout, headers=self._api.headers, trust_env=self._proxied
         )
         self._pulse()
+
+    async def _find_service(self, urls: Sequence[str], patience_s: float, note: Callable[[str], None]) -> None:
+        """Return once any of the services answers anything. Raises EngineLoadError after `patience_s`."""
+        until_s = self._loop.time() + patience_s
+        while patience_s > 0:
+            causes = await asyncio.gather(*(self._why_away(url) for url in urls))
+            if not all(causes):
+                return
+            told = "no service answers: " + "; ".join(causes)
+            if self._loop.time() >= until_s:
+                raise EngineLoadError(f"{told} (waited {patience_s:g} s); start it, or correct base_url")
+            note(f"{told}; asks again for {patience_s:g} s")
+            await asyncio.sleep(START_PAUSE_S)
+
+    async def _why_away(self, url: str) -> str:
+        """Why nobody can be reached there; "" where somebody answers, if only to refuse."""
+        import aiohttp
+
+        try:
+            timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
+            async with self._session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False):
+                return ""
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
+            return ""
+        except TimeoutError:
+            return f"{url} (nothing for {CONNECT_TIMEOUT_S:g} s)"
+        except (aiohttp.ClientError, OSError) as error:
+            cause = getattr(error, "os_error", error)
+            number = getattr(cause, "errno", None) or 0
+            return f"{url} ({os.strerror(number) if number > 0 else getattr(cause, 'strerror', None) or cause})"
 
     def _pulse(self) -> None:
         """Progress is the loop's: a service may think for minutes, and each request has its own time limit."""

@@ -96,7 +96,17 @@ PLACEMENT_OPTIONS: dict[str, frozenset[str]] = {
     "transformers": frozenset({"kv_cache_gb", "max_num_batched_tokens", "max_num_seqs"}),
     "sentence-transformers": frozenset({"max_num_batched_tokens", "max_num_seqs"}),
     "openai": frozenset(
-        {"api_key", "api_key_env", "concurrency", "headers", "headers_env", "patience_s", "retries", "timeout_s"}
+        {
+            "api_key",
+            "api_key_env",
+            "concurrency",
+            "headers",
+            "headers_env",
+            "patience_s",
+            "retries",
+            "start_patience_s",
+            "timeout_s",
+        }
     ),
 }
 

@@ -78,11 +78,14 @@ check: $(DEV)
 test-fast: $(DEV)
 	HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
 
-# The two runs: pure tests side by side, then what starts processes and loads models, alone on the machine.
+# Three runs: pure tests side by side; then what starts processes, and then what loads models, alone on the machine.
+# Models come last, in a process of their own: their libraries leave threads behind, and a process with threads can't
+# be forked from.
 test: $(DEV) vllm-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
 	$(PYTEST) -n 2 -m "not ($(ENGINES))" $(ARGS) || failed=1; \
-	$(PYTEST) -m "$(ENGINES)" $(ARGS) || failed=1; \
+	$(PYTEST) -m "process and not (transformers or vllm)" $(ARGS) || failed=1; \
+	$(PYTEST) -m "transformers or vllm" $(ARGS) || failed=1; \
 	exit $$failed
 
 bench: $(DEV) bench-env

@@ -47,13 +47,13 @@ class ChatEncoder:
         self._kwargs: dict[str, Any] = option(options, "chat_template_kwargs", dict, {})
         wrong = sorted(_RESERVED_KWARGS & self._kwargs.keys())
         if wrong:
-            raise EngineLoadError(f"engine_options: chat_template_kwargs may not set {', '.join(wrong)}")
+            raise EngineLoadError(f"engine_options: chat_template_kwargs may not set {', '.join(wrong)}", "bad_model")
         has_template = self._template is not None or bool(getattr(tokenizer, "chat_template", None))
         self.has_template = has_template
         self.wraps_prompts: bool = option(options, "chat", bool, has_template)
         if self.wraps_prompts and not has_template:
             raise EngineLoadError(
-                "engine_options: chat is true, but the model has no chat template; give chat_template"
+                "engine_options: chat is true, but the model has no chat template; give chat_template", "bad_model"
             )
 
     def encode(self, payload: Any) -> list[int]:

@@ -18,7 +18,7 @@ def check_options(given: Mapping[str, Any], known: Collection[str], engine: str)
             continue
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it knows {', '.join(sorted(known))}"
-        raise EngineLoadError(f"engine_options: the {engine} engine has no option {name!r}{hint}")
+        raise EngineLoadError(f"engine_options: the {engine} engine has no option {name!r}{hint}", "bad_model")
 
 
 def option(given: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any) -> Any:
@@ -30,5 +30,5 @@ def option(given: Mapping[str, Any], name: str, kind: type | tuple[type, ...], d
     wrong_bool = isinstance(value, bool) and bool not in kinds
     if wrong_bool or not isinstance(value, kinds):
         wanted = " or ".join(each.__name__ for each in kinds)
-        raise EngineLoadError(f"engine_options: {name} is {value!r}; expected {wanted}")
+        raise EngineLoadError(f"engine_options: {name} is {value!r}; expected {wanted}", "bad_model")
     return value

@@ -66,12 +66,16 @@ class OpenAIEngine:
         options = config.engine_options
         check_options(options, OPTIONS, "openai")
         if config.task != "generate":
-            raise EngineLoadError(f"the openai engine generates; the task {config.task!r} needs another engine")
+            raise EngineLoadError(
+                f"the openai engine generates; the task {config.task!r} needs another engine", "bad_model"
+            )
         if not config.base_urls:
-            raise EngineLoadError("the openai engine needs base_url, for instance http://localhost:8000/v1")
+            raise EngineLoadError(
+                "the openai engine needs base_url, for instance http://localhost:8000/v1", "bad_model"
+            )
         concurrency = option(options, "concurrency", int, CONCURRENCY)
         if concurrency < 1:
-            raise EngineLoadError(f"engine_options: concurrency is {concurrency}; it must be at least 1")
+            raise EngineLoadError(f"engine_options: concurrency is {concurrency}; it must be at least 1", "bad_model")
         self._emit = emit
         self._retries = option(options, "retries", int, RETRIES)
         self._api = Api(config.ref, options, _key(options))
@@ -276,9 +280,11 @@ def _checked(urls: Sequence[str]) -> list[str]:
     for url in urls:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EngineLoadError("base_url must begin with http:// or https:// and name a host")
+            raise EngineLoadError("base_url must begin with http:// or https:// and name a host", "bad_model")
         if "@" in parts.netloc:
-            raise EngineLoadError(f"base_url of {parts.hostname} holds a password; give keys by api_key_env")
+            raise EngineLoadError(
+                f"base_url of {parts.hostname} holds a password; give keys by api_key_env", "bad_model"
+            )
     return list(urls)
 
 
@@ -291,5 +297,7 @@ def _key(options: dict[str, Any]) -> str | None:
     named = option(options, "api_key_env", str, None)
     key = os.environ.get(named or "OPENAI_API_KEY")
     if named and not key:
-        raise EngineLoadError(f"engine_options: api_key_env names {named}, which is not set in the environment")
+        raise EngineLoadError(
+            f"engine_options: api_key_env names {named}, which is not set in the environment", "bad_model"
+        )
     return key or None

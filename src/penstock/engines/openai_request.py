@@ -44,20 +44,20 @@ class Api:
     def __init__(self, model: str, options: Mapping[str, Any], key: str | None) -> None:
         self.name: str = option(options, "api", str, "chat")
         if self.name not in ("chat", "completions"):
-            raise EngineLoadError(f"engine_options: api is {self.name!r}; expected chat or completions")
+            raise EngineLoadError(f"engine_options: api is {self.name!r}; expected chat or completions", "bad_model")
         self.path = "/chat/completions" if self.name == "chat" else "/completions"
         self._model = model
         self._max_tokens_field: str = option(options, "max_tokens_field", str, "max_tokens")
         self._sends_seed: bool = option(options, "send_seed", bool, True)
         self._extra: dict[str, Any] = option(options, "extra_body", dict, {})
         if wrong := sorted(_RESERVED & self._extra.keys()):
-            raise EngineLoadError(f"engine_options: extra_body may not set {', '.join(wrong)}")
+            raise EngineLoadError(f"engine_options: extra_body may not set {', '.join(wrong)}", "bad_model")
         self._secrets = [key] if key else []
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         for header, variable in option(options, "headers_env", dict, {}).items():
             value = os.environ.get(variable)
             if not value:
-                raise EngineLoadError(f"engine_options: headers_env names {variable}, which is not set")
+                raise EngineLoadError(f"engine_options: headers_env names {variable}, which is not set", "bad_model")
             self.headers[header] = value
             self._secrets.append(value)
 

@@ -63,6 +63,7 @@ def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:
     try:
         import torch
         import transformers
+        from safetensors import SafetensorError
     except ImportError as error:
         raise EngineLoadError(
             f"the transformers engine needs torch and transformers ({error}): pip install 'penstock[transformers]'",
@@ -76,18 +77,21 @@ def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:
         model, tokenizer = _from_pretrained(config, transformers, device)
     except torch.OutOfMemoryError as error:
         raise EngineLoadError(f"{config.ref} does not fit on {device}: {error}", "out_of_memory") from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise EngineLoadError(_explain(config, error), "bad_model") from error
     return _loaded(config, model, tokenizer, torch, transformers)
 
 
 def _check_config(config: EngineConfig) -> None:
     if config.task != "generate":
-        raise EngineLoadError(f"the transformers engine generates; the task {config.task!r} needs another engine")
+        raise EngineLoadError(
+            f"the transformers engine generates; the task {config.task!r} needs another engine", "bad_model"
+        )
     if config.tensor_parallel * config.pipeline_parallel > 1:
         raise EngineLoadError(
             f"the transformers engine runs on one device; tensor_parallel {config.tensor_parallel} and "
-            f"pipeline_parallel {config.pipeline_parallel} need engine: vllm"
+            f"pipeline_parallel {config.pipeline_parallel} need engine: vllm",
+            "bad_model",
         )
 
 
@@ -105,6 +109,8 @@ def _from_pretrained(config: EngineConfig, transformers: Any, device: str) -> tu
     options = config.engine_options
     common = {"revision": config.revision, "trust_remote_code": option(options, "trust_remote_code", bool, False)}
     tokenizer = transformers.AutoTokenizer.from_pretrained(option(options, "tokenizer", str, config.ref), **common)
+    if not tokenizer.encode("any text"):  # transformers makes an empty one where the files are missing
+        raise ValueError("it has no tokenizer; copy tokenizer.json too, or name one: engine_options: {tokenizer: ...}")
     attention = option(options, "attn_implementation", str, None)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         config.ref,
@@ -129,6 +135,8 @@ def _explain(config: EngineConfig, error: Exception) -> str:
         mend = "; the model brings code of its own: engine_options: {trust_remote_code: true} runs it"
     elif "connect" in text or "offline" in text.lower():
         mend = "; no network: give a local folder as ref, or download it where there is one and set HF_HOME"
+    elif "Safetensor" in type(error).__name__:
+        mend = "; its weights are damaged or were not copied whole: copy them again"
     elif "safetensors" in text:
         mend = (
             "; only safetensors are read: engine_options: {use_safetensors: false} reads pickled weights that you trust"
@@ -143,7 +151,9 @@ def _loaded(config: EngineConfig, model: Any, tokenizer: Any, torch: Any, transf
     slots = option(options, "max_num_seqs", int, _GPU_SLOTS if on_gpu else _CPU_SLOTS)
     prefill = option(options, "max_num_batched_tokens", int, _GPU_PREFILL_TOKENS if on_gpu else _CPU_PREFILL_TOKENS)
     if slots < 1 or prefill < 1:
-        raise EngineLoadError(f"max_num_seqs is {slots} and max_num_batched_tokens {prefill}; both must be at least 1")
+        raise EngineLoadError(
+            f"max_num_seqs is {slots} and max_num_batched_tokens {prefill}; both must be at least 1", "bad_model"
+        )
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     batching = _batching(options, model, takes_positions)
     facts: dict[str, str | int | float] = {
@@ -176,7 +186,7 @@ def _batching(options: dict[str, Any], model: Any, takes_positions: bool) -> str
     """`slots` where each layer attends to everything and the model takes positions and an attention mask of ours."""
     asked = option(options, "batching", str, "auto")
     if asked not in ("auto", "slots", "cohorts"):
-        raise EngineLoadError(f"engine_options: batching is {asked!r}; expected auto, slots or cohorts")
+        raise EngineLoadError(f"engine_options: batching is {asked!r}; expected auto, slots or cohorts", "bad_model")
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     layers = DynamicCache(config=model.config).layers
@@ -192,7 +202,7 @@ def _batching(options: dict[str, Any], model: Any, takes_positions: bool) -> str
     )
     if asked == "slots" and not fits:
         raise EngineLoadError(
-            "engine_options: batching: slots needs full attention (sdpa or eager); use auto or cohorts"
+            "engine_options: batching: slots needs full attention (sdpa or eager); use auto or cohorts", "bad_model"
         )
     return asked if asked != "auto" else ("slots" if fits else "cohorts")
 

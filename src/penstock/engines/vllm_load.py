@@ -52,7 +52,9 @@ class Started(msgspec.Struct):
 def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> Started:
     """Blocking. Raises EngineLoadError for what is wrong with the request; what vLLM itself raises passes through."""
     if config.task != "generate":
-        raise EngineLoadError(f"the vllm engine generates here; the task {config.task!r} needs another engine")
+        raise EngineLoadError(
+            f"the vllm engine generates here; the task {config.task!r} needs another engine", "bad_model"
+        )
     _set_environment(config, os.environ)
     try:
         import vllm
@@ -112,7 +114,7 @@ def engine_arguments(config: EngineConfig, known: list[str]) -> dict[str, Any]:
     options = config.engine_options
     for name, key in _KEYS_OF_THE_MODEL.items():
         if name in options:
-            raise EngineLoadError(f"engine_options: {name} is the model's key {key}; give it there")
+            raise EngineLoadError(f"engine_options: {name} is the model's key {key}; give it there", "bad_model")
     check_options(options, (*known, *OWN_OPTIONS), "vllm")
     arguments: dict[str, Any] = {
         "model": config.ref,
@@ -137,7 +139,7 @@ def engine_arguments(config: EngineConfig, known: list[str]) -> dict[str, Any]:
     arguments |= {name: value for name, value in options.items() if name not in OWN_OPTIONS}
     missing = sorted(name for name in arguments if name not in known and name in options)
     if missing:
-        raise EngineLoadError(f"engine_options: this vLLM has no {', '.join(missing)}")
+        raise EngineLoadError(f"engine_options: this vLLM has no {', '.join(missing)}", "bad_model")
     return {name: value for name, value in arguments.items() if name in known}
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_samples import replica
+from report_samples import replica, running
 
 from penstock.report import figures
 from penstock.report.facts import PoolFacts
@@ -58,3 +58,9 @@ def test_the_mean_is_over_ready_replicas_only() -> None:
     assert figures.mean_busy_recent(both) == 0.75
     assert figures.idlest(both) is replicas[1]
     assert figures.mean_busy_recent(PoolFacts("writer", ["writer"])) is None
+
+
+def test_reused_rows_are_told_with_what_remains() -> None:
+    assert figures.reused(running(reused=0)) == ""
+    assert figures.reused(running(reused=1_000, total_rows=None)) == "1,000 reused"
+    assert figures.reused(running(reused=1_000, total_rows=4_000, committed=1_500)) == "1,000 reused, 2,500 remain"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.report import units
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
 
 # The states in which a run has ended, as they stand in summary.json.
@@ -69,3 +70,11 @@ def waiting_reasons(replicas: list[ReplicaFacts]) -> list[tuple[str, list[str]]]
         if reason := why_waiting(replica):
             reasons.setdefault(reason, []).append(replica.id)
     return list(reasons.items())
+
+
+def reused(facts: RunFacts) -> str:
+    """How many rows were done before, and how many are left; "" for a run from its beginning."""
+    if not facts.reused:
+        return ""
+    left = None if facts.total_rows is None else max(0, facts.total_rows - facts.committed)
+    return f"{units.count(facts.reused)} reused" + ("" if left is None else f", {units.count(left)} remain")

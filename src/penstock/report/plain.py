@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.report import units
 from penstock.report.facts import PoolFacts, RunFacts
-from penstock.report.figures import idlest, in_flight, mean_busy_recent, replicas, waiting_reasons
+from penstock.report.figures import idlest, in_flight, mean_busy_recent, replicas, reused, waiting_reasons
 
 # A line of a log is read beside others: two reasons tell what is going on, twenty bury it.
 _REASONS_SHOWN = 2
@@ -54,9 +54,7 @@ def _pool(pool: PoolFacts) -> str:
 def _counts(facts: RunFacts) -> list[str]:
     named = [("in flight", in_flight(facts)), ("dead", facts.dead), ("filtered", facts.filtered)]
     fields = [f"{name} {units.count(value)}" for name, value in named if value or name == "in flight"]
-    if facts.reused:
-        fields.append(f"reused {units.count(facts.reused)}")
-    return fields
+    return [*fields, *filter(None, [reused(facts)])]
 
 
 def _reasons(facts: RunFacts) -> list[str]:

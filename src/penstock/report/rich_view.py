@@ -19,7 +19,7 @@ from rich.text import Text
 
 from penstock.report import units
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
-from penstock.report.figures import waiting_reasons
+from penstock.report.figures import reused, waiting_reasons
 from penstock.report.plain import progress
 
 # Optional columns in their order: heading -> (least terminal width at which it is shown, its own width).
@@ -80,8 +80,10 @@ def _figures(facts: RunFacts, width: int) -> list[Text]:
         figures.append(Text(f"about {units.duration(facts.eta_s)} left"))
     if facts.dead:
         figures.append(Text(f"{units.count(facts.dead)} dead", style="bold red"))
-    for name, value in (("filtered", facts.filtered), ("reused", facts.reused)):
-        figures += [Text(f"{units.count(value)} {name}")] if value else []
+    if facts.filtered:
+        figures.append(Text(f"{units.count(facts.filtered)} filtered"))
+    if facts.reused:
+        figures.append(Text(reused(facts)))
     figures.append(Text(f"{units.noun(facts.in_memory, 'row')} in memory"))
     lines = [figures[0]]
     for figure in figures[1:]:

@@ -31,17 +31,17 @@ def load(file: str, sets: Sequence[str] = ()) -> Pipeline:
     return load_pipeline(text, file, sets)
 
 
-def read_text(file: str) -> str:
-    """The text of a pipeline file; what can't be one is refused by its name."""
+def read_text(file: str, kind: str = "pipeline") -> str:
+    """The text of a pipeline file, or of another `kind` of file; what can't be one is refused by its name."""
     path = Path(file)
     try:
         if path.is_dir():
-            raise ConfigError("is a folder; give the pipeline file itself, for instance pipeline.yaml", where=file)
+            raise ConfigError(f"is a folder; give the {kind} file itself, for instance {kind}.yaml", where=file)
         if (size := path.stat().st_size) > _MAX_BYTES:
-            raise ConfigError(f"is {size:,} bytes; a pipeline file has at most {_MAX_BYTES:,}", where=file)
+            raise ConfigError(f"is {size:,} bytes; a {kind} file has at most {_MAX_BYTES:,}", where=file)
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"no such pipeline file{_nearby(path)}", where=file) from None
+        raise ConfigError(f"no such {kind} file{_nearby(path)}", where=file) from None
     except PermissionError:
         raise ConfigError(f"may not be read by user {os.getuid()}; change its permissions", where=file) from None
     except UnicodeDecodeError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.core.planner.model import Layer, ModelFacts, Weights
+from penstock.core.planner.model import Layer, ModelFacts, Weights, weight_rates
 from penstock.errors import PlanError
 from penstock.planning.attention import Kept, kept_of
 from penstock.planning.config import ModelConfig
@@ -83,11 +83,11 @@ def _computed(checkpoint: Checkpoint, sizes: Dimensions, stored: Stored | None) 
     if checkpoint.total_bytes is None:
         return parts, doubts
     parts.stored_bytes = checkpoint.total_bytes
-    computed = _total(parts).size_bytes(
-        2.0 if config.dtype != "float32" else 4.0, 2.0 if config.dtype != "float32" else 4.0
-    )
+    computed = _total(parts).size_bytes(*weight_rates(config.dtype or "bfloat16", None))
     missing = checkpoint.total_bytes - computed
-    if missing > 0:
+    if missing > 0 and config.whole("num_nextn_predict_layers", default=0):
+        parts.unloaded_bytes, missing = missing, 0
+    elif missing > 0:
         parts.other += Weights(packed=missing)
     if abs(missing) > NEAR * checkpoint.total_bytes:
         doubts += (

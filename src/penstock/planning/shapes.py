@@ -18,6 +18,7 @@ __all__ = ["Dimensions", "computed_layers", "dimensions", "is_encoder", "vocabul
 ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert", "nomic_bert", "electra"})
 # Two matrices in place of three: no gate.
 UNGATED = frozenset({"gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "phi", "starcoder2", "mpt"}) | ENCODERS
+HEAD_NORMS = ("qwen3", "gemma3")  # norms of each head's query and key
 # Types that have biases in q, k and v although no field says so.
 QKV_BIAS = frozenset({"qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl", "gpt_oss", "starcoder2"})
 
@@ -129,4 +130,5 @@ def _experts(config: ModelConfig, sizes: Dimensions) -> tuple[int, int]:
 
 def _norms(config: ModelConfig, sizes: Dimensions) -> int:
     count = 4 if config.model_type.startswith(("gemma2", "gemma3")) else 2
-    return count * sizes.hidden + (sizes.q_lora + sizes.kv_lora) + 2 * sizes.head_dim
+    of_heads = 2 * sizes.head_dim if config.model_type.startswith(HEAD_NORMS) else 0
+    return count * sizes.hidden + (sizes.q_lora + sizes.kv_lora) + of_heads

@@ -18,6 +18,7 @@ from penstock.core.planner.demand import PoolDemand
 from penstock.core.planner.fit import Fit, fit_on
 from penstock.core.planner.layout import Layout
 from penstock.core.planner.rate import REQUEST_TOKENS, decode_rate, latency_cost
+from penstock.core.planner.words import plural
 
 __all__ = ["Candidate", "Room", "candidates", "layouts", "shape_reason"]
 
@@ -26,18 +27,30 @@ ROOMY_REQUESTS = 16  # of REQUEST_TOKENS at once; with fewer, a step reads all w
 
 
 class Room(Struct, frozen=True):
-    """What there is of one kind: most free devices in one node, nodes that have so many, and devices in all."""
+    """What there is of one kind. nodes: (free devices, nodes that have so many)."""
 
     kind: Kind
-    largest_node: int
-    devices: int
+    nodes: tuple[tuple[int, int], ...]
+
+    @property
+    def largest_node(self) -> int:
+        return max(free for free, _ in self.nodes)
+
+    @property
+    def devices(self) -> int:
+        return sum(free * count for free, count in self.nodes)
+
+    def used_share(self, layout: Layout) -> float:
+        """Share of the devices that replicas of one layout occupy when there are as many as fit."""
+        groups = sum(free // layout.tensor_parallel * count for free, count in self.nodes)
+        return groups // layout.pipeline_parallel * layout.devices / self.devices
 
 
 class Candidate(Struct, frozen=True):
     """A layout that fits. Lower sorts are taken before higher ones, whatever the rate.
 
     cramped  the KV cache holds a few requests only, or the engine's own limits of a batch leave none
-    rate     tokens per device, for throughput; for latency the inverse of the time of a token
+    rate     tokens per device, idle ones included; for latency the inverse of the time of a token
     """
 
     fit: Fit
@@ -80,7 +93,7 @@ def candidates(demand: PoolDemand, room: Room) -> list[Candidate]:
             continue
         if not _cramped(demand, fit):
             shallowest.setdefault(ranks, stages)
-        cramped, rate = _cramped(demand, fit), _rate(demand, fit, room.kind)
+        cramped, rate = _cramped(demand, fit), _rate(demand, fit, room)
         found.append(Candidate(fit, room.kind, cramped, _sort(demand, layout, room), rate))
     return sorted(found, key=lambda one: (one.cramped, one.sort, -one.rate, one.layout.devices))
 
@@ -110,10 +123,11 @@ def _nodes(layout: Layout, room: Room) -> int:
     return -(-layout.pipeline_parallel // max(room.largest_node // layout.tensor_parallel, 1))
 
 
-def _rate(demand: PoolDemand, fit: Fit, kind: Kind) -> float:
+def _rate(demand: PoolDemand, fit: Fit, room: Room) -> float:
     if demand.goal == "latency":
-        return 1 / latency_cost(demand, fit, kind)
-    return decode_rate(demand, fit, kind) / fit.layout.devices
+        return 1 / latency_cost(demand, fit, room.kind)
+    per_device = decode_rate(demand, fit, room.kind) / fit.layout.devices
+    return per_device * room.used_share(fit.layout) if demand.replicas is None else per_device
 
 
 def _cramped_reason(fit: Fit) -> str:
@@ -130,13 +144,14 @@ def shape_reason(demand: PoolDemand, taken: Candidate, other: Candidate, room: R
         return _cramped_reason(other.fit)
     if demand.goal == "throughput" and taken.layout.devices == 1:
         return "fits one device: copied, not divided"
-    if _nodes(other.layout, room) > _nodes(taken.layout, room):
-        return "fits one node: no stages across nodes"
+    taken_nodes, nodes = _nodes(taken.layout, room), _nodes(other.layout, room)
+    if nodes > taken_nodes:
+        return f"needs {nodes} nodes, and {plural(taken_nodes, 'node')} will do"
     if demand.goal == "throughput" and other.sort > taken.sort:
         if room.kind.fast:
             return "fast links inside the node: tensor parallel before pipeline stages"
         return f"{room.kind.link} inside the node, no fast link: pipeline stages before tensor parallel"
     share = other.rate / taken.rate if taken.rate else 0.0
     if demand.goal == "latency":
-        return f"a token is estimated to take {1 / share if share else 0:.1f} times as long as with {taken.layout}"
+        return f"a token is estimated to take {1 / max(share, 0.001):.1f} times as long as with {taken.layout}"
     return f"estimated at {share:.0%} of the tokens per device of {taken.layout}"

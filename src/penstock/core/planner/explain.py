@@ -56,7 +56,7 @@ def _why(demand: PoolDemand, layout: Layout, found: Sequence[Candidate], room: R
     if fit.constraint is not None:
         return fit.constraint
     if layout.devices > room.devices:
-        return f"needs {layout.devices} devices, {room.devices} are free"
+        return f"needs {layout.devices} devices, {room.devices} free"
     this = next((one for one in found if one.layout == layout), None)
     if this is None:
         return f"fits, and so does {found[0].layout} with fewer devices" if found else "not tried"
@@ -71,33 +71,27 @@ def _allowed(demand: PoolDemand, layout: Layout) -> bool:
     return demand.tensor_parallel in (None, ranks) and demand.pipeline_parallel in (None, stages)
 
 
-def explain(
-    demand: PoolDemand,
-    fits: Sequence[Fit],
-    length: int | None,
-    best: Sequence[Candidate],
-    others: Sequence[Candidate],
-) -> tuple[str, ...]:
-    """How context, batch limits and layout came about."""
-    told = [*_context(demand, length, fits)]
+def explain(demand: PoolDemand, fits: Sequence[Fit], length: int | None, found: Sequence[Candidate]) -> tuple[str, ...]:
+    """How context, batch limits and layout came about. fits: those of the replicas; found: all that would fit."""
+    told = [*_context(demand, length)]
     lowered = next((fit for fit in fits if fit.lowered_batch), None)
     if lowered is not None:
         told.append(
             f"batches of {lowered.batch.max_num_batched_tokens:,} tokens and {lowered.batch.max_num_seqs} requests: "
             f"the engine's own limits leave no room for a KV cache"
         )
-    for one in best:
-        better = max((other for other in others if other.kind == one.kind), key=lambda other: other.rate, default=one)
-        if one.rate and better.rate > WORTH_TELLING * one.rate:
+    for taken in (one for one in found if one.fit in fits and one.fit.kv_tokens):
+        better = max((other for other in found if other.kind == taken.kind), key=lambda other: other.rate)
+        if taken.rate and better.rate > WORTH_TELLING * taken.rate:
             told.append(
-                f"{one.layout} has KV cache for {max(one.fit.kv_tokens // REQUEST_TOKENS, 1)} requests of "
-                f"{REQUEST_TOKENS:,} tokens; {better.layout} is estimated to make {better.rate / one.rate:.1f} times "
+                f"{taken.layout} has KV cache for {max(taken.fit.kv_tokens // REQUEST_TOKENS, 1)} requests of "
+                f"{REQUEST_TOKENS:,} tokens; {better.layout} is estimated to make {better.rate / taken.rate:.1f} times "
                 f"the tokens per device"
             )
     return tuple(dict.fromkeys(told))
 
 
-def _context(demand: PoolDemand, length: int | None, fits: Sequence[Fit]) -> list[str]:
+def _context(demand: PoolDemand, length: int | None) -> list[str]:
     facts = demand.facts
     if facts is None or length is None or not facts.windows:
         return []
@@ -127,6 +121,9 @@ def no_fit_reason(demand: PoolDemand, rooms: Mapping[Kind, Room]) -> str:
     total = sum(one.devices for one in rooms.values())
     if demand.ranks > total:
         return f"{demand.name}: a replica of {demand.ranks} devices needs as many free, there are {total}"
+    facts = demand.facts
+    if facts is not None and asked is not None and facts.heads % asked:
+        return f"{demand.name}: tensor_parallel {asked} does not divide its {facts.heads} attention heads"
     have = ", ".join(f"{one.devices} x {gigabytes(kind.memory_bytes)}" for kind, one in sorted(rooms.items()))
     return f"{demand.name}: needs {_need(demand)}, have {have} free; {_nearest(demand, room)}"
 
@@ -146,9 +143,6 @@ def _need(demand: PoolDemand) -> str:
 def _nearest(demand: PoolDemand, room: Room) -> str:
     """What rules out the layout that comes nearest: the one with the smallest load on a device."""
     tried = [fit_on(demand, layout, room.kind) for layout in layouts(demand, room)]
-    if not tried:
-        heads = demand.facts.heads if demand.facts else 0
-        return f"tensor_parallel {demand.tensor_parallel} does not divide its {heads} attention heads"
     sized = [fit for fit in tried if fit.memory.weights]
     near = min(sized, key=lambda fit: (fit.memory.weights, fit.layout.devices), default=tried[0])
     return f"{near.layout}: {near.constraint}"

@@ -57,7 +57,7 @@ class OnCpus:
         if not self._rooms or not replicas:
             return demand.max_model_len, ()
         fit = cpu_fit(demand, self._rooms[0])
-        return fit.max_model_len, explain(demand, [fit], fit.max_model_len, [], [])
+        return fit.max_model_len, explain(demand, [fit], fit.max_model_len, [])
 
     def rejected(self, demand: PoolDemand, replicas: Sequence[ReplicaPlan]) -> tuple[Rejected, ...]:
         if demand.ranks > 1 or not replicas:

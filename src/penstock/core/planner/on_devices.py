@@ -35,8 +35,7 @@ class OnDevices:
             self._options[demand.name] = self._wanted(self._found[demand.name])
 
     def _room(self, kind: Kind) -> Room:
-        free = [len(node.free) for node in self._free if node.kind == kind]
-        return Room(kind, max(free), sum(free))
+        return Room(kind, tuple((free, nodes) for this, free, nodes in self._floor.counts() if this == kind))
 
     def _wanted(self, options: Options) -> Options:
         """Cramped layouts are taken only where nothing else has a place, not to spare another phase."""
@@ -63,9 +62,8 @@ class OnDevices:
         fits = list(self._fits.get(demand.name, {}))
         lengths = [fit.max_model_len for fit in fits if fit.max_model_len is not None]
         length = min(lengths) if lengths else demand.max_model_len
-        best = [found[0] for found in self._options[demand.name].by_kind.values() if found]
-        others = [one for found in self._found[demand.name].by_kind.values() for one in found]
-        return length, explain(demand, fits, length, best, others) if replicas else ()
+        found = [one for found in self._found[demand.name].by_kind.values() for one in found]
+        return length, explain(demand, fits, length, found) if replicas else ()
 
     def rejected(self, demand: PoolDemand, replicas: Sequence[ReplicaPlan]) -> tuple[Rejected, ...]:
         return rejected(demand, replicas, self._found[demand.name].by_kind, self._rooms)

@@ -128,6 +128,7 @@ def _model(demand: PoolDemand, replicas: list[ReplicaPlan], place: Place, needy:
     element = demand.kv_dtype_bytes or demand.dtype_bytes
     return ModelPlan(
         names=demand.names,
+        ref=facts.ref,
         weights_bytes=facts.weights_bytes(demand.dtype, demand.quantization),
         kv_bytes_per_token=model_bytes_per_token(facts, element) if demand.rules.has_kv else 0,
         dtype=demand.dtype,

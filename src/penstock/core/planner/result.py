@@ -43,6 +43,7 @@ class ModelPlan(Struct, frozen=True, kw_only=True):
     """
 
     names: tuple[str, ...]
+    ref: str = ""
     weights_bytes: int = 0
     kv_bytes_per_token: int = 0
     dtype: str = "auto"

@@ -1,0 +1,69 @@
+"""`penstock plan`: which replicas of which model go on which devices, and why. Loads nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from penstock.cli import output
+from penstock.cli.options import AsJson, Debug, PipelineFile, Sets
+from penstock.cli.pipeline_file import load, read_text
+
+if TYPE_CHECKING:
+    from penstock.core.planner.result import Plan
+
+_DOES_NOT_FIT_EXIT = 2
+_WIDTH = 100  # where stdout is no terminal
+
+
+def plan(
+    pipeline: PipelineFile,
+    /,
+    *,
+    cluster: Annotated[
+        str | None, Parameter(help="A cluster file (YAML) of machines to plan for, in place of this one.")
+    ] = None,
+    set_: Sets = (),
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Show which model goes where, and why, without loading anything.
+
+    Reads config.json and the headers of the weights; needs neither an engine nor a device. Exit code 2 where the
+    models do not fit: then it says what they need, what there is, and what would fit.
+    """
+    import msgspec
+
+    from penstock.planning.plan import plan_pipeline
+    from penstock.spec.cluster import read_cluster
+
+    asked = load(pipeline, set_)
+    machines = read_cluster(read_text(cluster, "cluster"), cluster) if cluster is not None else None
+    made = plan_pipeline(asked, machines)
+    if json_:
+        output.json_data(msgspec.to_builtins(made))
+    else:
+        output.data(drawn(made))
+    if made.fits:
+        return 0
+    output.error(made.reason or "the models do not fit")
+    return _DOES_NOT_FIT_EXIT
+
+
+def drawn(made: Plan) -> str:
+    """The plan as text, in colour on a terminal."""
+    import io
+
+    from rich.console import Console
+
+    from penstock.report.plan_view import view
+
+    on_terminal = sys.stdout.isatty()
+    width = None if on_terminal else _WIDTH
+    console = Console(file=io.StringIO(), force_terminal=on_terminal, width=width, highlight=False)
+    width = min(console.width, 120)
+    with console.capture() as captured:
+        console.print(view(made, width=width))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())

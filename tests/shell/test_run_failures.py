@@ -85,6 +85,7 @@ def test_kill_a_host_in_mid_run(tmp_path: Path, undisturbed: list[dict[str, obje
     assert process.wait(timeout=60) == 0, errors(tmp_path)
     assert output(tmp_path) == undisturbed
     assert sum(replica["restarts"] for replica in summary(tmp_path)["models"]["writer"]["replicas"]) == 1
+    assert "SIGKILL" in (tmp_path / "out" / "logs" / "coordinator.log").read_text(), "the run's log tells why"
 
 
 def test_a_replica_that_hangs_is_replaced(tmp_path: Path) -> None:

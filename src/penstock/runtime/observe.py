@@ -80,7 +80,7 @@ class Observer:
             pools=[self._pool(index, now) for index in range(len(self._plan.pools))],
             steps=[StepFacts(name, *c) for name, c in zip(self._step_names, counts.steps, strict=True)],
             dead_examples=list(self._record.dead.values()),
-            warnings=list(self.warnings),
+            warnings=[*self.warnings, *self._record.notes],
             first_request_s=min(firsts, default=None),
             last_response_s=max(lasts, default=None),
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,16 @@ from penstock.runtime.plan import RunPlan
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
 
 HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interpreter that can't be a host
+
+
+SHOWN_NOTES = 5
+# Recoveries that a person wants to hear of; stale answers are only counted.
+_TOLD = {
+    "requeued": "ended with {0} requests in flight, which others take over: {1}",
+    "hang": "is ended, since it hangs: {1}",
+    "suspect": "tries {0} requests alone that were in flight at several deaths",
+    "circuit": "is given up, it died too often: {1}",
+}
 
 
 class ReplicaRecord(msgspec.Struct):
@@ -43,7 +54,8 @@ class PoolRecord(msgspec.Struct):
 
 
 class Record:
-    """`recoveries` counts by kind (see core.events.Recovered); `notes` are lines for the run's log."""
+    """recoveries: how often, by kind (see core.events.Recovered). notes: the last ones in words; all are in the run's
+    log, logs/coordinator.log."""
 
     def __init__(self, plan: RunPlan, logs: Path) -> None:
         self.replicas = [ReplicaRecord() for _ in plan.replicas]
@@ -54,8 +66,7 @@ class Record:
         self.kill_reasons: dict[tuple[int, int], str] = {}
         self.recoveries: Counter[str] = Counter()
         self.dead: dict[tuple[str, str], DeadExample] = {}
-        self.notes: list[str] = []
-        self.committed_rows = 0  # output rows durable by this invocation
+        self.notes: deque[str] = deque(maxlen=SHOWN_NOTES)
         self.failure = ""
         self.exit_code = 1  # of a run that failed
         self.load_codes: dict[int, str] = {}  # replica -> why it could not load, a code of messages.LoadFailed
@@ -127,9 +138,18 @@ class Record:
 
     def recovered(self, recovered: ev.Recovered) -> None:
         self.recoveries[recovered.kind] += recovered.count
-        if recovered.kind != "stale_answer":
-            name = self._names[recovered.replica]
-            self.notes.append(f"{name}: {recovered.kind}, {recovered.count}: {recovered.reason}")
+        words = _TOLD.get(recovered.kind)
+        if words is not None and recovered.count:
+            self._note(f"{self._names[recovered.replica]} " + words.format(recovered.count, recovered.reason))
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        line = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n"
+        try:
+            with (self._logs / "coordinator.log").open("a", encoding="utf-8") as log:
+                log.write(line)
+        except OSError:
+            pass  # the display has it as well
 
     # ------------------------------------------------------------ rows
 

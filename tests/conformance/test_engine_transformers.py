@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,13 +299,13 @@ def poison_slot(loaded: EngineDriver, slot: int) -> None:
 @pytest.mark.parametrize(
     ("config", "code", "words"),
     [
-        (EngineConfig("transformers", DOCWRITER, engine_options={"max_num_seq": 4}), "error", "'max_num_seqs'"),
-        (EngineConfig("transformers", DOCWRITER, engine_options={"max_num_seqs": "4"}), "error", "expected int"),
-        (EngineConfig("transformers", DOCWRITER, tensor_parallel=2), "error", "engine: vllm"),
+        (EngineConfig("transformers", DOCWRITER, engine_options={"max_num_seq": 4}), "bad_model", "'max_num_seqs'"),
+        (EngineConfig("transformers", DOCWRITER, engine_options={"max_num_seqs": "4"}), "bad_model", "expected int"),
+        (EngineConfig("transformers", DOCWRITER, tensor_parallel=2), "bad_model", "engine: vllm"),
         (EngineConfig("transformers", DOCWRITER, max_model_len=4096), "bad_model", "1024"),
         (EngineConfig("transformers", DOCWRITER, quantization="fp8"), "bad_model", "fp8"),
-        (EngineConfig("transformers", DOCWRITER, task="embed"), "error", "embed"),
-        (EngineConfig("transformers", DOCWRITER, engine_options={"batching": "rows"}), "error", "cohorts"),
+        (EngineConfig("transformers", DOCWRITER, task="embed"), "bad_model", "embed"),
+        (EngineConfig("transformers", DOCWRITER, engine_options={"batching": "rows"}), "bad_model", "cohorts"),
     ],
 )
 def test_what_can_not_be_loaded_is_said(config: EngineConfig, code: str, words: str) -> None:
@@ -317,3 +318,17 @@ def test_a_folder_without_a_model_is_a_bad_model(tmp_path: Path) -> None:
     with pytest.raises(EngineLoadError, match="can't be loaded") as raised:
         TransformersEngine().load(EngineConfig("transformers", str(tmp_path)), lambda answers: None, lambda note: None)
     assert raised.value.code == "bad_model"
+
+
+def test_a_model_that_was_not_copied_whole_is_a_bad_model(tmp_path: Path) -> None:
+    for name, words in (("tokenizer.json", "it has no tokenizer"), ("model.safetensors", "copy them again")):
+        folder = tmp_path / name
+        shutil.copytree(DOCWRITER, folder)
+        if name == "tokenizer.json":
+            for part in folder.glob("tokenizer*"):
+                part.unlink()
+        else:
+            (folder / name).write_bytes((folder / name).read_bytes()[:1000])
+        with pytest.raises(EngineLoadError, match=words) as raised:
+            TransformersEngine().load(EngineConfig("transformers", str(folder)), lambda answers: None, print)
+        assert raised.value.code == "bad_model"

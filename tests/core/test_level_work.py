@@ -25,8 +25,8 @@ def submit(limits: list[int]) -> list[ev.Event]:
     ]
 
 
-def ready(replica: int) -> ev.ReplicaReady:
-    return ev.ReplicaReady(replica=replica, incarnation=1, slots=SLOTS, kv_tokens=0)
+def ready(replica: int, *, shared: bool = True) -> ev.ReplicaReady:
+    return ev.ReplicaReady(replica=replica, incarnation=1, slots=SLOTS, kv_tokens=0, shared=shared)
 
 
 def work(dispatch: Dispatch, replica: int) -> int:
@@ -40,8 +40,16 @@ def test_the_first_that_is_ready_leaves_half_of_the_work_to_the_second() -> None
     dispatch.handle([ready(0)], 1.0)
     assert 0.45 <= work(dispatch, 0) / sum(limits) <= 0.55, "its slots would hold all of the long ones"
     dispatch.handle([ready(1)], 5.0)
-    assert work(dispatch, 0) <= 0.62 * sum(limits), "it takes more only once the other's slots are full"
+    assert work(dispatch, 0) <= 0.55 * sum(limits), "the rest waits for the other's slots"
     assert len(dispatch.replicas[1].in_flight) >= SLOTS
+
+
+def test_where_slots_do_not_share_a_device_an_idle_slot_is_filled() -> None:
+    dispatch = opened(2)
+    limits = [384] * 60 + [16] * 400
+    dispatch.handle(submit(limits), 0.0)
+    dispatch.handle([ready(0, shared=False)], 1.0)
+    dispatch.handle([ready(1, shared=False)], 5.0)
     assert sum(work(dispatch, index) for index in (0, 1)) == sum(limits)
 
 

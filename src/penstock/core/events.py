@@ -214,10 +214,13 @@ class CancelRequests(Event):
 
 
 class ReplicaReady(Event):
+    """`shared`: the slots share one device, so that more requests at once slow each other down."""
+
     replica: int
     incarnation: int
     slots: int
     kv_tokens: int
+    shared: bool = False
 
 
 class ReplicaLoadFailed(Event):

@@ -112,12 +112,16 @@ class Load(msgspec.Struct, array_like=True, gc=False):
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What a loaded replica can hold. kv_tokens 0: no limit in tokens. max_model_len 0: no limit."""
+    """What a loaded replica can hold. kv_tokens 0: no limit in tokens. max_model_len 0: no limit.
+
+    shared: the slots share one device, so that more requests at once slow each other down (all real models).
+    """
 
     slots: int
     kv_tokens: int = 0
     max_model_len: int = 0
     facts: dict[str, str | int | float] = {}
+    shared: bool = False
 
 
 class EngineConfig(msgspec.Struct, frozen=True):

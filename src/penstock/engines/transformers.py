@@ -55,7 +55,11 @@ class TransformersEngine:
         self._thread = threading.Thread(target=self._work, name="transformers", daemon=True)
         self._thread.start()
         return Capacity(
-            slots=loaded.slots, kv_tokens=loaded.kv_tokens, max_model_len=loaded.max_model_len, facts=loaded.facts
+            slots=loaded.slots,
+            kv_tokens=loaded.kv_tokens,
+            max_model_len=loaded.max_model_len,
+            facts=loaded.facts,
+            shared=True,
         )
 
     def submit(self, requests: Sequence[Prompted]) -> None:

@@ -57,6 +57,7 @@ class VllmEngine:
             kv_tokens=started.kv_tokens,
             max_model_len=started.max_model_len,
             facts=started.facts,
+            shared=True,
         )
 
     def submit(self, requests: Sequence[Prompted]) -> None:

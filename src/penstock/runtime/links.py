@@ -146,6 +146,7 @@ def other_event(link: Link, message: ToCoordinator, now: float) -> list[Event]:
                 incarnation=link.incarnation,
                 slots=capacity.slots,
                 kv_tokens=capacity.kv_tokens,
+                shared=capacity.shared,
             )
         ]
     if isinstance(message, LoadFailed):

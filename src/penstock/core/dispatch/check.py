@@ -59,6 +59,9 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     if replica.in_flight and replica.state not in ("ready", "killed"):
         raise dispatch._broken(f"{name} is {replica.state} with {len(replica.in_flight)} requests in flight")
     tokens = sum(request.cost for request in requests)
+    work = sum(request.work for request in requests)
+    if work != replica.work:
+        raise dispatch._broken(f"{name} counts work of {replica.work}, {work} is in flight")
     if tokens != replica.tokens_out_there:
         raise dispatch._broken(f"{name} is charged {replica.tokens_out_there} tokens, {tokens} are in flight")
     recalled = sum(request.recalled for request in requests)
@@ -81,14 +84,14 @@ def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
     others that are loading will want."""
     head = next((_first(lane) for lane in pool.lanes.ranked if lane), None)
     offers, count = set(pool._offers), len(pool.replicas)
-    held_back = pool.fair_share() is not None
+    share = pool.fair_share()
     for place, replica in enumerate(pool.replicas):
         spare = replica.spare()
         if spare <= 0:
             continue
         if (_TOP - replica.rank(by_work=pool.by_work)) * count + place not in offers:
             raise dispatch._broken(f"{replica.shape.name} has spare credit, and nobody knows")
-        if head is None or (replica.in_flight and held_back):
+        if head is None or (share is not None and replica.in_flight):
             continue
         cost = head.tokens_in + pool.lengths.expected(head.step, head.tokens_out)
         if replica.fits(cost):

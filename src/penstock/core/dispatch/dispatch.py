@@ -137,13 +137,14 @@ class Dispatch(Machine):
         in_flight, codes = replica.in_flight, event.codes
         accepted: list[int] = []
         failed: list[tuple[int, Request]] = []
-        step, tokens_out, limits, cost, recalled, kept = -1, 0, 0, 0, 0, 0
+        step, tokens_out, limits, cost, work, recalled, kept = -1, 0, 0, 0, 0, 0, 0
         for index, task in enumerate(event.tasks):
             request = in_flight.get(task)
             if request is None or request.attempt != event.attempts[index]:
                 continue
             del in_flight[task]
             cost += request.cost
+            work += request.work
             recalled += request.recalled
             kept += request.kept
             if codes is not None and codes[index]:
@@ -157,6 +158,7 @@ class Dispatch(Machine):
             limits += request.tokens_out
         pool.lengths.learn(step, tokens_out, limits)
         replica.tokens_out_there -= cost
+        replica.work -= work
         replica.recalled -= recalled
         replica.kept -= kept
         return accepted, failed
@@ -194,6 +196,7 @@ class Dispatch(Machine):
         request = replica.in_flight.pop(task, None)
         if request is not None:
             replica.tokens_out_there -= request.cost
+            replica.work -= request.work
             replica.recalled -= request.recalled
             replica.kept -= request.kept
             request.recalled = request.kept = False
@@ -230,7 +233,7 @@ class Dispatch(Machine):
         replica = self.replicas[event.replica]
         if event.incarnation != replica.incarnation or not replica.move("ready") or replica.state != "ready":
             return
-        replica.became_ready(event.slots, event.kv_tokens, self._now)
+        replica.became_ready(event.slots, event.kv_tokens, self._now, shared=event.shared)
         pool = self.pools[replica.shape.pool]
         pool.offer(replica)
         pool.recount(replica)

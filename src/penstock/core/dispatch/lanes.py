@@ -23,6 +23,7 @@ class Request(Struct, gc=False):
     tokens_in   expected prompt tokens, true ones once the host has told
     tokens_out  limit of output tokens
     cost        tokens that it holds of a replica's credit while it is out
+    work        how long it is expected to keep an engine busy (see OUTPUT_TOKEN_WORK)
     attempt     sends so far
     failures    attempts that ended in a retryable answer
     crashes     replica deaths while it was out; solo_crashes: while it ran alone
@@ -37,6 +38,7 @@ class Request(Struct, gc=False):
     tokens_in: int
     tokens_out: int
     cost: int = 0
+    work: int = 0
     attempt: int = 0
     failures: int = 0
     crashes: int = 0
@@ -46,12 +48,12 @@ class Request(Struct, gc=False):
 
 
 _Key = tuple[float, int, int, int]
-_PROMPT_WEIGHT = 0.02  # of a prompt token against an output token: prefill runs many at once
+OUTPUT_TOKEN_WORK = 50  # work of an output token where that of a prompt token is 1: prefill runs many at once
 _CLASSES_PER_E = 16  # size classes per factor of e: work within some 6% counts as equal, and goes by position
 
 
 def _size_class(request: Request, ratio: float) -> int:
-    return int(_CLASSES_PER_E * log(1.0 + request.tokens_out * ratio + request.tokens_in * _PROMPT_WEIGHT))
+    return int(_CLASSES_PER_E * log(1.0 + request.tokens_out * ratio + request.tokens_in / OUTPUT_TOKEN_WORK))
 
 
 class Lane:

@@ -6,7 +6,7 @@ from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
-from penstock.core.dispatch.lanes import Lane, Lanes, Request
+from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK, Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
 from penstock.core.dispatch.replica import Replica
 
@@ -33,6 +33,7 @@ class Pool:
         self.opened = False
         self.down = False
         self.by_work = False  # the rest is known: level the work, since whoever ends last decides when the run ends
+        self._loading = 0
         self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
         self._offers: list[int] = []
@@ -53,14 +54,28 @@ class Pool:
         self._rebuild_offers()
 
     def fair_share(self) -> float | None:
-        """Expected tokens that a replica may hold while others are still loading, so that they find work when they
-        come; None when none is, or the end of the source is not in sight."""
-        loading = sum(replica.state == "starting" for replica in self.replicas) if self.by_work else 0
-        if not loading:
+        """Work that each replica has to do of what is left; None while the end of the source is not in sight."""
+        if not self.by_work:
             return None
         ready = [replica for replica in self.replicas if replica.state == "ready"]
-        waiting = sum(lane.tokens_in + self.lengths.expected(lane.step, lane.tokens_out) for lane in self.lanes.ranked)
-        return (waiting + sum(replica.tokens_out_there for replica in ready)) / (len(ready) + loading)
+        self._loading = sum(replica.state == "starting" for replica in self.replicas)
+        if not ready or not (self._loading or any(replica.shared for replica in ready)):
+            return None
+        waiting = sum(
+            lane.tokens_in + self.lengths.expected(lane.step, lane.tokens_out) * OUTPUT_TOKEN_WORK
+            for lane in self.lanes.ranked
+        )
+        return (waiting + sum(replica.work for replica in ready)) / (len(ready) + self._loading)
+
+    def held_back(self, replica: Replica, share: float | None) -> bool:
+        """Whether a busy replica is to get no more, since the rest is the share of others.
+
+        Of others that are still loading, in any case; of others that are ready, where slots share a device: there an
+        idle slot is no lost time, and whoever holds the longest rows would end last. An idle replica always gets work.
+        """
+        if share is None or not replica.in_flight or replica.work < share:
+            return False
+        return replica.shared or self._loading > 0
 
     def _rebuild_offers(self) -> None:
         count = len(self.replicas)
@@ -76,7 +91,7 @@ class Pool:
         for lane in self.lanes.ranked:
             while lane:
                 replica = self._first_in_line()
-                if replica is None or (share is not None and replica.in_flight and replica.tokens_out_there >= share):
+                if replica is None or self.held_back(replica, share):
                     break
                 if not self._give_from(lane, replica, sends, now):
                     break
@@ -101,7 +116,9 @@ class Pool:
     def _give_from(self, lane: Lane, replica: Replica, sends: Tasks, now: float) -> bool:
         """Give the lane's first request to `replica`, the top of the offers, or to another that has the tokens."""
         request = lane.pop()
-        request.cost = request.tokens_in + self.lengths.expected(request.step, request.tokens_out)
+        expected = self.lengths.expected(request.step, request.tokens_out)
+        request.cost = request.tokens_in + expected
+        request.work = request.tokens_in + expected * OUTPUT_TOKEN_WORK
         if replica.kv_tokens and not replica.fits(request.cost):
             fitting = self._fitting(request)
             if fitting is None:
@@ -129,6 +146,7 @@ class Pool:
         request.attempt += 1
         in_flight[request.task] = request
         replica.tokens_out_there += request.cost
+        replica.work += request.work
         found = sends.get(replica.index)
         if found is None:
             found = sends[replica.index] = ([], [])

@@ -19,7 +19,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
 }
 
 IDLE_FIRST = 1 << 24  # more than any spare credit
-MOST_WORK = 1 << 31  # expected tokens; more than any replica is sent
+MOST_WORK = 1 << 31  # more than any replica is sent
 _RATE_WINDOW_S = 0.5  # the completion rate is taken over windows of this length
 _BURST_DECAY = 0.9  # per window: a wave is remembered for some seconds
 _HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
@@ -37,9 +37,11 @@ class Replica:
         self.incarnation = 0
         self.slots = 0
         self.kv_tokens = 0
+        self.shared = False  # its slots share one device: more requests at once slow each other down
         self.lookahead = 1
         self.in_flight: dict[int, Request] = {}
         self.tokens_out_there = 0
+        self.work = 0  # of what is in flight, see lanes.Request
         self.counted = (0, 0, 0)  # what its pool has counted of it
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
         self.kept = 0  # and how many are known to have begun, since the host kept them
@@ -73,14 +75,14 @@ class Replica:
 
     def rank(self, *, by_work: bool = False) -> int:
         """Who gets the next request: who has idle slots before who would only queue it, then the most spare credit, or
-        with `by_work` the least work (expected tokens) in flight. 0 where nothing may be sent.
+        with `by_work` the least work in flight. 0 where nothing may be sent.
 
         Without the first rule a long look-ahead would draw requests away from idle slots.
         """
         spare = self.spare()
         if spare <= self.lookahead:
             return max(spare, 0)
-        return IDLE_FIRST + (MOST_WORK - min(self.tokens_out_there, MOST_WORK) if by_work else spare)
+        return IDLE_FIRST + (MOST_WORK - min(self.work, MOST_WORK) if by_work else spare)
 
     def fits(self, cost: int) -> bool:
         """Whether `cost` more tokens go in. An idle replica takes anything: too long is for its engine to say."""
@@ -103,8 +105,8 @@ class Replica:
         idle = 0 if self.solo else max(0, self.slots - out)
         return (max(0, out - max(self.slots, self.kept) - self.recalled), idle, self.recalled)
 
-    def became_ready(self, slots: int, kv_tokens: int, now: float) -> None:
-        self.slots, self.kv_tokens = max(1, slots), kv_tokens
+    def became_ready(self, slots: int, kv_tokens: int, now: float, *, shared: bool = False) -> None:
+        self.slots, self.kv_tokens, self.shared = max(1, slots), kv_tokens, shared
         self.lookahead = 1 + self.slots // 8
         self.loaded = True
         self.never_ready = 0
@@ -116,7 +118,7 @@ class Replica:
         """Everything in flight; nothing is in flight afterwards."""
         requests = list(self.in_flight.values())
         self.in_flight = {}
-        self.tokens_out_there = self.recalled = self.kept = 0
+        self.tokens_out_there = self.work = self.recalled = self.kept = 0
         self.trying = -1
         return requests
 

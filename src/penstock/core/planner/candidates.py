@@ -22,7 +22,7 @@ from penstock.core.planner.words import plural
 
 __all__ = ["Candidate", "Room", "candidates", "layouts", "shape_reason"]
 
-MAX_STAGES = 64
+MAX_STAGES = 16  # that are looked at; deeper pipelines are taken where they are asked for
 ROOMY_REQUESTS = 16  # of REQUEST_TOKENS at once; with fewer, a step reads all weights for next to nothing
 
 

@@ -73,7 +73,7 @@ def _allowed(demand: PoolDemand, layout: Layout) -> bool:
 
 def explain(demand: PoolDemand, fits: Sequence[Fit], length: int | None, found: Sequence[Candidate]) -> tuple[str, ...]:
     """How context, batch limits and layout came about. fits: those of the replicas; found: all that would fit."""
-    told = [*_context(demand, length)]
+    told = [*_context(demand, length, fits)]
     lowered = next((fit for fit in fits if fit.lowered_batch), None)
     if lowered is not None:
         told.append(
@@ -91,7 +91,7 @@ def explain(demand: PoolDemand, fits: Sequence[Fit], length: int | None, found: 
     return tuple(dict.fromkeys(told))
 
 
-def _context(demand: PoolDemand, length: int | None) -> list[str]:
+def _context(demand: PoolDemand, length: int | None, fits: Sequence[Fit]) -> list[str]:
     facts = demand.facts
     if facts is None or length is None or not facts.windows:
         return []
@@ -103,7 +103,12 @@ def _context(demand: PoolDemand, length: int | None) -> list[str]:
         return [told]
     if length == limit:
         return [f"max_model_len {length:,}: all that the model reads, and the KV cache holds a request of it"]
-    return [f"max_model_len {length:,} of the model's {limit:,}: the longest request that the KV cache holds"]
+    told = f"max_model_len {length:,} of the model's {limit:,}: the longest request that the KV cache holds"
+    longest = max((fit.max_model_len or 0 for fit in fits), default=0)
+    if longest > length:
+        least = min(fits, key=lambda fit: fit.max_model_len or longest)
+        told += f" on the devices of {gigabytes(least.memory.device)}; it is {longest:,} on others"
+    return [told]
 
 
 def no_fit_reason(demand: PoolDemand, rooms: Mapping[Kind, Room]) -> str:

@@ -84,20 +84,24 @@ def _replicas(
         here = place.replicas([name for name in pools if name in needy], phase)
         for name in pools:
             given = here[name] if name in needy else _without_devices(by_name[name], nodes, phase)
-            for replica in given:
-                _add(found[name], replica)
+            found[name] += given
     return {
-        name: [replace(replica, id=f"{name}-{number}") for number, replica in enumerate(replicas)]
+        name: [replace(replica, id=f"{name}-{number}") for number, replica in enumerate(_merged(replicas))]
         for name, replicas in found.items()
     }
 
 
-def _add(known: list[ReplicaPlan], replica: ReplicaPlan) -> None:
-    for index, other in enumerate(known):
-        if replace(other, phases=replica.phases) == replica and replica.phases[0] not in other.phases:
-            known[index] = replace(other, phases=(*other.phases, *replica.phases))
-            return
-    known.append(replica)
+def _merged(replicas: list[ReplicaPlan]) -> list[ReplicaPlan]:
+    """Replicas of all phases, those that are the same in several as one."""
+    merged: dict[ReplicaPlan, tuple[int, ...]] = {}
+    last: list[ReplicaPlan] = []
+    for replica in replicas:
+        alike = replace(replica, phases=())
+        if replica.phases[0] in merged.get(alike, ()):
+            last.append(replica)  # two of one phase on no device of their own
+        else:
+            merged[alike] = (*merged.get(alike, ()), *replica.phases)
+    return [*(replace(alike, phases=phases) for alike, phases in merged.items()), *last]
 
 
 def _without_devices(demand: PoolDemand, nodes: Sequence[NodeFacts], phase: int) -> list[ReplicaPlan]:

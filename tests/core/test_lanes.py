@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from core_kit import request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,10 +62,12 @@ def test_longest_first_within_class_deadline_and_step(requests: list[Request], r
         lanes.push(made)
     left = pop_all(lanes)
 
-    def rank(made: Request) -> tuple[float, ...]:
-        return (made.priority, -made.step, made.deadline, -made.tokens_out, made.order)
-
-    assert [rank(made) for made in left] == sorted(rank(made) for made in requests)
+    groups = [(made.priority, -made.step, made.deadline) for made in left]
+    assert groups == sorted(groups)
+    for first, second in pairwise(left):
+        if (first.priority, first.step, first.deadline) == (second.priority, second.step, second.deadline):
+            assert 1 + second.tokens_out <= 1.07 * (2 + first.tokens_out), "longer by more than a size class"
+            assert first.tokens_out != second.tokens_out or first.order <= second.order
 
 
 @given(st.lists(REQUESTS, min_size=1, max_size=40), st.data())

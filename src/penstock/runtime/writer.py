@@ -59,6 +59,10 @@ class Writer:
         self.waiting = ""
 
     def start(self) -> None:
+        # What commits need is loaded before the first request is out: loading a library holds the interpreter, and
+        # replicas would run dry.
+        for module in ("pyarrow.compute", "pyarrow.parquet"):
+            importlib.import_module(module)
         self._thread.start()
 
     def commit(self, cause: int, batch: CommitBatch) -> None:
@@ -73,7 +77,6 @@ class Writer:
 
     def _work(self) -> None:
         try:
-            importlib.import_module("pyarrow.compute")  # the ledger will want it; the replicas are loading now
             while True:
                 try:
                     task = self._batches.get(timeout=self._heartbeat_s)

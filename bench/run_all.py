@@ -15,7 +15,17 @@ from pathlib import Path
 from common import Figure, say, show
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("start", "nine_batches", "lengths", "free_mock", "core_rate", "memory", "vllm_two_replicas")
+BENCHMARKS = (
+    "start",
+    "nine_batches",
+    "lengths",
+    "free_mock",
+    "core_rate",
+    "planning",
+    "memory",
+    "vllm_two_replicas",
+    "vllm_kv_tokens",
+)
 
 
 def why_not(name: str) -> str | None:

@@ -6,7 +6,7 @@ writer · llama-70b · vllm · bfloat16 · weights 141.1 GB · 327.7 kB of KV ca
   2 replicas of tp=4 pp=1, 4 devices each
   memory of a device  ████████████▓▓▓▓▓▓▓▓▓▓▓▓▒░░░  80.0 GB
                       █ weights 35.3 GB  ▓ KV cache 34.8 GB  ▒ activations 1.8 GB  ░ reserve 8.1 GB
-  at once             up to 1,024 requests · KV cache for 425,312 tokens: 3.2 with 131,072 tokens each, the most
+  at once             up to 1,024 requests · KV cache for 425,312 tokens: 3.2 requests at the full 131,072
   where               a-0  writer-0 gpu:0-3 · writer-1 gpu:4-7
   not taken           tp=1 pp=1  weights 141.1 GB, device 80.0 GB
 """
@@ -166,8 +166,9 @@ def _concurrency(model: ModelPlan, replica: ReplicaPlan) -> str:
     told += f" · KV cache for {units.count(replica.kv_tokens)} tokens"
     if model.max_model_len:
         full = replica.kv_tokens / model.max_model_len
-        each = f"{units.count(model.max_model_len)} tokens each, the most"
-        told += f": all of them with {each}" if full >= replica.max_num_seqs else f": {full:,.1f} with {each}"
+        most = units.count(model.max_model_len)
+        many = "all of them" if full >= replica.max_num_seqs else f"{full:,.1f} requests"
+        told += f": {many} at the full {most}"
     return told
 
 

@@ -20,7 +20,7 @@ class FlowLimits(Struct, frozen=True):
     commit: finished rows wait at most so long or until so many. part: when finished rows are published.
     max_dead: a count (int) or a fraction (float) of source rows."""
 
-    window_rows: int = 16_384
+    window_rows: int = 8_192
     window_bytes: int = 256 * 1024 * 1024
     reach: int = 1 << 20
     read_rows: int = 2_048

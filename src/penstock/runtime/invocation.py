@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from penstock.runtime.api import RunOptions
 
 
+WINDOW_ROWS_PER_REPLICA = 2_048  # twice what the engines with the most sequences hold
+
+
 class Invocation:
     """Entering it checks everything and opens the run; `run` drives it to its end; leaving it ends every process and
     thread that it began."""
@@ -206,9 +209,11 @@ class Invocation:
 
     def _limits(self) -> FlowLimits:
         """The window holds a few times what the replicas can; a pipeline may say otherwise."""
+        replicas = len(self._plan.replicas)
         default = FlowLimits()
         window = self._pipeline.window
-        rows = window.rows if window is not None and window.rows else default.window_rows
+        rows = max(default.window_rows, WINDOW_ROWS_PER_REPLICA * replicas)
+        rows = window.rows if window is not None and window.rows else rows
         window_bytes = window.bytes if window is not None and window.bytes else default.window_bytes
         return msgspec.structs.replace(
             default,

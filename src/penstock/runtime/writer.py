@@ -22,6 +22,7 @@ try:
 except OSError:  # another C library: it has no such call
     _libc = None
 
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 ROWS_JUDGED = 50  # of a batch that waits, to say how much room it needs
 RETRY_FULL_DISK_S = 2.0  # how often a full disk is looked at again
 
@@ -38,11 +39,17 @@ class Committer(Protocol):
 
 def give_memory_back() -> None:
     """Return what a commit had allocated to the system: allocators keep it in pieces, and a long run would grow."""
-    import pyarrow as pa
-
-    pa.default_memory_pool().release_unused()
     if _libc is not None:
         _libc.malloc_trim(0)
+
+
+def keep_memory_together() -> None:
+    """One allocator for Arrow and the rest, with few arenas: what one thread frees, another can use."""
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
+    if _libc is not None:
+        _libc.mallopt(_M_ARENA_MAX, 2)
 
 
 class Writer:
@@ -63,6 +70,7 @@ class Writer:
         # replicas would run dry.
         for module in ("pyarrow.compute", "pyarrow.parquet"):
             importlib.import_module(module)
+        keep_memory_together()
         self._thread.start()
 
     def commit(self, cause: int, batch: CommitBatch) -> None:

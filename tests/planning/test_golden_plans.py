@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cases import CASES, Case, plan
+from planning_cases import CASES, Case, plan
 from rich.console import Console
 
 from penstock.report.plan_view import view

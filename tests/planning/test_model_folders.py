@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import facts, fixture, write_folder
+from planning_models import facts, fixture, write_folder
 
 from penstock.errors import PlanError
 from penstock.planning.facts import read_model_facts

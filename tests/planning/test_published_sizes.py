@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from models import NAMES, computed_facts, facts, fixture
+from planning_models import NAMES, computed_facts, facts, fixture
 
 from penstock.core.planner.kv import model_bytes_per_token
 from penstock.core.planner.layout import Layout

@@ -16,10 +16,10 @@ __all__ = ["demand_of", "engine_for"]
 
 ReadFacts = Callable[[str, str | None], ModelFacts]
 MOCK_SLOTS, OPENAI_SLOTS = 1, 64
-CPU_ENGINES = ("vllm", "transformers")
+AUTO_ENGINES = ("vllm", "transformers")  # the first that is installed runs a model
 
 
-def engine_for(model: Model, *, on_gpus: bool, here: bool) -> str:
+def engine_for(model: Model, *, here: bool) -> str:
     """The engine that will run the model. `here`: on this machine, where what is installed decides; elsewhere the
     plan takes vLLM, the engine for many requests at once."""
     engine = model.resolved_engine
@@ -27,15 +27,15 @@ def engine_for(model: Model, *, on_gpus: bool, here: bool) -> str:
         return engine
     if model.task == "embed":
         return "sentence-transformers"
-    if here and not on_gpus and model.python is None:
-        return next((name for name in CPU_ENGINES if registry.is_installed(name)), "vllm")
+    if here and model.python is None:
+        return next((name for name in AUTO_ENGINES if registry.is_installed(name)), "vllm")
     return "vllm"
 
 
 def demand_of(pool: Pool, read: ReadFacts, *, on_gpus: bool, here: bool) -> PoolDemand:
     """Raises PlanError where the model's files can't be read, ConfigError for options of a wrong type."""
     model = pool.model
-    engine = engine_for(model, on_gpus=on_gpus, here=here)
+    engine = engine_for(model, here=here)
     options = model.engine_options
     asked = {
         "name": pool.name,

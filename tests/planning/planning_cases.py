@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from models import facts
+from planning_models import facts
 
 from penstock.core.planner.model import ModelFacts
 from penstock.core.planner.result import Plan

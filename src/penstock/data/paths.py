@@ -83,9 +83,10 @@ def _nearby(path: Path) -> str:
         names = sorted(entry for entry in os.listdir(path.parent) if classify(entry) is not None)
     except OSError:
         names = []
-    near = difflib.get_close_matches(path.name, names, 1)
+    stems = {name.partition(".")[0]: name for name in names}  # suffixes are alike anyway
+    near = difflib.get_close_matches(path.name.partition(".")[0], stems, 1)
     if near:
-        return f"; did you mean {near[0]!r}?"
+        return f"; did you mean {stems[near[0]]!r}?"
     return (
         f"; the folder has {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "; check the path"
     )

@@ -1,0 +1,131 @@
+"""Output folders that can't be used, runs that are disturbed, and what is left of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import bad_input_support as support
+import pytest
+from bad_input_support import PIPELINE, SHORT, Here, questions, write
+from run_support import committed, errors, output, start, summary, wait_until
+
+pytestmark = pytest.mark.process
+
+
+# ---------------------------------------------------------------- the output folder
+
+
+def test_an_output_folder_of_another_run_is_refused_with_the_difference(here: Here) -> None:
+    folder = write(here.folder)
+    support.run(folder).says(0)
+    before = output(folder)
+    for old, new, words in (
+        ("{{ question }}", "Say: {{ question }}", "prompt: was '{{ question }}', is 'Say: {{ question }}'"),
+        ("mock:test", "mock:other", "model.ref: was 'mock:test', is 'mock:other'"),
+        ("max_tokens: 3", "max_tokens: 4", "max_tokens: was 3, is 4"),
+        ("path: out", "path: out, format: jsonl", "sink.format: was 'parquet', is 'jsonl'"),
+    ):
+        write(folder, PIPELINE.replace(old, new))
+        here.run().refuses("out: the output folder holds another run", words, "choose another output folder with --out")
+    write(folder, source=questions(21))
+    here.run().refuses("out: the output folder holds another run", "q.jsonl.size_bytes")
+    assert output(folder) == before
+
+
+def test_another_number_of_replicas_and_another_batch_size_go_on(tmp_path: Path) -> None:
+    write(tmp_path)
+    support.run(tmp_path, "--limit", "5").says(0)
+    changed = PIPELINE.replace("replicas: 1", "replicas: 2, batch_size: 50")
+    changed = changed.replace("{path: q.jsonl}", "{path: q.jsonl, batch_size: 7}")
+    write(tmp_path, changed.replace("max_tokens: 3", "max_tokens: 3, batch_size: 1000"))
+    support.run(tmp_path).says(0, "20 out", "5 reused from before")
+    assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "words"),
+    [
+        ("in", "in", "overlaps the input 'in'"),
+        ("q.jsonl", "q.jsonl", "overlaps the input 'q.jsonl'"),
+        ("in", "in/out", "overlaps the input 'in'"),
+        ("in", "link", "overlaps the input 'in'"),
+        ("out/data", "out", "overlaps the input 'out/data'"),
+        ("in/*", "in/out", "the pattern 'in/*' takes in what the run writes"),
+        ("in/**/*.parquet", "in/out", "takes in what the run writes"),
+        ("in/q.jsonl", "in", "holds something that is no Penstock run (q.jsonl), and stays untouched"),
+        ("q.jsonl", ".", "holds something that is no Penstock run"),
+        ("q.jsonl", "file", "the output path is a file"),
+        ("q.jsonl", "file/out", "can't make the output folder: Not a directory"),
+        ("q.jsonl", "/proc/out", "/proc/out: can't make the output folder"),
+        ("q.jsonl", "o" * 300, "File name too long"),
+        ("q.jsonl", "", "the output folder (--out) has no name"),
+    ],
+)
+def test_an_output_folder_that_can_not_be_meant(here: Here, source: str, out: str, words: str) -> None:
+    folder = write(here.folder, PIPELINE.replace("{path: q.jsonl}", f'{{path: "{source}"}}'))
+    (folder / "in").mkdir()
+    (folder / "in" / "q.jsonl").write_text(SHORT)
+    (folder / "link").symlink_to("in")
+    (folder / "out" / "data").mkdir(parents=True)
+    (folder / "file").write_text("precious")
+    here.run("--out", out).refuses(words)
+    assert (folder / "file").read_text() == "precious"
+    assert sorted(entry.name for entry in (folder / "in").iterdir()) == ["q.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "words"),
+    [
+        ("run.json", 2, "run.json: this run.json was not written by Penstock, or is damaged"),
+        (".penstock/manifest/00000001.json", 1, "Bring it back from a copy, or begin anew"),
+        ("data/part-00000.parquet", 1, "this part was committed, and is gone. Bring it back"),
+    ],
+)
+def test_a_run_whose_records_are_damaged(here: Here, damage: str, code: int, words: str) -> None:
+    folder = write(here.folder)
+    support.run(folder).says(0)
+    if damage.startswith("data"):
+        (folder / "out" / damage).unlink()
+    else:
+        (folder / "out" / damage).write_text("{")
+    here.run().says(code, words)
+
+
+def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
+    slow = PIPELINE.replace("replicas: 1", "engine_options: {ms_per_row: 40}") + "commit_every_s: 0.2\n"
+    write(tmp_path, slow, questions(100))
+    (tmp_path / "pipeline.yaml").write_text(slow)
+    first = start(tmp_path)
+    wait_until(lambda: committed(tmp_path) > 3, "the first to commit")
+    support.run(tmp_path).refuses(f"out: process {first.pid} on host", "Wait for it, stop it, or take the run over")
+    support.run(tmp_path, "--takeover").says(0, "100 out")
+    assert first.wait(timeout=30) == 1
+    assert "has taken this run over" in errors(tmp_path)
+    assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(100)]
+    assert summary(tmp_path)["status"] == "done"
+
+
+# ---------------------------------------------------------------- interrupts
+
+
+def test_a_run_that_is_stopped_at_once_counts_what_is_safe(tmp_path: Path) -> None:
+    slow = PIPELINE.replace("replicas: 1", "engine_options: {ms_per_row: 40}") + "commit_every_s: 600\n"
+    (write(tmp_path, slow, questions(200)) / "p.yaml").rename(tmp_path / "pipeline.yaml")
+    process = start(tmp_path)
+    wait_until(lambda: '"status":"running"' in errors(tmp_path), "requests in flight")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 130
+    assert "stopped at once after" in errors(tmp_path)
+    assert summary(tmp_path)["rows"]["out"] == len(output(tmp_path))
+    write(tmp_path, PIPELINE, questions(200))
+    support.run(tmp_path).says(0, "200 out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_run_begins(number: signal.Signals, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here.folder)
+    monkeypatch.setattr("penstock.cli.pipeline_file.read_text", lambda file: os.kill(os.getpid(), number))
+    here.run().says(75, "stopped before the run began; the same command begins it")

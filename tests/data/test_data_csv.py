@@ -62,7 +62,7 @@ def test_quotes_line_breaks_blank_lines_and_marks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
-        (b"1", "bad_record", "1 fields; the header has 2"),
+        (b"1", "bad_record", "1 field; the header has 2"),
         (b"1,2,3", "bad_record", "3 fields; the header has 2"),
         (b'"x"y,2', "bad_record", "expected after"),
         (b"\xff,2", "bad_encoding", "0xff"),

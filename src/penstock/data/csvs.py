@@ -168,7 +168,10 @@ class CsvReader:
 
     def _fill(self, row: Row, cells: list[str], line: int) -> Fault | None:
         if len(cells) != len(self._names):
-            return "bad_record", f"line {line}: {len(cells)} fields; the header has {len(self._names)}"
+            return (
+                "bad_record",
+                f"line {line}: {len(cells)} field{'' if len(cells) == 1 else 's'}; the header has {len(self._names)}",
+            )
         bad = _BAD_BYTES.search("".join(cells))
         if bad:
             return "bad_encoding", f"line {line}: the byte 0x{ord(bad.group()) - 0xDC00:02x} is not UTF-8"

@@ -16,20 +16,18 @@ from penstock.engines.messages import Answer
 from penstock.executors.base import Exit
 from penstock.ledger.base import DeadRow, Receipt
 from penstock.report.facts import DeadExample
+from penstock.report.units import noun
 from penstock.runtime.links import Link
 from penstock.runtime.plan import RunPlan
 
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
-
 HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interpreter that can't be a host
-
-
 SHOWN_NOTES = 5
 # Recoveries that a person wants to hear of; stale answers are only counted.
 _TOLD = {
-    "requeued": "ended with {0} requests in flight, which others take over: {1}",
+    "requeued": "ended with {0} in flight, which others take over: {1}",
     "hang": "is ended, since it hangs: {1}",
-    "suspect": "tries {0} requests alone that were in flight at several deaths",
+    "suspect": "tries {0} alone that were in flight at several deaths",
     "circuit": "is given up, it died too often: {1}",
 }
 
@@ -140,7 +138,9 @@ class Record:
         self.recoveries[recovered.kind] += recovered.count
         words = _TOLD.get(recovered.kind)
         if words is not None and recovered.count:
-            self._note(f"{self._names[recovered.replica]} " + words.format(recovered.count, recovered.reason))
+            self._note(
+                f"{self._names[recovered.replica]} " + words.format(noun(recovered.count, "request"), recovered.reason)
+            )
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -35,7 +35,8 @@ def share(demands: list[Demand], devices: int, what: str) -> Shared:
         parts = ", ".join(f"{d.name} {count} x {d.size}" for count, d in zip(counts, demands, strict=True))
         return Shared(
             fits=False,
-            reason=f"the models need {need} {what}s ({parts}), this machine has {devices} free; ask for fewer replicas",
+            reason=f"the models need {need} {what}s ({parts}), this machine has {devices} free; "
+            "ask for fewer replicas, or fewer devices for each",
         )
     grown = True
     while grown:

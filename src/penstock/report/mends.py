@@ -5,7 +5,7 @@ from __future__ import annotations
 # code of errors.DEAD_CODES -> one sentence in the imperative.
 MENDS: dict[str, str] = {
     "bad_json": "Correct the line in the source; a truncated last line means that the file was not copied whole.",
-    "bad_encoding": "Save the source as UTF-8, as `iconv -f latin1 -t utf-8` does; write `\\ud83d` and the like in pairs.",
+    "bad_encoding": "Save the source as UTF-8 (`iconv -f latin1 -t utf-8`); write `\\ud83d` and the like in pairs.",
     "bad_number": "Write the value as a string, or as a number that fits 64 bits.",
     "line_too_long": "Split the row, or keep the large field in a file of its own and its name in the row.",
     "too_deep": "Flatten the row, or keep the nested part as a string.",

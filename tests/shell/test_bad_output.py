@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import bad_input_support as support
 import pytest
-from bad_input_support import PIPELINE, SHORT, Here, questions, write
+from bad_input_support import PIPELINE, SHORT, Here, lines, questions, write
 from run_support import committed, errors, output, start, summary, wait_until
 
 pytestmark = pytest.mark.process
@@ -105,6 +107,29 @@ def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
     assert "has taken this run over" in errors(tmp_path)
     assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(100)]
     assert summary(tmp_path)["status"] == "done"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte, where this user may make one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+    rows = lines(*({"question": f"q{number}", "noise": os.urandom(2000).hex()} for number in range(600)))
+    (write(tmp_path, PIPELINE + "commit_every_s: 0.2\n", rows) / "p.yaml").rename(tmp_path / "pipeline.yaml")
+    process = start(tmp_path, "--out", "small/out")
+    wait_until(lambda: "disk full: " in errors(tmp_path), "the disk to be full")
+    assert process.poll() is None and "free in small/out; goes on when there is room" in errors(tmp_path)
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    assert process.wait(timeout=30) == 0, errors(tmp_path)
+    assert [row["question"] for row in output(small_disk)] == [f"q{number}" for number in range(600)]
 
 
 # ---------------------------------------------------------------- interrupts

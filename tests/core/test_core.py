@@ -132,3 +132,11 @@ def test_a_story_names_only_what_it_is_asked_for_and_is_bounded() -> None:
     for _ in range(1000):
         flow.tell(ev.Tick())
     assert len(flow.machine.story().splitlines()) == 400
+
+
+def test_a_story_of_long_lists_holds_few_of_them() -> None:
+    flow = DrivenFlow()
+    for batch in range(30):
+        flow.machine._tell(ev.TasksDone(tasks=[batch] * 5_000, growth_bytes=[0] * 5_000))
+    held = sum(len(getattr(item, "tasks", [])) for _, item, _ in flow.machine._story)
+    assert held <= 10_000, "memory of a run must not grow with what it has decided"

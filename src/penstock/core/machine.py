@@ -10,6 +10,7 @@ from penstock.core.events import Event, Instruction
 from penstock.errors import InvariantError
 
 STORY_LENGTH = 400  # events and instructions kept for an error's story
+STORY_NUMBERS = 20_000  # tasks, rows and the like that they may hold together; a busy run's lists are long
 
 
 class Machine:
@@ -25,15 +26,16 @@ class Machine:
         self._out: list[Instruction] = []
         self._next_id = 1
         self._now = 0.0
-        self._story: deque[tuple[float, Event | Instruction]] = deque(maxlen=STORY_LENGTH)
+        self._story: deque[tuple[float, Event | Instruction, int]] = deque()
+        self._story_numbers = 0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {}
 
     def handle(self, events: Sequence[Event], now: float) -> list[Instruction]:
         """Take what happened, return what is to be done. `now`: seconds on a clock that never goes back."""
         self._now = now
-        handlers, story = self._handlers, self._story
+        handlers = self._handlers
         for event in events:
-            story.append((now, event))
+            self._tell(event)
             handler = handlers.get(type(event))
             if handler is None:
                 raise self._broken(f"{self.name} has no rule for {type(event).__name__}")
@@ -48,14 +50,22 @@ class Machine:
     def _emit(self, instruction: Instruction) -> int:
         instruction.id = self._next_id
         self._next_id += 1
-        self._story.append((self._now, instruction))
+        self._tell(instruction)
         self._out.append(instruction)
         return instruction.id
+
+    def _tell(self, item: Event | Instruction) -> None:
+        """Remember `item`, and forget the oldest beyond the limits."""
+        story, numbers = self._story, _numbers_in(item)
+        story.append((self._now, item, numbers))
+        self._story_numbers += numbers
+        while len(story) > STORY_LENGTH or (self._story_numbers > STORY_NUMBERS and len(story) > 1):
+            self._story_numbers -= story.popleft()[2]
 
     def story(self, number: int | None = None) -> str:
         """The last things that happened, one a line; with `number`, those that name this task, row or replica."""
         lines = []
-        for when, item in self._story:
+        for when, item, _ in self._story:
             if number is None or _names(item, number):
                 text = repr(item)
                 lines.append(f"{when:12.4f}  {text if len(text) <= 400 else text[:397] + '...'}")
@@ -63,6 +73,16 @@ class Machine:
 
     def _broken(self, message: str, number: int | None = None) -> InvariantError:
         return InvariantError(f"{message}\nThe story ({self.name}):\n{self.story(number)}")
+
+
+def _numbers_in(item: Event | Instruction) -> int:
+    """How long the lists of an event or instruction are, all together."""
+    total = 1
+    for field in item.__struct_fields__:
+        value = getattr(item, field)
+        if type(value) is list:
+            total += len(value)
+    return total
 
 
 def _names(item: Event | Instruction, number: int) -> bool:

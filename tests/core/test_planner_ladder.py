@@ -5,8 +5,9 @@ from __future__ import annotations
 from planner_kit import dense, large, node, pool
 
 from penstock.core.planner.demand import PoolDemand
-from penstock.core.planner.ladder import Rung, ladder
+from penstock.core.planner.ladder import ladder
 from penstock.core.planner.plan import make_plan
+from penstock.core.planner.result import Rung
 
 
 def steps(demand: PoolDemand, devices: int = 8) -> list[Rung]:

@@ -96,3 +96,14 @@ class Here:
         self._capsys.readouterr()
         code = main(["run", "p.yaml", *arguments])
         return Told(code, self._capsys.readouterr().err)
+
+
+def model_folder(folder: Path) -> Path:
+    """A small model as far as a plan looks: a configuration, and an index that tells the size of its weights."""
+    folder.mkdir()
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = {"model_type": "llama", "vocab_size": 512, "max_position_embeddings": 512, "dtype": "float32", **sizes}
+    (folder / "config.json").write_text(json.dumps(config))
+    index = {"metadata": {"total_size": 600_000}, "weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder

@@ -136,7 +136,8 @@ def test_an_engine_that_is_not_installed(here: Here, engine: str, monkeypatch: p
 def test_an_engine_that_is_there_and_broken(tmp_path: Path) -> None:
     for module in ("torch", "transformers", "tokenizers"):
         (tmp_path / f"{module}.py").write_text("raise ImportError('libcudart.so.99: cannot open shared object file')\n")
-    write(tmp_path, with_model(ref="owner/model", engine="transformers", replicas=1))
+    model = str(support.model_folder(tmp_path / "model"))
+    write(tmp_path, with_model(ref=model, engine="transformers", replicas=1))
     told = support.run(tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     told.says(2, "libcudart.so.99", "pip install 'penstock[transformers]'")
     assert summary(tmp_path)["status"] == "failed"
@@ -154,5 +155,6 @@ def test_an_interpreter_that_lacks_what_a_host_needs(tmp_path: Path) -> None:
 
 def test_more_replicas_of_a_real_engine_than_devices(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engines.registry.is_installed", lambda name: True)
-    write(here.folder, with_model(ref="owner/model", engine="transformers", replicas=999))
+    model = str(support.model_folder(here.folder / "model"))
+    write(here.folder, with_model(ref=model, engine="transformers", replicas=999))
     here.run().refuses("999", "ask for fewer")

@@ -125,7 +125,11 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
-    """Everything a host needs to load a model; plain data, so that no host imports the spec."""
+    """Everything a host needs to load a model; plain data, so that no host imports the spec.
+
+    max_num_seqs, max_num_batched_tokens, utilization (share of a device), kv_bytes (per device): what the plan decided;
+    None leaves it to the engine, and engine_options win. sleeps: the replica will be put to sleep between two phases.
+    """
 
     engine: str
     ref: str
@@ -140,6 +144,11 @@ class EngineConfig(msgspec.Struct, frozen=True):
     base_urls: tuple[str, ...] = ()
     cores: tuple[int, ...] = ()
     devices: tuple[str, ...] = ()
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    kv_bytes: int | None = None
+    utilization: float | None = None
+    sleeps: bool = False
 
 
 class Hello(msgspec.Struct, tag="hello"):

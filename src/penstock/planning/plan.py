@@ -35,9 +35,19 @@ def plan_pipeline(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
 
 
 def plan_on_nodes(
-    pipeline: Pipeline, nodes: Sequence[NodeFacts], *, here: bool, read: ReadFacts = read_model_facts
+    pipeline: Pipeline,
+    nodes: Sequence[NodeFacts],
+    *,
+    here: bool,
+    read: ReadFacts = read_model_facts,
+    phases: Sequence[tuple[str, ...]] | None = None,
 ) -> Plan:
-    """The plan on these nodes. `here`: on this machine, so that what is installed decides on engines."""
+    """The plan on these nodes.
+
+    here    on this machine, so that what is installed decides on engines
+    phases  names of the pools that are loaded together, where that is settled; None: the plan decides
+    """
+    nodes = [_capped(node, pipeline.resources.device_memory_gb) for node in nodes]
     pool_of = {name: pool.name for pool in pools(pipeline) for name in pool.names}
     asked = [getattr(node.step, "model", None) for node in pipeline.order()]
     uses = [pool_of[name] for name in asked if name is not None]
@@ -50,11 +60,21 @@ def plan_on_nodes(
         return known[ref, revision]
 
     demands = [demand_of(pool, read_once, on_gpus=on_gpus, here=here) for pool in pools(pipeline) if pool.name in uses]
-    sharing = Sharing(pipeline.resources.gpu_allocation_strategy, pipeline.resources.reserve.per_node)
-    plan = make_plan(demands, nodes, sharing, uses)
+    resources = pipeline.resources
+    sharing = Sharing(resources.gpu_allocation_strategy, resources.reserve.per_node, resources.load_strategy)
+    plan = make_plan(demands, nodes, sharing, uses, phases)
     idle = sorted(set(pool_of.values()) - set(uses))
     notes = tuple(f"no step uses the model '{name}': it is not loaded" for name in idle)
     return replace(plan, notes=(*plan.notes, *notes))
+
+
+def _capped(node: NodeFacts, device_memory_gb: float | None) -> NodeFacts:
+    """The node with no more memory on each device, or in each domain of cores, than may be used."""
+    if device_memory_gb is None:
+        return node
+    most = round(device_memory_gb * 10**9)
+    domains = tuple(CpuDomain(domain.cores, min(domain.memory_bytes, most)) for domain in node.domains)
+    return replace(node, device_memory_bytes=min(node.device_memory_bytes, most), domains=domains)
 
 
 def cluster_nodes(cluster: Cluster) -> tuple[NodeFacts, ...]:

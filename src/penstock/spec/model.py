@@ -62,6 +62,7 @@ class Model(Spec):
     task                generate | embed
     goal                auto | throughput | latency: what a plan divides the model for; auto: throughput
     weight              share of the devices beside other models
+    load                auto | eager | lazy: lazy replicas start with their first request; auto: lazy behind a filter
     name                label in Python; in a file the key says it
     """
 
@@ -83,6 +84,7 @@ class Model(Spec):
     batch_size: OptionalCount = None
     goal: Annotated[Literal["auto", "throughput", "latency"], one_of("auto", "throughput", "latency")] = "auto"
     weight: Share = 1.0
+    load: Annotated[Literal["auto", "eager", "lazy"], one_of("auto", "eager", "lazy")] = "auto"
     name: OptionalName = None
 
     if not TYPE_CHECKING:  # checkers take the signature from the fields

@@ -14,6 +14,7 @@ from penstock.spec.fields import (
     FilePaths,
     Natural,
     OptionalCount,
+    OptionalSize,
     RowList,
     Seconds,
     is_number,
@@ -69,12 +70,21 @@ class Reserve(Part):
     per_node: Natural = 0
 
 
+LOAD_STRATEGIES = ("auto", "together", "phases")
+
+
 class Resources(Spec):
-    """How several models share the devices."""
+    """How several models share the devices.
+
+    load_strategy     auto: all at once where they fit together, else one phase after another | together | phases
+    device_memory_gb  at most so much of each device's memory (on the CPU: of each NUMA node's); GB is 10^9 bytes
+    """
 
     parts: ClassVar[dict[str, type[Part]]] = {"reserve": Reserve}
     gpu_allocation_strategy: Annotated[Literal["even", "priority"], one_of("even", "priority")] = "even"
     reserve: Reserve = Field(default_factory=Reserve)
+    load_strategy: Annotated[Literal["auto", "together", "phases"], one_of(*LOAD_STRATEGIES)] = "auto"
+    device_memory_gb: OptionalSize = None
 
 
 class Window(Spec):

@@ -61,10 +61,16 @@ class Batch(Struct, frozen=True):
 
 
 class Sharing(Struct, frozen=True):
-    """How several pools share the devices. strategy: even | priority; reserve_per_node: devices that stay free."""
+    """How several pools share the devices.
+
+    strategy          even | priority
+    reserve_per_node  devices that stay free
+    load              auto: together where they fit, else in phases | together | phases: each pool by itself
+    """
 
     strategy: str = "even"
     reserve_per_node: int = 0
+    load: Literal["auto", "together", "phases"] = "auto"
 
 
 class PoolDemand(Struct, frozen=True, kw_only=True):
@@ -122,7 +128,7 @@ def batch_for(demand: PoolDemand, kind: Kind | None, ranks: int) -> Batch:
     vLLM's: `EngineArgs.get_batch_defaults` for its offline class, where A100s keep the smaller limits.
     """
     if demand.engine == "transformers":
-        seqs, tokens = (128, 8192) if kind else (32, 2048)
+        seqs, tokens = (128, 8192) if kind else (64, 2048)
     elif demand.engine == "sentence-transformers":
         seqs, tokens = (256, 16384) if kind else (32, 4096)
     elif kind is None:

@@ -10,31 +10,21 @@ Each step keeps those before it. What a person has given is never changed.
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from penstock.core.planner.demand import PoolDemand
 from penstock.core.planner.fit import AUTO_CONTEXT_TOKENS, SMALL_BATCHES
 from penstock.core.planner.layout import Layout, shape_constraint
-from penstock.core.planner.result import ReplicaPlan
+from penstock.core.planner.result import ReplicaPlan, Rung
 
-__all__ = ["Rung", "ladder"]
+__all__ = ["ladder"]
 
 LOWER_UTILIZATIONS = (0.85, 0.75)
 
 
-class Rung(Struct, frozen=True, kw_only=True):
-    """How a replica is started on this step; None: as before. told: what changed, for people."""
-
-    told: str
-    max_model_len: int | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    utilization: float | None = None
-    tensor_parallel: int | None = None
-
-
 def ladder(demand: PoolDemand, replica: ReplicaPlan, max_model_len: int | None, node_devices: int) -> list[Rung]:
-    """The steps below a replica's plan, nearest first. node_devices: free devices of its node, its own included."""
+    """The steps below a replica's plan, nearest first.
+
+    node_devices: free devices of its node, its own included; 0: it runs on the CPU
+    """
     rungs: list[Rung] = []
     length: int | None = None
     if demand.max_model_len is None and max_model_len is not None:
@@ -50,7 +40,7 @@ def ladder(demand: PoolDemand, replica: ReplicaPlan, max_model_len: int | None, 
                 told = f"batches of {seqs} requests and {tokens:,} tokens"
                 rungs.append(Rung(told=told, max_model_len=length, **batch))
     share: float | None = None
-    if demand.utilization is None:
+    if demand.utilization is None and node_devices:  # on the CPU the KV cache has a size of its own
         for share in LOWER_UTILIZATIONS:
             rungs.append(Rung(told=f"{share:.0%} of the device", max_model_len=length, utilization=share, **batch))
     wider = _wider(demand, replica, node_devices)

@@ -10,6 +10,7 @@ from penstock.core.planner.alternatives import alternatives
 from penstock.core.planner.cluster import NodeFacts
 from penstock.core.planner.demand import PoolDemand, Sharing
 from penstock.core.planner.kv import model_bytes_per_token
+from penstock.core.planner.ladder import ladder
 from penstock.core.planner.on_cpus import OnCpus
 from penstock.core.planner.on_devices import OnDevices
 from penstock.core.planner.phases import cut
@@ -17,19 +18,30 @@ from penstock.core.planner.result import ModelPlan, Plan, ReplicaPlan
 
 __all__ = ["make_plan"]
 
+TOGETHER = (
+    "the models {} do not fit together, and load_strategy: together asks for that; without it they are loaded in "
+    "{} phases"
+)
+SETTLED = (
+    "the models {} were loaded together when this run was begun, and they do not fit together here; go on with it on "
+    "devices like those of the beginning, or begin anew in another output folder"
+)
+
 
 def make_plan(
     demands: Sequence[PoolDemand],
     nodes: Sequence[NodeFacts],
     sharing: Sharing | None = None,
     uses: Sequence[str] | None = None,
+    phases: Sequence[tuple[str, ...]] | None = None,
 ) -> Plan:
     """Where the replicas of all pools go, and why; where they do not fit, what would.
 
     uses: names of pools in the order in which steps use them, with repetitions; None: the order of `demands`
+    phases: which pools are loaded together, where that is settled
     """
     used = tuple(uses) if uses is not None else tuple(demand.name for demand in demands)
-    plan = _plan(demands, nodes, sharing or Sharing(), used)
+    plan = _plan(demands, nodes, sharing or Sharing(), used, phases)
     if plan.fits:
         return plan
 
@@ -40,7 +52,13 @@ def make_plan(
     return replace(plan, alternatives=tuple(alternatives(demands, nodes, sharing or Sharing(), again)))
 
 
-def _plan(demands: Sequence[PoolDemand], nodes: Sequence[NodeFacts], sharing: Sharing, uses: tuple[str, ...]) -> Plan:
+def _plan(
+    demands: Sequence[PoolDemand],
+    nodes: Sequence[NodeFacts],
+    sharing: Sharing,
+    uses: tuple[str, ...],
+    settled: Sequence[tuple[str, ...]] | None = None,
+) -> Plan:
     has_devices = any(node.devices for node in nodes)
     needy = [
         demand
@@ -51,21 +69,31 @@ def _plan(demands: Sequence[PoolDemand], nodes: Sequence[NodeFacts], sharing: Sh
     place = OnDevices(needy, nodes, sharing) if has_devices else OnCpus(needy, nodes)
 
     def together(pools: tuple[str, ...]) -> bool:
+        if settled is None and sharing.load == "phases" and len(pools) > 1:
+            return False
         return place.together([name for name in pools if name in names])
 
-    phases = cut(uses, together)
+    phases = cut(uses, together) if settled is None else tuple(settled)
     if phases is None:
         return _refused(demands, place)
+    if settled is not None and (apart := [pools for pools in settled if not together(pools)]):
+        return _refused(demands, place, *(SETTLED.format(", ".join(pools)) for pools in apart))
+    if sharing.load == "together" and len(phases) > 1:
+        return _refused(demands, place, TOGETHER.format(", ".join(dict.fromkeys(uses)), len(phases)))
     replicas = _replicas(demands, nodes, place, phases, names)
-    models = {demand.name: _model(demand, replicas[demand.name], place, demand in needy) for demand in demands}
+    models = {
+        demand.name: _with_rungs(_model(demand, replicas[demand.name], place, demand in needy), demand, nodes)
+        for demand in demands
+    }
     return Plan(fits=True, models=models, phases=phases, notes=_notes(phases, nodes))
 
 
 Place = OnDevices | OnCpus
 
 
-def _refused(demands: Sequence[PoolDemand], place: Place) -> Plan:
+def _refused(demands: Sequence[PoolDemand], place: Place, *more: str) -> Plan:
     reasons = [reason for demand in place.demands if (reason := place.why_not(demand)) is not None]
+    reasons += more
     models = {demand.name: _model(demand, [], place, demand in place.demands) for demand in demands}
     return Plan(fits=False, reason="\n".join(reasons), models=models)
 
@@ -144,6 +172,15 @@ def _model(demand: PoolDemand, replicas: list[ReplicaPlan], place: Place, needy:
         rejected=place.rejected(demand, replicas) if needy else (),
         explanation=(*explanation, *facts.doubts),
     )
+
+
+def _with_rungs(model: ModelPlan, demand: PoolDemand, nodes: Sequence[NodeFacts]) -> ModelPlan:
+    """With what its replicas try when they run out of memory while they start."""
+    if not model.replicas or demand.facts is None:
+        return model
+    first = model.replicas[0]
+    free = sum(node.devices - len(node.used) for node in nodes if node.name == first.nodes[0])
+    return replace(model, rungs=tuple(ladder(demand, first, model.max_model_len, free)))
 
 
 def _notes(phases: Sequence[tuple[str, ...]], nodes: Sequence[NodeFacts]) -> tuple[str, ...]:

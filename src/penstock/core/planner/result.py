@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from penstock.core.planner.fit import Memory
 
-__all__ = ["ModelPlan", "Plan", "Rejected", "ReplicaPlan"]
+__all__ = ["ModelPlan", "Plan", "Rejected", "ReplicaPlan", "Rung"]
 
 
 class ReplicaPlan(Struct, frozen=True, kw_only=True):
@@ -34,12 +34,27 @@ class Rejected(Struct, frozen=True):
     reason: str
 
 
+class Rung(Struct, frozen=True, kw_only=True):
+    """How a replica is started that ran out of memory while it started (see ladder.py); None: as before.
+
+    told: what changed, for people
+    """
+
+    told: str
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    utilization: float | None = None
+    tensor_parallel: int | None = None
+
+
 class ModelPlan(Struct, frozen=True, kw_only=True):
     """One pool. weights_bytes and kv_bytes_per_token are of the whole model.
 
     max_model_len  in tokens; None where the engine alone knows (mock, a remote service)
     confidence     exact | estimated | unknown architecture
     explanation    how max_model_len, batch limits and layout came about, one sentence each
+    rungs          what a replica that runs out of memory at its start tries, one after the other
     """
 
     names: tuple[str, ...]
@@ -54,6 +69,7 @@ class ModelPlan(Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaPlan, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     explanation: tuple[str, ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -27,10 +27,20 @@ class Unreadable(msgspec.Struct, frozen=True):
     input: str  # what could be read of it, as text, at most 4,096 characters
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a row of a later phase came from: its source row, its path below it, and the file with its ordinal."""
+
+    position: int
+    path: tuple[int, ...]
+    source: str
+    row: int
+
+
 class Chunk(msgspec.Struct):
     """Consecutive records of a source. positions, rows and sizes_bytes are of one length; unreadable ones are apart.
 
     next_position   the position after the last record of this chunk
+    origins         where rows that were carried over from an earlier phase came from; else None
     """
 
     positions: list[int]
@@ -38,6 +48,7 @@ class Chunk(msgspec.Struct):
     sizes_bytes: list[int]  # rough memory of each row: what the windows count
     unreadable: list[Unreadable]
     next_position: int
+    origins: list[Origin] | None = None
 
 
 class Source(Protocol):

@@ -11,6 +11,10 @@ from typing import Any
 
 import msgspec
 
+from penstock.data.base import Origin
+
+__all__ = ["CommitBatch", "Counts", "DeadRow", "Finished", "LedgerState", "Origin", "Receipt", "Row"]
+
 Row = dict[str, Any]
 
 
@@ -29,11 +33,15 @@ class DeadRow(msgspec.Struct):
 
 
 class Finished(msgspec.Struct):
-    """One output row. `path`: child indexes below the source row, empty where nothing was expanded."""
+    """One output row. `path`: child indexes below the row of `position`, empty where nothing was expanded.
+
+    origin: in runs of several phases, whose positions are of the phase; None else
+    """
 
     position: int
     path: tuple[int, ...]
     row: Row
+    origin: Origin | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -44,7 +52,7 @@ class Counts(msgspec.Struct, frozen=True):
     dead: int = 0
     filtered: int = 0
     dead_sources: int = 0  # source rows with at least one dead row in their family
-    ended_sources: int = 0
+    ended_sources: int = 0  # with several phases: source rows that no later phase sees, or that ended in the last
     steps: dict[str, tuple[int, int, int]] = {}  # step name -> in, out, dead
 
 
@@ -59,7 +67,8 @@ class CommitBatch(msgspec.Struct):
                 (with order completion any not-None value publishes all that is finished)
     counts      totals with this batch included
     total_rows  rows of the whole source, once its end was seen
-    final       the run is complete with this batch: publish everything, mark the run finished
+    final       the phase is complete with this batch: publish everything; after the last phase the run is finished
+    carries     finished rows go on to the next phase instead of to data/
     """
 
     finished: list[Finished]
@@ -70,6 +79,7 @@ class CommitBatch(msgspec.Struct):
     counts: Counts
     total_rows: int | None = None
     final: bool = False
+    carries: bool = False
 
 
 class Receipt(msgspec.Struct):
@@ -98,3 +108,5 @@ class LedgerState(msgspec.Struct):
     total_rows: int | None
     finished: bool
     fresh: bool  # True when this is a new run
+    phase: int = 0
+    phase_counts: Counts = Counts()  # the totals when the phase began

@@ -58,8 +58,10 @@ def check_batch(batch: CommitBatch, order: str) -> None:
         raise InvariantError(f"asked to publish up to {batch.publish_to}, but the watermark is {batch.watermark}")
 
 
-def encode_batch(builder: TableBuilder, finished: Sequence[Finished], locate: Locate) -> Encoded:
-    """Sort by key, build one table, set apart what it can't hold."""
+def encode_batch(
+    builder: TableBuilder, finished: Sequence[Finished], locate: Locate, *, in_phases: bool = False
+) -> Encoded:
+    """Sort by key, build one table, set apart what it can't hold. in_phases: rows carry their origin."""
     items = sorted(finished, key=_key)
     keys: list[Key] = list(map(_key, items))
     for key in itertools.compress(keys, map(eq, keys, keys[1:])):
@@ -71,15 +73,21 @@ def encode_batch(builder: TableBuilder, finished: Sequence[Finished], locate: Lo
     rejected = [_dead(items[index], "; ".join(reasons[index]), locate) for index in sorted(reasons)]
     if reasons:
         keys = [key for index, key in enumerate(keys) if index not in reasons]
+        items = [item for index, item in enumerate(items) if index not in reasons]
     if table.num_rows != len(keys):
         raise InvariantError(f"{len(keys)} rows were to be written, but their table has {table.num_rows}")
-    return Encoded(with_keys(keys, table), rejected)
+    origins = [item.origin for item in items if item.origin is not None]
+    if len(origins) not in (0, len(items)):
+        raise InvariantError(f"{len(origins)} of {len(items)} rows say where they came from; all or none do")
+    return Encoded(with_keys(keys, table, origins or (None if not in_phases else [])), rejected)
 
 
 def counts_after(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
     """The batch's totals with `rejected` moved from the output to the dead."""
     if not rejected:
         return batch.counts
+    if batch.carries:
+        return _counts_carried(batch, rejected)
     dead_before = {row.position for row in batch.dead}
     dead_now = {row.position for row in rejected} - dead_before
     return msgspec.structs.replace(
@@ -90,13 +98,32 @@ def counts_after(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
     )
 
 
+def _counts_carried(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
+    """Rows that were to go on ended here instead; their source rows too, where no other row of theirs goes on."""
+    refused = {(row.position, tuple(row.path)) for row in rejected}
+    positions = {row.position for row in rejected}
+    go_on = {item.position for item in batch.finished if (item.position, _full_path(item)) not in refused}
+    dead_now = positions - {row.position for row in batch.dead}
+    return msgspec.structs.replace(
+        batch.counts,
+        dead=batch.counts.dead + len(rejected),
+        dead_sources=batch.counts.dead_sources + len(dead_now),
+        ended_sources=batch.counts.ended_sources + len(positions - go_on),
+    )
+
+
+def _full_path(item: Finished) -> tuple[int, ...]:
+    return item.path if item.origin is None else (*item.origin.path, *item.path)
+
+
 def _dead(item: Finished, message: str, locate: Locate) -> DeadRow:
-    source, row = locate(item.position)
+    origin = item.origin
+    source, row = locate(item.position) if origin is None else (origin.source, origin.row)
     return DeadRow(
         position=item.position,
         source=source,
         row=row,
-        path=list(item.path),
+        path=list(_full_path(item)),
         step=SINK_STEP,
         code="encode_error",
         message=message,

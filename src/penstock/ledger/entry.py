@@ -56,7 +56,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     kind          epoch: a coordinator took the run over; commit: work became durable
     owner         the token of the coordinator that wrote it
     previous      hash of entry seq - 1; "" for the first
-    phase         the phase that is running, from 0
+    phase         the phase that is running, from 0; watermark, ended and published_to are positions of that phase
+    phase_counts  the totals of the run when the phase began
+    inputs        what the phase reads: the rows that the phase before carried over; () in the first
+    input_schema  their columns, as `schema`
+    carried       rows that the phase has finished for the next one, in order, below published_to
+    data_schema   the columns of data/ while a phase before the last is running again; "" until they are fixed
     written       wall clock, for people
     ended         positions above the watermark that have ended (see bits.py)
     published_to  with order input: every row of a lower position stands in data/
@@ -65,7 +70,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
                   directory) that nothing refers to any more
     parts_total, dead_parts_total   the numbers of the next parts
     placeholder   the empty part that stands in data/ because a run ended without output; "" where there is none
-    schema        the columns of data/, Arrow IPC in base64; "" until they are fixed
+    schema        the columns that the phase writes, Arrow IPC in base64; "" until they are fixed
     """
 
     seq: int
@@ -81,6 +86,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     total_rows: int | None = None
     finished: bool = False
     phase: int = 0
+    phase_counts: Counts = Counts()
+    inputs: tuple[SegmentFact, ...] = ()
+    input_schema: str = ""
+    carried: tuple[SegmentFact, ...] = ()
+    data_schema: str = ""
     segments: tuple[SegmentFact, ...] = ()
     parts: tuple[PartFact, ...] = ()
     dead_parts: tuple[PartFact, ...] = ()

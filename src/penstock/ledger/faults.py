@@ -21,6 +21,7 @@ FAULT_POINTS: tuple[str, ...] = (
     "open.swept",
     "commit.encoded",
     "commit.segment_written",
+    "commit.carried_written",
     "commit.part_staged",
     "commit.dead_staged",
     "commit.stage_synced",

@@ -2,6 +2,9 @@
 
 The key columns are addressed by index, so that a user's column may have any name. Keys order rows as tuples do:
 by position, then by path.
+
+In a run of several phases four more columns follow, which tell where a row came from (ledger.base.Origin), since
+positions are of the phase then.
 """
 
 from __future__ import annotations
@@ -11,36 +14,64 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from penstock.ledger.base import Origin
+
 __all__ = [
     "KEY_COLUMNS",
+    "ORIGIN_COLUMNS",
     "Key",
     "count_below",
     "count_up_to",
     "key_at",
     "merge",
+    "origins_of",
     "with_keys",
     "without_keys",
 ]
 
 Key = tuple[int, tuple[int, ...]]
 
-KEY_COLUMNS = 2
+KEY_COLUMNS, ORIGIN_COLUMNS = 2, 4
 _POSITION = pa.field("position", pa.int64(), nullable=False)
 _PATH = pa.field("path", pa.list_(pa.int64()), nullable=False)
+_ORIGIN = (
+    pa.field("origin_position", pa.int64(), nullable=False),
+    pa.field("origin_path", pa.list_(pa.int64()), nullable=False),
+    pa.field("origin_source", pa.string(), nullable=False),
+    pa.field("origin_row", pa.int64(), nullable=False),
+)
 
 
-def keyed_schema(columns: pa.Schema) -> pa.Schema:
-    return pa.schema([_POSITION, _PATH, *columns], metadata=columns.metadata)
+def with_keys(keys: Sequence[Key], table: pa.Table, origins: Sequence[Origin] | None = None) -> pa.Table:
+    """`table` with the keys of its rows in front, and with their origins where the run has several phases."""
+    front = [_POSITION, _PATH]
+    columns = [
+        pa.array([position for position, _ in keys], pa.int64()),
+        pa.array([path for _, path in keys], pa.list_(pa.int64())),
+    ]
+    if origins is not None:
+        front += _ORIGIN
+        columns += [
+            pa.array([origin.position for origin in origins], pa.int64()),
+            pa.array([origin.path for origin in origins], pa.list_(pa.int64())),
+            pa.array([origin.source for origin in origins], pa.string()),
+            pa.array([origin.row for origin in origins], pa.int64()),
+        ]
+    schema = pa.schema([*front, *table.schema], metadata=table.schema.metadata)
+    return pa.Table.from_arrays([*columns, *table.columns], schema=schema)
 
 
-def with_keys(keys: Sequence[Key], table: pa.Table) -> pa.Table:
-    positions = pa.array([position for position, _ in keys], pa.int64())
-    paths = pa.array([path for _, path in keys], pa.list_(pa.int64()))
-    return pa.Table.from_arrays([positions, paths, *table.columns], schema=keyed_schema(table.schema))
+def without_keys(table: pa.Table, *, origins: bool) -> pa.Table:
+    return table.select(range(KEY_COLUMNS + (ORIGIN_COLUMNS if origins else 0), table.num_columns))
 
 
-def without_keys(table: pa.Table) -> pa.Table:
-    return table.select(range(KEY_COLUMNS, table.num_columns))
+def origins_of(table: pa.Table) -> list[Origin]:
+    """Where the rows came from; below a row that was expanded in its phase, the path goes on."""
+    columns = [table.column(index).to_pylist() for index in range(1, KEY_COLUMNS + ORIGIN_COLUMNS)]
+    return [
+        Origin(position, (*above, *path), source, row)
+        for path, position, above, source, row in zip(*columns, strict=True)
+    ]
 
 
 def key_at(table: pa.Table, index: int) -> Key:

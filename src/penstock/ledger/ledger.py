@@ -15,17 +15,18 @@ One commit, and what a crash leaves behind at each step:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 
-from penstock.errors import CommitError, Fenced, LedgerDamaged, PenstockError
+from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError
 from penstock.ledger.base import CommitBatch, LedgerState, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
+from penstock.ledger.carried import CarriedRows, after_phase
 from penstock.ledger.entry import Entry, SegmentFact
 from penstock.ledger.faults import fault
 from penstock.ledger.files import Files, commit_error
@@ -53,10 +54,10 @@ class Ledger:
         entry: Entry,
         owner: Owner | None,
         *,
-        table: TableFactory,
         sink_format: str,
         order: str,
         locate: Locate | None,
+        phases: int,
     ) -> None:
         """Use `open`. `owner` None: a finished run, which is claimed only if a commit follows."""
         from penstock.data.parts import writer_for
@@ -65,11 +66,11 @@ class Ledger:
         self._files = files
         self._manifest = Manifest(layout, files)
         self._owner = owner
-        self._order = order
+        self._sink_order = order
+        self._phases = phases
         self._writer, self._dead_writer = writer_for(sink_format), writer_for("parquet")
         self._locate = locate or (lambda position: ("", position))
-        where = str(layout.entry(entry.seq))
-        self._builder = table(decode_schema(entry.schema, where) if entry.schema else None)
+        self._builder: TableBuilder | None = None
         self._schema_seen: pa.Schema | None = None
         self._schema_text = entry.schema
         self._failure: PenstockError | None = None
@@ -84,34 +85,63 @@ class Ledger:
         *,
         identity: dict[str, Any],
         input_identity: dict[str, Any],
-        table: TableFactory,
+        table: TableFactory | None = None,
         sink_format: str,
         order: str,
         diff: Diff,
         takeover: bool = False,
         locate: Locate | None = None,
         files: Files | None = None,
+        cut: Sequence[int] = (),
     ) -> Ledger:
         """Begin the run in `out_dir`, or take it up where it stands. A finished run is opened without claiming it.
 
         identity, input_identity  plain JSON data: what makes this run this run; `diff(old, new)` says in lines what
                                   differs between two of them
-        table      makes the table builder: gets the columns that were fixed before, or None
+        table      see `begin_phase`; None: the caller calls it
         order      input | completion
         locate     (file, ordinal in it) of a position, for rows that can't be written
+        cut        of a new run: the steps at which its phases end; a resume keeps that of the beginning
 
         Raises RunMismatch (another run, another input, somebody's folder), RunOwned, UsageError (the folder can't be
         made), LedgerDamaged, CommitError.
         """
         layout, files = Layout(Path(out_dir)), files or Files()
-        prepare(layout, files, run_file(identity, input_identity, sink_format, order), diff)
+        run = prepare(layout, files, run_file(identity, input_identity, sink_format, order, cut), diff)
         if not takeover:
             refuse_if_owned(read_owner(files, layout.owner), layout.out_dir, time.time())
         try:
             entry, owner = _take_up(layout, files)
         except OSError as error:
             raise commit_error(error, "open the run", layout.out_dir) from error
-        return cls(layout, files, entry, owner, table=table, sink_format=sink_format, order=order, locate=locate)
+        ledger = cls(
+            layout, files, entry, owner, sink_format=sink_format, order=order, locate=locate, phases=run.phases
+        )
+        if table is not None:
+            ledger.begin_phase(table)
+        return ledger
+
+    def begin_phase(self, table: TableFactory) -> None:
+        """Take up the phase that the newest entry names. `table` makes the builder of its rows' table: it gets the
+        columns that were fixed before, or None."""
+        where = str(self._layout.entry(self.entry.seq))
+        self._builder = table(decode_schema(self.entry.schema, where) if self.entry.schema else None)
+        self._schema_seen, self._schema_text = None, self.entry.schema
+        self._ended = EndedPositions.decode(self.entry.watermark, self.entry.ended)
+        self.state = _state(self.entry, self._ended)
+
+    def inputs(self) -> CarriedRows:
+        """What the phase reads, after the first."""
+        return CarriedRows(self._layout, self._files, self.entry)
+
+    @property
+    def _carries(self) -> bool:
+        """Whether the rows that this phase finishes go on to another."""
+        return self.entry.phase < self._phases - 1
+
+    @property
+    def _order(self) -> str:
+        return "input" if self._carries else self._sink_order
 
     def commit(self, batch: CommitBatch) -> Receipt:
         """Make `batch` durable as a whole. Blocks on the disk; call it from one thread only.
@@ -165,12 +195,16 @@ class Ledger:
         below = publish_below(batch, self.entry, ended, self._order)
         self._claim_finished_run()
         self.heartbeat()  # a writer that is never idle finds no other time
-        encoded = encode_batch(self._builder, batch.finished, self._locate)
+        in_phases, carries = self._phases > 1, self._carries
+        if self._builder is None or batch.carries != carries:
+            raise InvariantError(f"a batch of another phase than {self.entry.phase} was to be committed")
+        encoded = encode_batch(self._builder, batch.finished, self._locate, in_phases=in_phases)
         fault("commit.encoded")
-        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)
+        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry, in_phases=in_phases)
+        publisher = Publisher(self._layout, self._files, self.entry, self._writer, carries=carries)
         try:
-            live = Publisher(self._layout, self._files, self.entry, self._writer).stage(stage, encoded.table, below)
-            self._stage_rest(stage, batch, encoded)
+            live = publisher.stage(stage, encoded.table, below)
+            self._stage_rest(stage, batch, encoded, self._builder)
             entry = self._next(batch, encoded, stage, live, ended, below)
             self._append(entry)
         except CommitError:
@@ -178,7 +212,7 @@ class Ledger:
         except BaseException:
             stage.discard()
             raise
-        self.entry, self._ended = entry, ended
+        self.entry, self._ended = entry, EndedPositions.decode(entry.watermark, entry.ended) if batch.final else ended
         self._show(entry)
         took_s = time.monotonic() - started
         return Receipt(entry.seq, encoded.rejected, stage.part_rows, stage.bytes_written, took_s, entry.counts)
@@ -192,14 +226,14 @@ class Ledger:
         if self.entry.seq != seen + 1:
             raise Fenced("another process has worked on this run meanwhile.", where=str(self._layout.out_dir))
 
-    def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded) -> None:
+    def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> None:
         from penstock.data.dead import dead_table
 
         dead = sorted([*batch.dead, *encoded.rejected], key=lambda row: (row.position, row.path))
         if dead:
             stage.add_dead(dead_table(dead), self._dead_writer)
-        if batch.final and self.entry.parts_total == 0 and not stage.parts:
-            stage.add_placeholder(self._builder.build([])[0], self._writer)
+        if batch.final and not self._carries and self.entry.parts_total == 0 and not stage.parts:
+            stage.add_placeholder(builder.build([])[0], self._writer)
         stage.sync()
 
     def _next(
@@ -216,7 +250,7 @@ class Ledger:
         drops = [f".penstock/segments/{segment.name}" for segment in before.segments if segment not in live]
         if before.placeholder and not placeholder:
             drops.append(f"data/{before.placeholder}")
-        return successor(
+        entry = successor(
             before,
             self._manifest.hash_of(before.seq),
             kind="commit",
@@ -225,8 +259,9 @@ class Ledger:
             counts=counts_after(batch, encoded.rejected),
             published_to=below if self._order == "input" else 0,
             total_rows=batch.total_rows if batch.total_rows is not None else before.total_rows,
-            finished=batch.final,
+            finished=batch.final and not self._carries,
             segments=live,
+            carried=(*before.carried, *stage.carried),
             parts=tuple(stage.parts),
             dead_parts=tuple(stage.dead_parts),
             drops=tuple(drops),
@@ -236,8 +271,10 @@ class Ledger:
             placeholder=placeholder,
             schema=self._fixed_schema() if batch.finished else before.schema,
         )
+        return after_phase(entry, self._phases) if batch.final and self._phases > 1 else entry
 
     def _fixed_schema(self) -> str:
+        assert self._builder is not None
         schema = self._builder.fixed_schema()
         if schema is not None and schema is not self._schema_seen:
             self._schema_seen, self._schema_text = schema, encode_schema(schema)
@@ -301,4 +338,6 @@ def _state(entry: Entry, ended: EndedPositions) -> LedgerState:
         total_rows=entry.total_rows,
         finished=entry.finished,
         fresh=entry.seq == 1 and entry.kind == "epoch",
+        phase=entry.phase,
+        phase_counts=entry.phase_counts,
     )

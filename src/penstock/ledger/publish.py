@@ -25,7 +25,7 @@ from penstock.ledger.stage import Stage
 
 __all__ = ["MAX_SEGMENTS", "Publisher", "publish_below"]
 
-# From this many on, a commit merges the live segments into one.
+# From this many on, a commit merges live segments.
 MAX_SEGMENTS = 64
 _EVERYTHING = sys.maxsize
 
@@ -40,14 +40,28 @@ def publish_below(batch: CommitBatch, before: Entry, ended: EndedPositions, orde
     return max(wanted, before.published_to)
 
 
-class Publisher:
-    """Stages the rows of one commit after the entry `before`."""
+def tiers(live: tuple[SegmentFact, ...]) -> tuple[tuple[SegmentFact, ...], tuple[SegmentFact, ...]]:
+    """The segments that stay as they are, and those to merge: the newest, back to one larger than all of them together.
 
-    def __init__(self, layout: Layout, files: Files, before: Entry, writer: PartWriter) -> None:
+    So a row is rewritten about as often as the logarithm of what waits, and not once for each merge.
+    """
+    together = 0
+    for index in range(len(live) - 1, -1, -1):
+        if len(live) - index > 2 and live[index].bytes > together:
+            return live[: index + 1], live[index + 1 :]
+        together += live[index].bytes
+    return (), live
+
+
+class Publisher:
+    """Stages the rows of one commit after the entry `before`. carries: what is published is for the next phase."""
+
+    def __init__(self, layout: Layout, files: Files, before: Entry, writer: PartWriter, *, carries: bool) -> None:
         self._layout = layout
         self._files = files
         self._before = before
         self._writer = writer
+        self._carries = carries
 
     def stage(self, stage: Stage, table: pa.Table, below: int) -> tuple[SegmentFact, ...]:
         """Write the sorted rows of `table` as parts and a segment; returns the segments that are live afterwards."""
@@ -56,8 +70,9 @@ class Publisher:
         live = tuple(segment for segment in self._before.segments if segment.last >= below)
         rest = table.slice(split)
         if len(live) >= MAX_SEGMENTS:
-            stage.add_segment(merge([*(self._from(segment, below) for segment in live), iter([rest])]))
-            live = ()
+            kept, small = tiers(live)
+            stage.add_segment(merge([*(self._from(segment, below) for segment in small), iter([rest])]))
+            live = kept
         elif rest.num_rows:
             stage.add_segment([rest])
         return live if stage.segment is None else (*live, stage.segment)
@@ -68,7 +83,11 @@ class Publisher:
             due = []  # what they hold below the bound stands in data/ already
         if due or table.num_rows:
             streams = [self._unpublished(segment, below) for segment in due]
-            stage.add_parts(merge([*streams, iter([table])]), self._writer)
+            merged = merge([*streams, iter([table])])
+            if self._carries:
+                stage.add_carried(merged)
+            else:
+                stage.add_parts(merged, self._writer)
 
     def _unpublished(self, segment: SegmentFact, below: int) -> Iterator[pa.Table]:
         """Rows of a segment that are to be published now."""

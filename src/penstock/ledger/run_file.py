@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ Diff = Callable[[dict[str, Any], dict[str, Any]], list[str]]
 
 
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`created`: wall clock, seconds. `identity` and `input` are plain JSON, made and compared by their owners."""
+    """`created`: wall clock, seconds. `identity` and `input` are plain JSON, made and compared by their owners.
+
+    cut: the steps at which the phases end, as settled by the first start; () and one entry: a single phase
+    """
 
     format: int = FORMAT
     penstock: str
@@ -38,9 +41,16 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     sink_format: str
     identity: dict[str, Any]
     input: dict[str, Any]
+    cut: tuple[int, ...] = ()
+
+    @property
+    def phases(self) -> int:
+        return max(1, len(self.cut))
 
 
-def run_file(identity: dict[str, Any], input_identity: dict[str, Any], sink_format: str, order: str) -> RunFile:
+def run_file(
+    identity: dict[str, Any], input_identity: dict[str, Any], sink_format: str, order: str, cut: Sequence[int] = ()
+) -> RunFile:
     described = RunFile(
         penstock=__version__,
         created=time.time(),
@@ -48,6 +58,7 @@ def run_file(identity: dict[str, Any], input_identity: dict[str, Any], sink_form
         sink_format=sink_format,
         identity=identity,
         input=input_identity,
+        cut=tuple(cut),
     )
     return msgspec.json.decode(msgspec.json.encode(described), type=RunFile)  # as it will be read: tuples are lists
 
@@ -78,8 +89,9 @@ def read_run_file(layout: Layout, files: Files) -> RunFile | None:
     return found
 
 
-def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> None:
-    """Make `layout` the directory of the run `wanted`, or see that it is. Writes nothing into anybody else's folder.
+def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> RunFile:
+    """Make `layout` the directory of the run `wanted`, or see that it is; returns what stands there. Writes nothing
+    into anybody else's folder.
 
     Raises RunMismatch, LedgerDamaged; UsageError where the folder can't be made; CommitError where the disk is full.
     """
@@ -105,6 +117,7 @@ def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> None:
             "Bring it back, or choose another output folder.",
             where=str(layout.out_dir),
         )
+    return found
 
 
 def _refuse_foreign(layout: Layout, files: Files) -> None:

@@ -12,7 +12,7 @@ from penstock.ledger.entry import Entry, PartFact, SegmentFact
 from penstock.ledger.faults import fault
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import without_keys
-from penstock.ledger.layout import Layout, part_name, segment_name, staged_name
+from penstock.ledger.layout import Layout, carried_name, part_name, segment_name, staged_name
 from penstock.ledger.segments import hash_file, write_segment
 
 __all__ = ["PART_BYTES", "PART_ROWS", "Stage"]
@@ -25,15 +25,17 @@ PART_BYTES = 64 << 20
 class Stage:
     """Files of commit `seq`, numbered after those of `before`."""
 
-    def __init__(self, layout: Layout, files: Files, epoch: int, before: Entry) -> None:
+    def __init__(self, layout: Layout, files: Files, epoch: int, before: Entry, *, in_phases: bool = False) -> None:
         self._layout = layout
         self._files = files
         self._epoch = epoch
         self._before = before
         self._seq = before.seq + 1
+        self._in_phases = in_phases
         self.parts: list[PartFact] = []
         self.dead_parts: list[PartFact] = []
         self.segment: SegmentFact | None = None
+        self.carried: list[SegmentFact] = []
         self.placeholder = ""
 
     def add_segment(self, tables: Iterable[pa.Table]) -> None:
@@ -45,8 +47,17 @@ class Stage:
 
     def add_parts(self, tables: Iterable[pa.Table], writer: PartWriter) -> None:
         """Sorted tables with keys become parts of data/, in this order."""
-        for table in _cut(without_keys(table) for table in tables):
+        for table in _cut(without_keys(table, origins=self._in_phases) for table in tables):
             self._add_part(table, writer)
+
+    def add_carried(self, tables: Iterable[pa.Table]) -> None:
+        """Sorted tables with keys become segments that the next phase reads, in this order."""
+        for table in _cut(iter(tables)):
+            name = carried_name(self._epoch, self._seq, len(self.carried))
+            self.carried.append(write_segment(self._layout, self._files, name, [table]))
+        if self.carried:
+            self._files.sync_folder(self._layout.segments)
+            fault("commit.carried_written")
 
     def add_placeholder(self, table: pa.Table, writer: PartWriter) -> None:
         """An empty part, so that data/ of a run without output can be opened and tells its columns."""
@@ -67,7 +78,8 @@ class Stage:
         """Remove what was written, so that a full disk has its room back. What resists is garbage for later."""
         paths = [self._layout.staging / name for name in self._files.names(self._layout.staging)]
         mark = f"{self._epoch:04d}-{self._seq:08d}-"
-        for path in (*paths, self._layout.segment(segment_name(self._epoch, self._seq))):
+        written = [self._layout.segment(fact.name) for fact in self.carried]
+        for path in (*paths, *written, self._layout.segment(segment_name(self._epoch, self._seq))):
             if path.parent == self._layout.segments or path.name.startswith(mark):
                 try:
                     self._files.unlink(path)
@@ -77,7 +89,7 @@ class Stage:
     @property
     def bytes_written(self) -> int:
         written = sum(part.bytes for part in (*self.parts, *self.dead_parts))
-        return written + (self.segment.bytes if self.segment else 0)
+        return written + sum(fact.bytes for fact in (*self.carried, *((self.segment,) if self.segment else ())))
 
     @property
     def part_rows(self) -> int:

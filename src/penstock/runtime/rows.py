@@ -5,35 +5,56 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from penstock.core.events import CHILD_BASE
-from penstock.data.base import Row, Source, Unreadable
+from penstock.data.base import Origin, Row, Source, Unreadable
 from penstock.ledger.base import DeadRow, Finished
 
 _INPUT_CHARACTERS = 65_536  # of a dead row's input that are kept
 
 
 class RowStore:
-    """rows: row number -> its columns so far. Children know their source row and their path below it."""
+    """rows: row number -> its columns so far. Children know the row of the source that they come from, and their path.
 
-    def __init__(self, source: Source) -> None:
+    Positions are those of `source`, which in a later phase is what the phase before has carried over; `origin` leads
+    back to the first source. in_phases: finished rows say where they came from
+    """
+
+    def __init__(self, source: Source, *, in_phases: bool = False) -> None:
         self._source = source
+        self._in_phases = in_phases
+        self._origins: dict[int, Origin] = {}  # by position, of rows that were carried over
         self.rows: dict[int, Row] = {}
         self._child_of: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._dead: dict[int, DeadRow] = {}
 
-    def position(self, row: int) -> int:
-        """The position of the source row that `row` comes from."""
-        return row if row < CHILD_BASE else self._child_of[row][0]
+    def place(self, row: int) -> tuple[int, tuple[int, ...]]:
+        """The position that `row` comes from in this phase, and its path below it."""
+        return (row, ()) if row < CHILD_BASE else self._child_of[row]
 
-    def path(self, row: int) -> tuple[int, ...]:
-        return () if row < CHILD_BASE else self._child_of[row][1]
+    def origin(self, row: int) -> Origin:
+        """Where `row` comes from, in the first source."""
+        position, path = self.place(row)
+        found = self._origins.get(position)
+        if found is None:
+            return Origin(position, path, *self._source.locate(position))
+        return msgspec.structs.replace(found, path=(*found.path, *path)) if path else found
 
-    def add(self, positions: list[int], rows: list[Row]) -> None:
+    def source_place(self, row: int) -> tuple[int, tuple[int, ...]]:
+        """The position in the first source, and the path below it: what is the same however phases are cut."""
+        position, path = self.place(row)
+        found = self._origins.get(position)
+        return (position, path) if found is None else (found.position, (*found.path, *path))
+
+    def add(self, positions: list[int], rows: list[Row], origins: list[Origin] | None = None) -> None:
         self.rows.update(zip(positions, rows, strict=True))
+        if origins is not None:
+            self._origins.update(zip(positions, origins, strict=True))
 
     def adopt(self, parent: int, first_row: int, children: list[Row]) -> None:
         """Children replace their parent."""
-        position, path = self.position(parent), self.path(parent)
+        position, path = self.place(parent)
         for index, child in enumerate(children):
             self.rows[first_row + index] = child
             self._child_of[first_row + index] = (position, (*path, index))
@@ -51,12 +72,13 @@ class RowStore:
 
     def take_finished(self, rows: list[int]) -> list[Finished]:
         take = self.rows.pop
-        if not self._child_of:
+        if not self._child_of and not self._in_phases:
             return [Finished(row, (), take(row)) for row in rows]
         found = []
         for row in rows:
+            origin = self.origin(row) if self._in_phases else None
             position, path = self._child_of.pop(row, (row, ()))
-            found.append(Finished(position, path, take(row)))
+            found.append(Finished(position, path, take(row), origin))
         return found
 
     def take_dead(self, rows: list[int]) -> list[DeadRow]:
@@ -64,17 +86,22 @@ class RowStore:
             self._child_of.pop(row, None)
         return [self._dead.pop(row) for row in rows]
 
+    def forget(self, ended: list[int]) -> None:
+        """These positions have ended, with all that is below them."""
+        if self._origins:
+            for position in ended:
+                self._origins.pop(position, None)
+
     # ------------------------------------------------------------ dead rows
 
     def bury(self, row: int, step: str, code: str, message: str, attempts: int) -> DeadRow:
         """Record why `row` died, with what it held."""
-        position = self.position(row)
-        source, ordinal = self._source.locate(position)
+        origin = self.origin(row)
         dead = self._dead[row] = DeadRow(
-            position=position,
-            source=source,
-            row=ordinal,
-            path=list(self.path(row)),
+            position=self.place(row)[0],
+            source=origin.source,
+            row=origin.row,
+            path=list(origin.path),
             step=step,
             code=code,
             message=message,

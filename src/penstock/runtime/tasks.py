@@ -117,7 +117,8 @@ class Tasks:
     def _seed_of(self, task: int) -> int:
         """63 bits from run, row and step, so that a retry repeats them and a resumed run equals an undisturbed one."""
         row, step = divmod(task, self._count)
-        place = f"{self._seed}/{self._names[step]}/{self._store.position(row)}/{self._store.path(row)}"
+        position, path = self._store.source_place(row)
+        place = f"{self._seed}/{self._names[step]}/{position}/{path}"
         return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()) >> 1
 
     def requests(self, send: ev.Send) -> tuple[list[Request], list[Sampling]]:

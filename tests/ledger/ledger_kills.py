@@ -1,6 +1,6 @@
 """Run by test_kills.py in a process of its own: dies at every fault point, takes the run up again, compares.
 
-For each point and each of its first hits: a forked child runs the made-up run and kills itself there; further
+For each point and each of its first hits, with one phase and with three: a forked child runs the made-up run and kills itself there; further
 children take it up and die at the same point while there is a hit; the last one is left alone. Prints, as JSON, how
 often each point was died at.
 """
@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 
 from ledger_support import Coordinator, assert_complete, open_ledger
+from phase_support import PhasedCoordinator, assert_phased_complete, open_phased
 
 from penstock.ledger.faults import FAULT_POINTS, arm
 
@@ -23,15 +24,19 @@ TOTAL = 90
 DEATHS_IN_A_ROW = 3
 
 
-def one_life(out: Path, setting: str | None) -> bool:
+def one_life(out: Path, setting: str | None, *, phased: bool) -> bool:
     """Run in a child until the end or its death; True when it died at the point."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             arm(setting)
-            with open_ledger(out) as ledger:
-                Coordinator(ledger, TOTAL).run(batch_rows=45)
+            if phased:
+                with open_phased(out) as ledger:
+                    PhasedCoordinator(ledger, TOTAL).run(batch_rows=45)
+            else:
+                with open_ledger(out) as ledger:
+                    Coordinator(ledger, TOTAL).run(batch_rows=45)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -45,13 +50,13 @@ def one_life(out: Path, setting: str | None) -> bool:
     return False
 
 
-def die_at(out: Path, point: str, hit: int) -> int:
+def die_at(out: Path, point: str, hit: int, *, phased: bool) -> int:
     """Die at the hit, then up to twice more at the first hit on taking the run up; how often it died."""
     deaths = 0
-    while deaths < DEATHS_IN_A_ROW and one_life(out, f"{point}:{hit if deaths == 0 else 1}"):
+    while deaths < DEATHS_IN_A_ROW and one_life(out, f"{point}:{hit if deaths == 0 else 1}", phased=phased):
         deaths += 1
-    one_life(out, None)
-    assert_complete(out, TOTAL)
+    one_life(out, None, phased=phased)
+    (assert_phased_complete if phased else assert_complete)(out, TOTAL)
     return deaths
 
 
@@ -59,13 +64,14 @@ def main(folder: Path, hits: int) -> None:
     tally = {}
     for point in FAULT_POINTS:
         tally[point] = 0
-        for hit in range(1, hits + 1):
-            out = folder / f"{point}-{hit}"
-            deaths = die_at(out, point, hit)
-            shutil.rmtree(out)
-            tally[point] += deaths
-            if deaths == 0:
-                break
+        for phased in (False, True):
+            for hit in range(1, hits + 1):
+                out = folder / f"{point}-{hit}"
+                deaths = die_at(out, point, hit, phased=phased)
+                shutil.rmtree(out)
+                tally[point] += deaths
+                if deaths == 0:
+                    break
     print(json.dumps(tally))
 
 

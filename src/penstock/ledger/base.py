@@ -35,7 +35,7 @@ class DeadRow(msgspec.Struct):
 class Finished(msgspec.Struct):
     """One output row. `path`: child indexes below the row of `position`, empty where nothing was expanded.
 
-    origin: in runs of several phases, whose positions are of the phase; None else
+    origin: the row's own, with its whole path, in runs of several phases, whose positions are of the phase; else None
     """
 
     position: int

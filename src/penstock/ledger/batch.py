@@ -113,7 +113,7 @@ def _counts_carried(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
 
 
 def _full_path(item: Finished) -> tuple[int, ...]:
-    return item.path if item.origin is None else (*item.origin.path, *item.path)
+    return item.path if item.origin is None else item.origin.path
 
 
 def _dead(item: Finished, message: str, locate: Locate) -> DeadRow:

@@ -66,12 +66,8 @@ def without_keys(table: pa.Table, *, origins: bool) -> pa.Table:
 
 
 def origins_of(table: pa.Table) -> list[Origin]:
-    """Where the rows came from; below a row that was expanded in its phase, the path goes on."""
-    columns = [table.column(index).to_pylist() for index in range(1, KEY_COLUMNS + ORIGIN_COLUMNS)]
-    return [
-        Origin(position, (*above, *path), source, row)
-        for path, position, above, source, row in zip(*columns, strict=True)
-    ]
+    columns = [table.column(KEY_COLUMNS + index).to_pylist() for index in range(ORIGIN_COLUMNS)]
+    return [Origin(position, tuple(path), source, row) for position, path, source, row in zip(*columns, strict=True)]
 
 
 def key_at(table: pa.Table, index: int) -> Key:

@@ -1,8 +1,8 @@
 """Run by test_kills.py in a process of its own: dies at every fault point, takes the run up again, compares.
 
-For each point and each of its first hits, with one phase and with three: a forked child runs the made-up run and kills itself there; further
-children take it up and die at the same point while there is a hit; the last one is left alone. Prints, as JSON, how
-often each point was died at.
+For each point and each of its first hits, with one phase and with three: a forked child runs the made-up run and
+kills itself there; further children take it up and die at the same point while there is a hit; the last one is left
+alone. Prints, as JSON, how often each point was died at.
 """
 
 from __future__ import annotations

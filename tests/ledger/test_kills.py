@@ -77,4 +77,4 @@ def test_points_are_hit_in_the_order_in_which_they_are_listed(tmp_path: Path, mo
         coordinator = Coordinator(ledger, 20)
         coordinator.commit([*range(8), 15])
         coordinator.commit(coordinator.remaining(), final=True)
-    assert set(recorder.first_hits) == set(FAULT_POINTS)
+    assert set(recorder.first_hits) == set(FAULT_POINTS) - {"commit.carried_written"}  # of phases that go on

@@ -80,7 +80,7 @@ def table_of(chosen: list[Key], number: int) -> pa.Table:
 
 def rows_of(table: pa.Table) -> list[tuple[Key, int]]:
     positions, paths = table.column(0).to_pylist(), table.column(1).to_pylist()
-    values = without_keys(table).column("position").to_pylist()  # a user's column of this name is no key
+    values = without_keys(table, origins=False).column("position").to_pylist()  # a user's column of this name is no key
     return [((position, tuple(path)), value) for position, path, value in zip(positions, paths, values, strict=True)]
 
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from penstock.core.dispatch.replica import TRANSITIONS, Replica
 from penstock.core.shape import DispatchLimits, ReplicaShape
 
-STATES = ("off", "starting", "ready", "killed", "waiting", "failed")
-EVENTS = ("start", "ready", "load_failed", "lost", "kill", "give_up")
+STATES = (
+    "off", "starting", "ready", "killed", "waiting", "failed", "falling_asleep", "asleep", "waking", "leaving",
+)  # fmt: skip
+EVENTS = ("start", "ready", "load_failed", "lost", "kill", "give_up", "leave", "sleep", "asleep", "wake")
 # What may happen, said once more: a change to the table has to be made here as well, on purpose.
 EXPECTED = {
     ("off", "start"): "starting",
@@ -27,6 +29,25 @@ EXPECTED = {
     ("waiting", "start"): "starting",
     ("waiting", "give_up"): "failed",
     ("failed", "lost"): "failed",
+    ("starting", "leave"): "leaving",
+    ("ready", "leave"): "leaving",
+    ("killed", "leave"): "leaving",
+    ("waiting", "leave"): "off",
+    ("ready", "sleep"): "falling_asleep",
+    ("falling_asleep", "asleep"): "asleep",
+    ("falling_asleep", "lost"): "off",
+    ("falling_asleep", "leave"): "leaving",
+    ("asleep", "wake"): "waking",
+    ("asleep", "lost"): "off",
+    ("asleep", "leave"): "leaving",
+    ("waking", "ready"): "ready",
+    ("waking", "lost"): "waiting",
+    ("waking", "kill"): "killed",
+    ("waking", "leave"): "leaving",
+    ("leaving", "lost"): "off",
+    ("leaving", "ready"): "leaving",
+    ("leaving", "load_failed"): "leaving",
+    ("leaving", "asleep"): "leaving",
 }
 
 

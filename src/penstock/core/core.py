@@ -14,7 +14,7 @@ around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from penstock.core import events as ev
 from penstock.core.dispatch.dispatch import Dispatch
@@ -26,6 +26,8 @@ Perform = Callable[[Instruction], Iterable[Event]]
 _FOR_DISPATCH = frozenset(
     (
         ev.OpenPools,
+        ev.ClosePools,
+        ev.ReplicaAsleep,
         ev.Submit,
         ev.Exhausted,
         ev.CancelRequests,
@@ -40,19 +42,50 @@ _FOR_DISPATCH = frozenset(
 
 
 class Core:
-    """`drain_grace_s`: how long requests in flight may take once the run is to stop."""
+    """A run of one phase or several, with one dispatcher.
 
-    def __init__(self, flow: Flow, dispatch: Dispatch, drain_grace_s: float = 10.0) -> None:
+    drain_grace_s  how long requests in flight may take once the run is to stop
+    pools, lazy    those of the first phase (None: all), and which of them start with their first request
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        dispatch: Dispatch,
+        drain_grace_s: float = 10.0,
+        *,
+        pools: Sequence[int] | None = None,
+        lazy: Sequence[int] = (),
+        phase: int = 0,
+    ) -> None:
         self.flow = flow
         self.dispatch = dispatch
         self.drain_grace_s = drain_grace_s
+        self._pools = list(range(len(dispatch.pools)) if pools is None else pools)
+        self._lazy, self._phase = list(lazy), phase
+        self._wanted = False  # tasks have begun: the phase's pools are to open
         self._opened = False
+        self._closing = False  # pools of the phase before still leave
+        self._first: list[Event] = []
+
+    def begin(
+        self, flow: Flow, pools: Sequence[int], lazy: Sequence[int] = (), sleep: Sequence[int] = (), phase: int = 0
+    ) -> None:
+        """The next phase, after PhaseEnded("done"): with the next turn, pools that it does without are closed (those of
+        `sleep` put to sleep), and only then are its own opened."""
+        leave = [pool for pool in self._pools if pool not in pools]
+        self._first.append(ev.ClosePools(pools=leave, sleep=[pool for pool in sleep if pool in leave], phase=phase))
+        self.flow = flow
+        self._pools, self._lazy, self._phase = list(pools), list(lazy), phase
+        self._wanted = self._opened = False
+        self._closing = True
 
     def turn(self, events: Iterable[Event], now: float, perform: Perform) -> None:
         """`perform` does what an instruction says and returns the events that it brought at once."""
         for_flow: list[Event] = []
         for_dispatch: list[Event] = []
-        self._route(events, for_flow, for_dispatch)
+        first, self._first = self._first, []
+        self._route([*first, *events] if first else events, for_flow, for_dispatch)
         while for_flow or for_dispatch:
             instructions: list[Instruction] = []
             if for_dispatch:
@@ -78,8 +111,11 @@ class Core:
         """What one machine says to the other."""
         kind, cause = type(instruction), instruction.id
         if kind is ev.StartTasks and not self._opened:
-            self._opened = True
-            return [ev.OpenPools(cause=cause, pools=list(range(len(self.dispatch.pools))))]
+            self._wanted = True
+            return self._open(cause)
+        if kind is ev.PoolsClosed:
+            self._closing = False
+            return self._open(cause)
         if kind is ev.Drain:
             return [ev.DrainRequested(cause=cause, grace_s=self.drain_grace_s)]
         if kind is ev.Drained:
@@ -89,3 +125,10 @@ class Core:
         if isinstance(instruction, ev.CancelTasks):
             return [ev.CancelRequests(cause=cause, tasks=instruction.tasks)]
         return []
+
+    def _open(self, cause: int) -> list[Event]:
+        """Open the phase's pools, once there is something to do for them and those before have left."""
+        if not self._wanted or self._opened or self._closing:
+            return []
+        self._opened = True
+        return [ev.OpenPools(cause=cause, pools=self._pools, lazy=self._lazy, phase=self._phase)]

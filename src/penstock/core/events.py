@@ -180,9 +180,25 @@ class PhaseEnded(Instruction):
 
 
 class OpenPools(Event):
-    """Requests will come: start the replicas of these pools."""
+    """Requests will come: start the replicas of these pools; of those in `lazy` with their first request.
+
+    phase: the one that has begun; replicas that the plan does not load in it stay off
+    """
 
     pools: list[int]
+    lazy: list[int] = []
+    phase: int = 0
+
+
+class ClosePools(Event):
+    """These pools are not needed now: end their replicas, or put those of `sleep` to sleep. Ends in PoolsClosed.
+
+    phase: the one that is about to begin; replicas of other pools that the plan does not load in it end too
+    """
+
+    pools: list[int]
+    sleep: list[int] = []
+    phase: int = 0
 
 
 class Submit(Event):
@@ -229,6 +245,14 @@ class ReplicaLoadFailed(Event):
     replica: int
     incarnation: int
     reason: str
+    out_of_memory: bool = False
+
+
+class ReplicaAsleep(Event):
+    """The replica has given its devices' memory back."""
+
+    replica: int
+    incarnation: int
 
 
 class ReplicaLost(Event):
@@ -284,7 +308,25 @@ class DrainRequested(Event):
 
 
 class StartReplica(Instruction):
-    """Ends in ReplicaReady, ReplicaLoadFailed or ReplicaLost of this incarnation."""
+    """Ends in ReplicaReady, ReplicaLoadFailed or ReplicaLost of this incarnation.
+
+    rung: 0 as planned; else how many steps down the ladder, since it ran out of memory while it started
+    """
+
+    replica: int
+    incarnation: int
+    rung: int = 0
+
+
+class SleepReplica(Instruction):
+    """Give the devices' memory back, and stay. Ends in ReplicaAsleep or ReplicaLost."""
+
+    replica: int
+    incarnation: int
+
+
+class WakeReplica(Instruction):
+    """Take the memory again. Ends in ReplicaReady, ReplicaLoadFailed or ReplicaLost."""
 
     replica: int
     incarnation: int
@@ -349,16 +391,24 @@ class Drained(Instruction):
 
 
 class PoolDown(Instruction):
-    """No replica of the pool is left and none will be started again."""
+    """No replica of the pool is left and none will be started again.
+
+    out_of_memory: all of them ran out of memory at the start, on every rung
+    """
 
     pool: int
     reason: str
+    out_of_memory: bool = False
+
+
+class PoolsClosed(Instruction):
+    """The replicas that had to leave have left, or sleep."""
 
 
 class Recovered(Instruction):
     """Something went wrong and was dealt with; for logs and figures, nothing to perform.
 
-    kind: restart | requeued | stale_answer | suspect | circuit | hang
+    kind: restart | requeued | stale_answer | suspect | circuit | hang | ladder (count: the rung)
     """
 
     kind: str

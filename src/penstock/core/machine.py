@@ -47,6 +47,15 @@ class Machine:
     def _settle(self) -> None:
         raise NotImplementedError
 
+    @property
+    def now(self) -> float:
+        """The time of the events that are being handled."""
+        return self._now
+
+    def emit(self, instruction: Instruction) -> int:
+        """For the parts of a machine that have a file of their own."""
+        return self._emit(instruction)
+
     def _emit(self, instruction: Instruction) -> int:
         instruction.id = self._next_id
         self._next_id += 1

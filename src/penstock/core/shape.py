@@ -34,9 +34,13 @@ class FlowLimits(Struct, frozen=True):
 
 
 class FlowShape(Struct, frozen=True):
+    """The steps of the whole pipeline, of which this phase runs steps[begin:end]; the others do not exist for it."""
+
     steps: tuple[StepShape, ...]
     limits: FlowLimits
     ordered: bool = True
+    begin: int = 0
+    end: int | None = None
 
 
 class Progress(Struct, frozen=True):
@@ -53,11 +57,18 @@ class Progress(Struct, frozen=True):
 
 
 class ReplicaShape(Struct, frozen=True):
-    """A replica of the plan. max_progress_gap_s: None lets the dispatcher choose from what it measures."""
+    """A replica of the plan.
+
+    progress_timeout_s  None lets the dispatcher choose from what it measures
+    rungs               steps down that it may take when it runs out of memory while it starts
+    phases              those in which it is loaded; empty: all
+    """
 
     name: str
     pool: int
     progress_timeout_s: float | None = None
+    rungs: int = 0
+    phases: tuple[int, ...] = ()
 
 
 class DispatchLimits(Struct, frozen=True):
@@ -77,6 +88,7 @@ class DispatchLimits(Struct, frozen=True):
     progress_timeout_s: float = 60.0  # where the model names none; grows with the slowest step seen
     progress_factor: float = 10.0  # times the longest gap between signs of progress seen so far
     max_lookahead: int = 1024
+    sleep_timeout_s: float = 60.0  # a replica that takes longer to fall asleep is ended
 
 
 class DispatchShape(Struct, frozen=True):

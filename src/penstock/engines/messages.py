@@ -4,12 +4,12 @@ Every message is a msgspec structure, framed as a 4-byte big-endian length and a
 Structures on the hot path are arrays on the wire (`array_like`), carry no type names inside lists, and hold no
 references that the garbage collector would have to follow (`gc=False`).
 
-    coordinator -> host     Setup, Requests, TakeBack, Abort, Close
-    host -> coordinator     Hello, Loading, Ready, LoadFailed, Answers, Heartbeat
+    coordinator -> host     Setup, Requests, TakeBack, Abort, Sleep, Wake, Close
+    host -> coordinator     Hello, Loading, Ready, LoadFailed, Asleep, Answers, Heartbeat
 
 One conversation: the host sends Hello; the coordinator checks the version and sends Setup; Loading messages tell
 what takes so long; then Ready or LoadFailed. From then on Requests flow one way and Answers the other, and a
-Heartbeat is sent at least once a second, also while loading.
+Heartbeat is sent at least once a second, also while loading. Sleep is answered by Asleep, Wake by Ready or LoadFailed.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class Capacity(msgspec.Struct, frozen=True):
     """What a loaded replica can hold. kv_tokens 0: no limit in tokens. max_model_len 0: no limit.
 
     shared: the slots share one device, so that more requests at once slow each other down (all real models).
+    can_sleep: it can give its devices' memory back and take it again
     """
 
     slots: int
@@ -122,6 +123,7 @@ class Capacity(msgspec.Struct, frozen=True):
     max_model_len: int = 0
     facts: dict[str, str | int | float] = {}
     shared: bool = False
+    can_sleep: bool = False
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
@@ -183,6 +185,14 @@ class Abort(msgspec.Struct, tag="abort"):
     ids: list[int]
 
 
+class Sleep(msgspec.Struct, tag="sleep"):
+    """Give the devices' memory back; nothing is in flight. Answered by Asleep."""
+
+
+class Wake(msgspec.Struct, tag="wake"):
+    """Take the memory again. Answered by Ready, or LoadFailed."""
+
+
 class Close(msgspec.Struct, tag="close"):
     """End in good order: release the devices and exit 0."""
 
@@ -203,6 +213,10 @@ class LoadFailed(msgspec.Struct, tag="load_failed"):
     message: str
 
 
+class Asleep(msgspec.Struct, tag="asleep"):
+    """The devices' memory is free; the processes stay."""
+
+
 class Answers(msgspec.Struct, tag="answers"):
     items: list[Answer]
     load: Load
@@ -214,5 +228,5 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     load: Load
 
 
-ToHost = Setup | Requests | TakeBack | Abort | Close
-ToCoordinator = Hello | Loading | Ready | LoadFailed | Answers | Heartbeat
+ToHost = Setup | Requests | TakeBack | Abort | Sleep | Wake | Close
+ToCoordinator = Hello | Loading | Ready | LoadFailed | Asleep | Answers | Heartbeat

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from penstock.core.planner.cluster import CpuDomain, NodeFacts
 from penstock.executors.binding import Gpu, available_cores, gpus
+from penstock.executors.leases import DeviceLeases
 
 __all__ = ["TAKEN_BYTES", "Machine", "local_cluster"]
 
@@ -24,45 +26,54 @@ class Machine(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def local_cluster(name: str | None = None) -> Machine:
-    """The machine this runs on. Raises ConfigError for a CUDA_VISIBLE_DEVICES that names what is not there."""
+def local_cluster(name: str | None = None, leases: DeviceLeases | None = None) -> Machine:
+    """The machine this runs on; what `leases` of other processes hold is in use.
+
+    Raises ConfigError for a CUDA_VISIBLE_DEVICES that names what is not there.
+    """
     node = name or socket.gethostname()
     found = gpus()
     cores = available_cores()
     domains = tuple(numa_domains(cores, NUMA, total_memory_bytes()))
     if not found:
         return Machine((NodeFacts(name=node, cpus=len(cores), domains=domains),))
+    held = (leases or DeviceLeases()).held_by_others([gpu.uuid for gpu in found])
     link = _link(found)
     kinds: dict[tuple[int, str], list[Gpu]] = {}
     for gpu in found:
         kinds.setdefault((gpu.memory_bytes, gpu.name), []).append(gpu)
     nodes = tuple(
-        _node(node, alike, link, len(cores), domains if first else ())
+        _node(node, alike, link, len(cores), domains if first else (), held)
         for first, alike in zip([True] + [False] * len(kinds), kinds.values(), strict=False)
     )
-    return Machine(nodes, tuple(_taken(found)))
+    return Machine(nodes, tuple(_taken(found, held)))
 
 
-def _node(name: str, alike: list[Gpu], link: str, cpus: int, domains: tuple[CpuDomain, ...]) -> NodeFacts:
+def _node(
+    name: str, alike: list[Gpu], link: str, cpus: int, domains: tuple[CpuDomain, ...], held: Mapping[str, str]
+) -> NodeFacts:
     return NodeFacts(
         name=name,
         devices=len(alike),
         device_memory_bytes=alike[0].memory_bytes,
         link=link,
         cpus=cpus,
-        used=tuple(index for index, gpu in enumerate(alike) if gpu.used_bytes > TAKEN_BYTES),
+        used=tuple(index for index, gpu in enumerate(alike) if gpu.used_bytes > TAKEN_BYTES or gpu.uuid in held),
         device_name=alike[0].name,
         device_ids=tuple(gpu.token for gpu in alike),
         domains=domains,
     )
 
 
-def _taken(found: list[Gpu]) -> list[str]:
-    return [
+def _taken(found: list[Gpu], held: Mapping[str, str]) -> list[str]:
+    leased = [
+        f"GPU {gpu.token or gpu.index} ({gpu.name}) is held by {held[gpu.uuid]}" for gpu in found if gpu.uuid in held
+    ]
+    return leased + [
         f"GPU {gpu.token or gpu.index} ({gpu.name}): another process uses {gpu.used_bytes / 1e9:.1f} GB of its "
         f"{gpu.memory_bytes / 1e9:.1f} GB, so it is left alone; `nvidia-smi` names the process"
         for gpu in found
-        if gpu.used_bytes > TAKEN_BYTES
+        if gpu.used_bytes > TAKEN_BYTES and gpu.uuid not in held
     ]
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 
 class ReplicaFacts(msgspec.Struct):
-    """One replica. state: starting | ready | stopping | restarting | failed | closed.
+    """One replica. state: starting | ready | asleep | stopping | restarting | failed | closed.
 
     reason     why it waits or is not ready, in words; "" when it works
     busy_recent  share of the last interval with at least one request executing
@@ -32,6 +32,8 @@ class ReplicaFacts(msgspec.Struct):
     loads: int = 0
     device_bytes: int = 0
     device_use: float | None = None
+    kv_tokens: int = 0  # that its engine found room for; 0: no such limit
+    kv_tokens_planned: int = 0
 
 
 class PoolFacts(msgspec.Struct):
@@ -94,4 +96,8 @@ class RunFacts(msgspec.Struct):
     warnings: list[str] = []
     first_request_s: float | None = None
     last_response_s: float | None = None
+    phase: int = 1  # the one that runs, of `phases`; the figures of rows are of the whole run
+    phases: int = 1
+    phase_ended: int = 0  # rows of the phase that have ended, of `phase_total`
+    phase_total: int | None = None
     at_once: bool = False  # stopped without waiting for what was in flight

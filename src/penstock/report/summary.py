@@ -50,6 +50,8 @@ def _replica(replica: ReplicaFacts, pool: PoolFacts) -> dict[str, Any]:
         "busy_fraction": _fraction(busy_fraction(replica, pool)),
         "fill_fraction": _fraction(fill_fraction(replica, pool)),
         "restarts": replica.restarts,
+        "kv_tokens": replica.kv_tokens,
+        "kv_tokens_planned": replica.kv_tokens_planned,
     }
 
 

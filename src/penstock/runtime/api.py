@@ -12,7 +12,8 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.errors import Fenced, InvariantError, PenstockError, RunMismatch, UsageError
-from penstock.ledger.view import read_run
+from penstock.executors.leases import DeviceLeases
+from penstock.ledger.view import RunView, read_run
 from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.runtime.clock import RunClock, process_age_s
@@ -20,9 +21,9 @@ from penstock.runtime.feasible import check_feasible
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.invocation import Invocation
 from penstock.runtime.overlap import refuse_overlap
-from penstock.runtime.plan import RunPlan, plan
+from penstock.runtime.plan import RunPlan, plan_here
 from penstock.runtime.signals import Interrupts, StopNow
-from penstock.spec.identity import pools
+from penstock.spec.identity import pipeline_identity, pools
 from penstock.spec.pipeline import Pipeline
 
 Listener = Callable[[RunFacts], None]
@@ -94,22 +95,32 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
     refuse_overlap(pipeline.source.paths, out_dir, pipeline.sink.format)
     clock = RunClock(process_age_s() if options.whole_process else 0.0)
     inbox = Inbox()
+    leases, holder = DeviceLeases(), f"the run in {out_dir.absolute()} (process {os.getpid()})"
     try:
         with Interrupts(inbox) as interrupts:
-            complete = _is_complete(out_dir, options.limit)
+            stands = _standing(out_dir)
+            complete = stands is not None and _is_complete(stands, options.limit)
             if not complete:
                 check_feasible(pipeline)
-            planned = RunPlan((), (), {}) if complete else plan(pipeline)
-            with Invocation(pipeline, options, out_dir, planned, clock, inbox, interrupts) as invocation:
-                if complete:
-                    facts, code = nothing_to_do(pipeline, out_dir, clock), 0
-                else:
-                    facts, code = _drive(invocation, out_dir, listener)
+            cut = _settled_cut(stands, pipeline)
+            planned = RunPlan((), (), {}) if complete else plan_here(pipeline, leases, holder, cut)
+            while True:
+                with Invocation(pipeline, options, out_dir, planned, clock, inbox, interrupts) as invocation:
+                    if complete:
+                        facts, code = nothing_to_do(pipeline, out_dir, clock), 0
+                    else:
+                        facts, code = _drive(invocation, out_dir, listener)
+                wider = invocation.wider_model() if facts.status == "failed" else None
+                if wider is None:
+                    break
+                pipeline = wider  # from the ledger on, with more tensor parallelism
+                planned = plan_here(pipeline, leases, holder, planned.cut)
             if facts.at_once or facts.status == "failed":
                 facts = _durable(facts, out_dir)
             listener(facts)
     finally:
         inbox.close()
+        leases.release()
     written = summary(facts)
     code = _write_summary(out_dir, written, facts, code, needed=not complete)
     return RunResult(code, written, out_dir, facts)
@@ -164,12 +175,24 @@ def _write_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code
     return code
 
 
-def _is_complete(out_dir: Path, limit: int | None) -> bool:
-    """Whether the folder holds a run that needs no replica any more; then no engine has to be installed either."""
+def _standing(out_dir: Path) -> RunView | None:
+    """The run that is in the folder, if there is one."""
     try:
-        view = read_run(out_dir)
+        return read_run(out_dir)
     except RunMismatch:
-        return False
+        return None
+
+
+def _settled_cut(stands: RunView | None, pipeline: Pipeline) -> tuple[int, ...]:
+    """Where the first start of this very run has cut it into phases."""
+    if stands is None:
+        return ()
+    asked = msgspec.json.decode(msgspec.json.encode(pipeline_identity(pipeline)))
+    return (stands.run.cut or (len(pipeline.steps),)) if asked == stands.run.identity else ()
+
+
+def _is_complete(view: RunView, limit: int | None) -> bool:
+    """Whether the folder holds a run that needs no replica any more; then no engine has to be installed either."""
     if not view.finished:
         return False
     return view.total_rows is not None or (limit is not None and view.watermark >= limit)

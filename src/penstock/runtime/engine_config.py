@@ -50,9 +50,9 @@ def engine_config(
     sleeps: its pool is to sleep between two phases, which some engines have to know when they load
     """
     holds_devices = registry.needs_devices(engine)
-    names = placed.devices if holds_devices else ()
-    gpus = tuple(name for name in names if "/gpu:" in name)
-    cores = tuple(int(name.rpartition(":")[2]) for name in names if "/cpu:" in name)
+    gpus = tuple(name for name in placed.devices if "/gpu:" in name)
+    numbers = [int(name.rpartition(":")[2]) for name in placed.devices if "/cpu:" in name]
+    cores = tuple(numbers) if holds_devices else ()  # an engine without devices runs wherever there is time
     real = planned.ref != "" and holds_devices  # the plan has figures of it
     return EngineConfig(
         engine=engine,

@@ -9,10 +9,11 @@ core, shell                 the loop runs
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -20,6 +21,7 @@ import pyarrow as pa
 from penstock.core.core import Core
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.flow.flow import Flow
+from penstock.core.planner.result import Rung
 from penstock.core.shape import (
     DispatchLimits,
     DispatchShape,
@@ -32,12 +34,15 @@ from penstock.core.shape import (
 from penstock.data.base import Source
 from penstock.data.columns import TableBuilder
 from penstock.data.open import open_rows, open_source
+from penstock.engines.messages import EngineConfig
 from penstock.executors.base import Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
+from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
 from penstock.report.facts import RunFacts
 from penstock.runtime.clock import RunClock
+from penstock.runtime.engine_config import lowered
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.observe import Observer
 from penstock.runtime.plan import ReplicaPlan, RunPlan
@@ -45,21 +50,31 @@ from penstock.runtime.reader import Reader
 from penstock.runtime.record import Record
 from penstock.runtime.rows import RowStore
 from penstock.runtime.run import run_phase
-from penstock.runtime.shell import Shell
+from penstock.runtime.shell import Phase, Shell
 from penstock.runtime.signals import Interrupts
+from penstock.runtime.stretches import PhasePlan
 from penstock.runtime.tasks import Tasks
+from penstock.runtime.totals import Totals
 from penstock.runtime.writer import Writer
 from penstock.spec.columns import check_columns
+from penstock.spec.frozen import FrozenDict
 from penstock.spec.graph import StepNode
 from penstock.spec.identity import identity_diff, pipeline_identity
+from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
 from penstock.steps.base import StepLogic
 from penstock.steps.registry import logic_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from penstock.runtime.api import RunOptions
+
+
+class Begun(NamedTuple):
+    """A phase that is ready to run."""
+
+    flow: Flow
+    parts: Phase
+    estimate: Callable[[], int | None]
 
 
 WINDOW_ROWS_PER_REPLICA = 2_048  # twice what the engines with the most sequences hold
@@ -85,7 +100,8 @@ class Invocation:
         self._names = [node.name for node in self._nodes]
         self._stack = ExitStack()
         self._observer: Observer | None = None
-        self._record: Record | None = None
+        self._record = Record(planned, out_dir / "logs")
+        self._phase_stack = ExitStack()
 
     def __enter__(self) -> Invocation:
         try:
@@ -110,12 +126,12 @@ class Invocation:
             self._out_dir,
             identity=pipeline_identity(pipeline),
             input_identity=self._source.identity(),
-            table=partial(_builder, _known_columns(self._source.schema, self._logics)),
             sink_format=pipeline.sink.format,
             order=pipeline.sink.order,
             diff=identity_diff,
             takeover=self._options.takeover,
             locate=self._source.locate,
+            cut=self._plan.cut,
         )
         self._stack.callback(self._ledger.close)
 
@@ -128,8 +144,9 @@ class Invocation:
     # ------------------------------------------------------------ running
 
     def run(self, listener: Callable[[RunFacts], None]) -> RunFacts:
-        """Drive the run to its end; the facts at its end."""
-        core, shell, observer = self._assemble()
+        """Drive the run to its end, phase by phase; the facts at its end."""
+        first = self._ledger.state.phase
+        core, shell, observer = self._assemble(self._begin(first))
         interval_s, shown_at = self._options.interval_s, -1.0
 
         def watch(now: float) -> None:
@@ -138,16 +155,49 @@ class Invocation:
                 shown_at = now
                 listener(observer.facts())
 
-        status = run_phase(core, shell, self._clock, watch)
+        for number in range(first, len(self._plan.phases)):
+            if number > first:
+                self._go_on(number, core, shell, observer)
+            status = run_phase(core, shell, self._clock, watch)
+            if status != "done":
+                break
         facts = observer.facts(status)
         if status == "done" and not facts.rows_in:
             facts.warnings.append("the source has no rows: " + ", ".join(self._pipeline.source.paths[:3]))
         return facts
 
+    def _go_on(self, number: int, core: Core, shell: Shell, observer: Observer) -> None:
+        """From the phase that has ended to the next, with the replicas that both have loaded."""
+        self._phase_stack.close()
+        begun = self._begin(number)
+        before, phase = self._plan.phases[number - 1], self._plan.phases[number]
+        rests = [pool for pool in before.sleep if self._can_sleep(pool, shell)]
+        core.begin(begun.flow, pools=phase.pools, lazy=phase.lazy, sleep=rests, phase=number)
+        shell.begin_phase(begun.parts)
+        observer.begin_phase(number, begun.estimate)
+
+    def _can_sleep(self, pool: int, shell: Shell) -> bool:
+        return all(shell.can_sleep(index) for index, replica in enumerate(self._plan.replicas) if replica.pool == pool)
+
     @property
     def failure_code(self) -> int:
         """The exit code of a run that ended as failed."""
-        return self._record.exit_code if self._record is not None else 1
+        return self._record.exit_code
+
+    def wider_model(self) -> Pipeline | None:
+        """The pipeline with twice the tensor parallelism for a model whose replicas ran out of memory at every step
+        down, where that can be: the last rung of its ladder. None: there is nothing left to try."""
+        changed: dict[str, Model] = {}
+        for index in sorted(self._record.out_of_memory):
+            rungs = next((replica.rungs for replica in self._plan.replicas if replica.pool == index), ())
+            if not rungs or rungs[-1].tensor_parallel is None:
+                return None
+            for name in self._plan.pools[index].names:
+                model = self._pipeline.models[name]
+                changed[name] = model.model_copy(update={"tensor_parallel": rungs[-1].tensor_parallel})
+        if not changed:
+            return None
+        return self._pipeline.model_copy(update={"models": FrozenDict({**self._pipeline.models, **changed})})
 
     def facts(self, status: str, *, at_once: bool = False, reason: str = "") -> RunFacts | None:
         """The facts of a run that was left before its end; None where nothing had begun."""
@@ -156,36 +206,50 @@ class Invocation:
         facts = self._observer.facts(status)
         return msgspec.structs.replace(facts, at_once=at_once, reason=reason or facts.reason)
 
-    def _assemble(self) -> tuple[Core, Shell, Observer]:
-        state = self._ledger.state
-        limits = self._limits()
-        core = Core(
-            Flow(self._flow_shape(limits), self._progress(), self._clock.now()),
-            Dispatch(self._dispatch_shape()),
+    def _begin(self, number: int) -> Begun:
+        """What belongs to a phase: its source, its reader, its flow, the rows that it holds."""
+        self._phase_stack = ExitStack()
+        self._stack.callback(self._phase_stack.close)
+        phase, ledger = self._plan.phases[number], self._ledger
+        source = ledger.inputs() if number else self._source
+        known = _known_columns(source.schema, self._logics[phase.begin : phase.end])
+        ledger.begin_phase(partial(_builder, known))
+        state = ledger.state
+        limits = self._limits(source.total_rows if number else None)
+        flow = Flow(self._flow_shape(limits, phase), self._progress(number), self._clock.now())
+        in_phases = len(self._plan.phases) > 1
+        totals = Totals(
+            state.counts,
+            flow.tally.counts(),
+            self._names,
+            first=number == 0,
+            carries=number < len(self._plan.phases) - 1,
         )
-        store = RowStore(self._source)
-        self._record = record = Record(self._plan, self._out_dir / "logs")
-        tasks = Tasks(self._nodes, self._logics, self._plan.pool_of_step, store, record, self._pipeline.seed)
-        reader = Reader(
-            self._source, self._inbox, state.watermark, state.ended_above, self._options.limit, limits.read_rows
-        )
-        writer = Writer(self._ledger, self._inbox, self._out_dir)
+        store = RowStore(source, in_phases=in_phases)
+        tasks = Tasks(self._nodes, self._logics, self._plan.pool_of_step, store, self._record, self._pipeline.seed)
+        limit = None if number else self._options.limit
+        reader = Reader(source, self._inbox, state.watermark, state.ended_above, limit, limits.read_rows)
         reader.start()
+        self._phase_stack.callback(reader.close)
+        estimate = source.estimate_rows if number else self._estimate_rows
+        return Begun(flow, Phase(reader, store, tasks, totals), estimate)
+
+    def _assemble(self, begun: Begun) -> tuple[Core, Shell, Observer]:
+        number = self._ledger.state.phase
+        phase = self._plan.phases[number]
+        core = Core(begun.flow, Dispatch(self._dispatch_shape()), pools=phase.pools, lazy=phase.lazy, phase=number)
+        writer = Writer(self._ledger, self._inbox, self._out_dir)
         writer.start()
-        self._stack.callback(reader.close)
         self._stack.callback(writer.close)
         shell = Shell(
             clock=self._clock,
             inbox=self._inbox,
             interrupts=self._interrupts,
             executor=self._executor,
-            launches=[self._launch(replica) for replica in self._plan.replicas],
-            reader=reader,
+            launches=[self._launches(replica) for replica in self._plan.replicas],
             writer=writer,
-            store=store,
-            tasks=tasks,
-            step_names=self._names,
-            record=record,
+            record=self._record,
+            phase=begun.parts,
         )
         self._stack.callback(shell.close)
         self._observer = observer = Observer(
@@ -193,12 +257,12 @@ class Invocation:
             core=core,
             shell=shell,
             writer=writer,
-            record=record,
+            record=self._record,
             plan=self._plan,
-            step_names=self._names,
             out_dir=str(self._out_dir),
-            reused=core.flow.commits.durable,
-            estimate=self._estimate_rows,
+            reused=self._ledger.state.counts.ended_sources,
+            estimate=begun.estimate,
+            phase=number,
         )
         return core, shell, observer
 
@@ -207,7 +271,7 @@ class Invocation:
         known, limit = self._source.estimate_rows(), self._options.limit
         return limit if known is None else known if limit is None else min(known, limit)
 
-    def _limits(self) -> FlowLimits:
+    def _limits(self, rows_of_phase: int | None) -> FlowLimits:
         """The window holds a few times what the replicas can; a pipeline may say otherwise."""
         replicas = len(self._plan.replicas)
         default = FlowLimits()
@@ -221,34 +285,60 @@ class Invocation:
             window_bytes=window_bytes,
             read_rows=max(1, min(default.read_rows, rows // 4)),
             commit_every_s=self._pipeline.commit_every_s,
-            max_dead=self._pipeline.max_dead,
+            max_dead=self._max_dead(rows_of_phase),
         )
 
-    def _flow_shape(self, limits: FlowLimits) -> FlowShape:
+    def _max_dead(self, rows_of_phase: int | None) -> int | float:
+        """How many may still die in a later phase, as a count or as a share of the rows that it has."""
+        allowed, before = self._pipeline.max_dead, self._ledger.state.phase_counts
+        if rows_of_phase is None:
+            return allowed
+        if isinstance(allowed, int):
+            return max(0, allowed - before.dead_sources)
+        return max(0.0, allowed * before.rows_in - before.dead_sources) / max(1, rows_of_phase)
+
+    def _flow_shape(self, limits: FlowLimits, phase: PhasePlan) -> FlowShape:
         steps = tuple(StepShape(node.name, node.after) for node in self._nodes)
-        return FlowShape(steps, limits, ordered=self._pipeline.sink.order == "input")
+        carries = phase.end < len(self._nodes)
+        ordered = carries or self._pipeline.sink.order == "input"
+        return FlowShape(steps, limits, ordered=ordered, begin=phase.begin, end=phase.end)
 
     def _dispatch_shape(self) -> DispatchShape:
-        replicas = tuple(ReplicaShape(r.id, r.pool, r.progress_timeout_s) for r in self._plan.replicas)
+        replicas = tuple(
+            ReplicaShape(
+                replica.id,
+                replica.pool,
+                replica.progress_timeout_s,
+                rungs=sum(rung.tensor_parallel is None for rung in replica.rungs),
+                phases=replica.phases,
+            )
+            for replica in self._plan.replicas
+        )
         return DispatchShape(tuple(pool.name for pool in self._plan.pools), replicas, DispatchLimits())
 
-    def _progress(self) -> Progress:
+    def _progress(self, number: int) -> Progress:
+        """Where the phase stands. After the first, its flow counts the dead of its own rows only."""
         state = self._ledger.state
-        counts = state.counts
+        counts, before = state.counts, state.phase_counts if number else Counts()
         return Progress(
             watermark=state.watermark,
             ended_above=tuple(sorted(state.ended_above)),
             out=counts.out,
-            dead=counts.dead,
-            filtered=counts.filtered,
-            dead_sources=counts.dead_sources,
+            dead=counts.dead - before.dead,
+            filtered=counts.filtered - before.filtered,
+            dead_sources=counts.dead_sources - before.dead_sources,
             steps=tuple(counts.steps.get(name, (0, 0, 0)) for name in self._names),
         )
 
-    def _launch(self, replica: ReplicaPlan) -> Launch:
+    def _launches(self, replica: ReplicaPlan) -> list[Launch]:
+        """As planned, and on the rungs below; more tensor parallelism is another plan."""
+        rungs = [rung for rung in replica.rungs if rung.tensor_parallel is None]
+        return [self._launch(replica, config) for config in (replica.config, *_lowered(replica.config, rungs))]
+
+    def _launch(self, replica: ReplicaPlan, config: EngineConfig) -> Launch:
         return Launch(
             replica=replica.id,
-            config=replica.config,
+            config=config,
             log=self._out_dir / "logs" / f"{replica.id}.log",
             functions=replica.functions,
             forked=replica.forked,
@@ -256,6 +346,10 @@ class Invocation:
             env=replica.env,
             timeout_s=replica.timeout_s,
         )
+
+
+def _lowered(config: EngineConfig, rungs: Sequence[Rung]) -> list[EngineConfig]:
+    return [lowered(config, rung) for rung in rungs]
 
 
 def _nursery(nodes: Sequence[StepNode], planned: RunPlan) -> Nursery | None:

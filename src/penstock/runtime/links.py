@@ -12,6 +12,7 @@ from penstock.engines.messages import (
     PROTOCOL_VERSION,
     Answer,
     Answers,
+    Asleep,
     Heartbeat,
     Hello,
     Load,
@@ -44,6 +45,9 @@ class Link:
         self.load = _NO_LOAD
         self.stamp = 0.0
         self.ready_s: float | None = None  # on the run's clock
+        self.kv_tokens = 0  # that it can hold, as its engine says
+        self.can_sleep = False
+        self.loads = 0  # how often it loaded its weights: once; waking up is none
         self.note = "starting"
         self.rows = 0
         self._setup = setup
@@ -138,8 +142,11 @@ def other_event(link: Link, message: ToCoordinator, now: float) -> list[Event]:
             )
         ]
     if isinstance(message, Ready):
-        link.ready_s, link.note = now, ""
+        link.note = ""
+        if link.ready_s is None:
+            link.ready_s, link.loads = now, 1
         capacity = message.capacity
+        link.kv_tokens, link.can_sleep = capacity.kv_tokens, capacity.can_sleep
         return [
             ev.ReplicaReady(
                 replica=link.index,
@@ -151,7 +158,17 @@ def other_event(link: Link, message: ToCoordinator, now: float) -> list[Event]:
         ]
     if isinstance(message, LoadFailed):
         link.note = message.message
-        return [ev.ReplicaLoadFailed(replica=link.index, incarnation=link.incarnation, reason=message.message)]
+        return [
+            ev.ReplicaLoadFailed(
+                replica=link.index,
+                incarnation=link.incarnation,
+                reason=message.message,
+                out_of_memory=message.code == "out_of_memory",
+            )
+        ]
+    if isinstance(message, Asleep):
+        link.note = "asleep"
+        return [ev.ReplicaAsleep(replica=link.index, incarnation=link.incarnation)]
     if isinstance(message, Loading):
         link.note = message.message
     return []

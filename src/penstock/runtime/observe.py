@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from penstock.core.core import Core
 from penstock.core.dispatch.replica import Replica
+from penstock.core.flow.flow import Flow
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, StepFacts
 from penstock.runtime.clock import RunClock
 from penstock.runtime.plan import RunPlan
@@ -20,6 +21,7 @@ _STATES = {
     "killed": "stopping",
     "waiting": "restarting",
     "failed": "failed",
+    "asleep": "asleep",
 }
 _RATE_WINDOW_S = 5.0
 
@@ -36,15 +38,17 @@ class Observer:
         writer: Writer,
         record: Record,
         plan: RunPlan,
-        step_names: Sequence[str],
         out_dir: str,
         reused: int,
         estimate: Callable[[], int | None],
+        phase: int,
     ) -> None:
         self._clock, self._core, self._shell, self._writer = clock, core, shell, writer
-        self._record, self._plan, self._step_names = record, plan, step_names
+        self._record, self._plan = record, plan
         self._out_dir, self._reused = out_dir, reused
         self._estimate = estimate
+        self.phase = phase
+        self._base_ended = core.flow.tally.ended_sources
         self._began = clock.now()
         self._marks: list[tuple[float, int, int]] = [(self._began, 0, 0)]
         self._busy: dict[int, tuple[float, float]] = {}
@@ -52,12 +56,14 @@ class Observer:
 
     def facts(self, status: str = "") -> RunFacts:
         now = self._clock.now()
-        flow = self._core.flow
-        counts = flow.tally.counts()
-        ended = counts.ended_sources - self._reused
+        flow, phase = self._core.flow, self._shell.phase
+        counts = phase.totals.now(flow.tally.counts())
+        ended = flow.tally.ended_sources - self._base_ended
         tokens = sum(pool.tokens_out for pool in self._record.pools)
         rows_per_s, tokens_per_s = self._rates(now, ended, tokens, whole=bool(status))
-        total = flow.total_rows if flow.total_rows is not None else self._estimate()
+        total = self._total(flow, counts.rows_in)
+        in_phase = flow.tally.ended_sources
+        of_phase = flow.total_rows if flow.total_rows is not None else self._estimate()
         firsts = [p.first_request_s for p in self._record.pools if p.first_request_s is not None]
         lasts = [p.last_response_s for p in self._record.pools if p.last_response_s is not None]
         return RunFacts(
@@ -66,7 +72,7 @@ class Observer:
             wall_s=now,
             total_rows=total,
             rows_in=counts.rows_in,
-            committed=flow.commits.durable,
+            committed=phase.totals.durable,
             ended=counts.ended_sources,
             out=counts.out,
             dead=counts.dead,
@@ -75,15 +81,32 @@ class Observer:
             in_memory=len(flow.open),
             rows_per_s=rows_per_s,
             tokens_per_s=tokens_per_s,
-            eta_s=(total - counts.ended_sources) / rows_per_s if total is not None and rows_per_s > 0 else None,
+            eta_s=(of_phase - in_phase) / rows_per_s if of_phase is not None and rows_per_s > 0 else None,
+            phase=self.phase + 1,
+            phases=max(1, len(self._plan.phases)),
+            phase_ended=in_phase,
+            phase_total=of_phase,
             reason=self._reason(ended=bool(status)),
             pools=[self._pool(index, now) for index in range(len(self._plan.pools))],
-            steps=[StepFacts(name, *c) for name, c in zip(self._step_names, counts.steps, strict=True)],
+            steps=[StepFacts(name, *counted) for name, counted in counts.steps.items()],
             dead_examples=list(self._record.dead.values()),
-            warnings=[*self.warnings, *self._record.notes],
+            warnings=[*self._plan.notes, *self.warnings, *self._record.notes],
             first_request_s=min(firsts, default=None),
             last_response_s=max(lasts, default=None),
         )
+
+    def _total(self, flow: Flow, rows_in: int) -> int | None:
+        """Rows of the source: known at its end, and in the phases after the first."""
+        if self.phase:
+            return rows_in
+        return flow.total_rows if flow.total_rows is not None else self._estimate()
+
+    def begin_phase(self, number: int, estimate: Callable[[], int | None]) -> None:
+        """The shell and the core have begun the phase; rates are those of the phase from here on."""
+        self.phase, self._estimate = number, estimate
+        tokens = sum(pool.tokens_out for pool in self._record.pools)
+        self._base_ended = self._core.flow.tally.ended_sources
+        self._marks = [(self._clock.now(), 0, tokens)]
 
     def _status(self) -> str:
         if self._core.flow.stopping:
@@ -142,6 +165,8 @@ class Observer:
             ready_s=record.ready_s,
             restarts=max(0, record.starts - 1),
             loads=record.loads,
+            kv_tokens=record.kv_tokens,
+            kv_tokens_planned=planned.kv_tokens,
         )
         if link is not None:
             load = link.load
@@ -150,7 +175,8 @@ class Observer:
             facts.rows += link.rows
             facts.busy_s += load.busy_s
             facts.fill_s += load.fill_s
-            facts.loads += link.ready_s is not None
+            facts.loads += link.loads
+            facts.kv_tokens = link.kv_tokens
             facts.ready_s = link.ready_s if facts.ready_s is None else facts.ready_s
         then, busy_then = self._busy.get(index, (now, facts.busy_s))
         facts.busy_recent = min(1.0, (facts.busy_s - busy_then) / (now - then)) if now > then else 0.0

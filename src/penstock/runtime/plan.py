@@ -16,6 +16,7 @@ from penstock.core.planner.result import ModelPlan, Plan, Rung
 from penstock.engines.messages import EngineConfig
 from penstock.errors import PlanError
 from penstock.executors import binding
+from penstock.executors.leases import DeviceLeases, LeaseTaken
 from penstock.planning.machine import local_cluster
 from penstock.planning.plan import plan_on_nodes
 from penstock.runtime.engine_config import engine_config, resolve_engine
@@ -29,6 +30,7 @@ FunctionStep = Map | Filter | Expand
 
 PYTHON_POOL = "python"
 STUCK_S = 10.0  # over a call's own limit: a call that ignores it is ended with its worker
+LEASE_ATTEMPTS = 5  # when other runs take devices between a plan and its leases
 MAX_PYTHON_WORKERS = 4  # of the steps that name none: functions are seldom what a pipeline waits for
 
 
@@ -83,11 +85,28 @@ class RunPlan:
         return tuple(phase.end for phase in self.phases)
 
 
-def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts] | None = None, cut: Sequence[int] = ()) -> RunPlan:
+def plan_here(pipeline: Pipeline, leases: DeviceLeases, holder: str, cut: Sequence[int] = ()) -> RunPlan:
+    """The plan on this machine, with its GPUs held by `leases` in the name of `holder`. Raises as `plan` does."""
+    leases.release()
+    for attempt in range(LEASE_ATTEMPTS):
+        machine = local_cluster(leases=leases)
+        made = plan(pipeline, machine.nodes, cut, machine.notes)
+        tokens = {device.rpartition("/gpu:")[2] for replica in made.replicas for device in replica.config.devices}
+        try:
+            leases.take(sorted(gpu.uuid for gpu in binding.gpus() if gpu.token in tokens) if tokens else (), holder)
+        except LeaseTaken:
+            if attempt == LEASE_ATTEMPTS - 1:
+                raise
+            continue  # another run was quicker: plan with what it has left
+        return made
+    raise AssertionError("the last attempt returns or raises")
+
+
+def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts], cut: Sequence[int] = (), notes: Sequence[str] = ()) -> RunPlan:
     """Place every replica that the pipeline needs. Reads the headers of models, loads nothing.
 
-    nodes  the machines; None: this one
     cut    the steps at which phases end, where an earlier start of the run has settled it
+    notes  what is worth knowing of the nodes
 
     Raises PlanError where the models do not fit, MissingDependency or ConfigError.
     """
@@ -101,7 +120,7 @@ def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts] | None = None, cut: Sequ
     }
     named = [pool.name if pool.kind == "model" else "" for pool in placed]
     uses = [named[pool_of_step[index]] if index in pool_of_step else "" for index in range(len(pipeline.steps))]
-    made = _place(pipeline, nodes, pools_by_phase(uses, cut) if cut else None)
+    made = _place(pipeline, nodes, pools_by_phase(uses, cut) if cut else None, tuple(notes))
     phases = phases_of(pipeline, pool_of_step, cut or cut_steps(uses, made.phases))
     replicas: list[ReplicaPlan] = []
     for index, pool in enumerate(model_pools):
@@ -113,10 +132,12 @@ def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts] | None = None, cut: Sequ
     return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked, made.notes)
 
 
-def _place(pipeline: Pipeline, nodes: Sequence[NodeFacts] | None, phases: Sequence[tuple[str, ...]] | None) -> Plan:
-    notes: tuple[str, ...] = ()
-    if nodes is None:
-        nodes, notes = local_cluster()
+def _place(
+    pipeline: Pipeline,
+    nodes: Sequence[NodeFacts],
+    phases: Sequence[tuple[str, ...]] | None,
+    notes: tuple[str, ...],
+) -> Plan:
     made = plan_on_nodes(pipeline, nodes, here=True, phases=phases)
     if made.fits:
         return replace(made, notes=(*made.notes, *notes))

@@ -25,6 +25,7 @@ HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interp
 SHOWN_NOTES = 5
 # Recoveries that a person wants to hear of; stale answers are only counted.
 _TOLD = {
+    "ladder": "ran out of memory while it started; it tries again with {1}",
     "requeued": "ended with {0} in flight, which others take over: {1}",
     "hang": "is ended, since it hangs: {1}",
     "suspect": "tries {0} alone that were in flight at several deaths",
@@ -41,6 +42,7 @@ class ReplicaRecord(msgspec.Struct):
     busy_s: float = 0.0
     fill_s: float = 0.0
     ready_s: float | None = None
+    kv_tokens: int = 0
 
 
 class PoolRecord(msgspec.Struct):
@@ -67,6 +69,7 @@ class Record:
         self.notes: deque[str] = deque(maxlen=SHOWN_NOTES)
         self.failure = ""
         self.exit_code = 1  # of a run that failed
+        self.out_of_memory: set[int] = set()  # pools whose replicas ran out of memory on the last rung
         self.load_codes: dict[int, str] = {}  # replica -> why it could not load, a code of messages.LoadFailed
 
     # ------------------------------------------------------------ requests
@@ -100,10 +103,10 @@ class Record:
         record.rows += link.rows
         record.busy_s += link.load.busy_s
         record.fill_s += link.load.fill_s
-        if link.ready_s is not None:
-            record.loads += 1
-            if record.ready_s is None:
-                record.ready_s = link.ready_s
+        record.loads += link.loads
+        record.kv_tokens = link.kv_tokens or record.kv_tokens
+        if record.ready_s is None:
+            record.ready_s = link.ready_s
 
     def reason_of(self, index: int, exit_: Exit, link: Link | None) -> str:
         """Why a replica ended, in words, with the cause from its own log where it ended by itself."""
@@ -126,6 +129,8 @@ class Record:
 
     def pool_down(self, down: ev.PoolDown) -> None:
         self.pools[down.pool].down = down.reason
+        if down.out_of_memory:
+            self.out_of_memory.add(down.pool)
         codes = [self.load_codes.get(index, "") for index, pool in enumerate(self._pool_of) if pool == down.pool]
         self.failed(down.reason, 2 if codes and all(code in _NOT_CONFIGURED for code in codes) else 1)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 import selectors
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
-from penstock.engines.messages import Abort, Answer, Answers, Hello, LoadFailed, Setup, TakeBack
+from penstock.engines.messages import Abort, Answer, Answers, Hello, LoadFailed, Setup, Sleep, TakeBack, Wake
 from penstock.errors import PenstockError
 from penstock.executors.base import Executor, Exit, Launch
 from penstock.ledger.base import CommitBatch, Counts
@@ -25,14 +25,25 @@ from penstock.runtime.record import Record
 from penstock.runtime.rows import RowStore
 from penstock.runtime.signals import Interrupts
 from penstock.runtime.tasks import Tasks
+from penstock.runtime.totals import Totals
 from penstock.runtime.writer import BatchCommitted, Writer
 from penstock.version import __version__
 
 TICK_S = 0.2  # how often the core looks at its clocks
 
 
+class Phase(NamedTuple):
+    """What belongs to one phase: where its rows come from, what is held of them, and what is done to them."""
+
+    reader: Reader
+    store: RowStore
+    tasks: Tasks
+    totals: Totals
+
+
 class Shell:
-    """`ended`: the status of the phase once it has one. `launches`: per replica, how it is started."""
+    """`ended`: the status of the phase once it has one. `launches`: per replica, how it is started as planned, and on
+    each rung below that (see core/planner/ladder.py)."""
 
     def __init__(
         self,
@@ -41,22 +52,20 @@ class Shell:
         inbox: Inbox,
         interrupts: Interrupts,
         executor: Executor,
-        launches: Sequence[Launch],
-        reader: Reader,
+        launches: Sequence[Sequence[Launch]],
         writer: Writer,
-        store: RowStore,
-        tasks: Tasks,
-        step_names: Sequence[str],
         record: Record,
+        phase: Phase,
     ) -> None:
         self.ended = ""
         self.links: dict[int, Link] = {}
         self._clock, self._inbox, self._interrupts = clock, inbox, interrupts
         self._executor, self._launches = executor, launches
-        self._index = {launch.replica: index for index, launch in enumerate(launches)}
-        self._reader, self._writer, self._store, self._tasks = reader, writer, store, tasks
-        self._step_names = step_names
-        self._record = record
+        self._names = [rungs[0].replica for rungs in launches]
+        self._index = {name: index for index, name in enumerate(self._names)}
+        self._writer, self._record = writer, record
+        self.phase = phase
+        self._sent = Counts()
         self._batches: dict[int, Sequence[Answer]] = {}
         self._next_batch = 1
         self._answered: list[Link] = []
@@ -67,7 +76,7 @@ class Shell:
         self._source_complete = False
         self._table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {
             ev.ReadRows: self._read_rows,
-            ev.StartTasks: tasks.start,
+            ev.StartTasks: self._start_tasks,
             ev.Adopt: self._adopt,
             ev.CancelTasks: self._cancel_tasks,
             ev.DropRows: self._drop_rows,
@@ -82,7 +91,13 @@ class Shell:
             ev.FailRequests: self._fail_requests,
             ev.PoolDown: self._pool_down,
             ev.Recovered: self._recovered,
+            ev.SleepReplica: self._sleep_replica,
+            ev.WakeReplica: self._wake_replica,
         }
+
+    def begin_phase(self, phase: Phase) -> None:
+        """The phase before has ended; replicas and their connections stay."""
+        self.phase, self.ended, self._source_complete = phase, "", False
 
     def perform(self, instruction: Instruction) -> Iterable[Event]:
         action = self._table.get(type(instruction))
@@ -90,42 +105,42 @@ class Shell:
 
     # ------------------------------------------------------------ rows
 
+    def _start_tasks(self, start: ev.StartTasks) -> Iterable[Event]:
+        return self.phase.tasks.start(start)
+
     def _read_rows(self, read: ev.ReadRows) -> Iterable[Event]:
-        self._reader.want(read.id, read.max_rows)
+        self.phase.reader.want(read.id, read.max_rows)
         return ()
 
     def _adopt(self, adopt: ev.Adopt) -> Iterable[Event]:
-        self._tasks.adopt(adopt)
+        self.phase.tasks.adopt(adopt)
         return ()
 
     def _cancel_tasks(self, cancel: ev.CancelTasks) -> Iterable[Event]:
-        self._tasks.cancel(cancel.tasks)
+        self.phase.tasks.cancel(cancel.tasks)
         return ()
 
     def _drop_rows(self, drop: ev.DropRows) -> Iterable[Event]:
-        self._store.drop(drop.rows)
+        self.phase.store.drop(drop.rows)
         return ()
 
     def _commit(self, commit: ev.Commit) -> Iterable[Event]:
-        counts = commit.counts
+        store, totals = self.phase.store, self.phase.totals
+        finished = store.take_finished(commit.finished)
+        totals.carry(finished)
         batch = CommitBatch(
-            finished=self._store.take_finished(commit.finished),
-            dead=self._store.take_dead(commit.dead),
+            finished=finished,
+            dead=store.take_dead(commit.dead),
             ended=commit.ended,
             watermark=commit.watermark,
             publish_to=commit.publish_to,
-            counts=Counts(
-                rows_in=counts.rows_in,
-                out=counts.out,
-                dead=counts.dead,
-                filtered=counts.filtered,
-                dead_sources=counts.dead_sources,
-                ended_sources=counts.ended_sources,
-                steps=dict(zip(self._step_names, counts.steps, strict=True)),
-            ),
+            counts=totals.now(commit.counts),
             total_rows=commit.total_rows if self._source_complete else None,
             final=commit.final,
+            carries=totals.carries,
         )
+        store.forget(commit.ended)
+        self._sent = batch.counts
         self._writer.commit(commit.id, batch)
         return ()
 
@@ -136,7 +151,7 @@ class Shell:
     # ------------------------------------------------------------ replicas
 
     def _start_replica(self, start: ev.StartReplica) -> Iterable[Event]:
-        launch = self._launches[start.replica]
+        launch = self._launches[start.replica][start.rung]
         try:
             started = self._executor.start(launch, start.incarnation)
         except (OSError, PenstockError) as error:
@@ -169,7 +184,7 @@ class Shell:
         self._watched_exits = files
 
     def _kill_replica(self, kill: ev.KillReplica) -> Iterable[Event]:
-        self._executor.kill(self._launches[kill.replica].replica, kill.incarnation, dump_stacks=kill.dump_stacks)
+        self._executor.kill(self._names[kill.replica], kill.incarnation, dump_stacks=kill.dump_stacks)
         self._record.kill_reasons[kill.replica, kill.incarnation] = kill.reason
         return ()
 
@@ -181,7 +196,7 @@ class Shell:
         link = self._link(send.replica, send.incarnation)
         if link is not None:
             self._record.request_sent(send.replica, self._clock.now())
-            self._written(link, link.send_requests(*self._tasks.requests(send)))
+            self._written(link, link.send_requests(*self.phase.tasks.requests(send)))
         return ()
 
     def _take_back(self, take: ev.TakeBackFrom) -> Iterable[Event]:
@@ -203,10 +218,27 @@ class Shell:
     def _deliver(self, deliver: ev.Deliver) -> Iterable[Event]:
         items = self._batches[deliver.batch]
         self._record.delivered(deliver, items)
-        return self._tasks.deliver(deliver, items)
+        return self.phase.tasks.deliver(deliver, items)
 
     def _fail_requests(self, failed: ev.FailRequests) -> Iterable[Event]:
-        return self._tasks.fail(failed, self._batches.get(failed.batch, ()))
+        return self.phase.tasks.fail(failed, self._batches.get(failed.batch, ()))
+
+    def _sleep_replica(self, sleep: ev.SleepReplica) -> Iterable[Event]:
+        link = self._link(sleep.replica, sleep.incarnation)
+        if link is not None:
+            self._written(link, link.send(Sleep()))
+        return ()
+
+    def _wake_replica(self, wake: ev.WakeReplica) -> Iterable[Event]:
+        link = self._link(wake.replica, wake.incarnation)
+        if link is not None:
+            self._written(link, link.send(Wake()))
+        return ()
+
+    def can_sleep(self, replica: int) -> bool:
+        """Whether the engine of this replica can give its devices' memory back and take it again."""
+        link = self.links.get(replica)
+        return link is not None and link.can_sleep
 
     def _pool_down(self, down: ev.PoolDown) -> Iterable[Event]:
         self._record.pool_down(down)
@@ -278,7 +310,7 @@ class Shell:
         if link.lost:
             # The processes may still be there; their Exit tells the core, once nothing can come any more.
             self._forget(link)
-            self._executor.kill(self._launches[link.index].replica, link.incarnation)
+            self._executor.kill(self._names[link.index], link.incarnation)
 
     def _forget(self, link: Link) -> None:
         try:
@@ -313,17 +345,19 @@ class Shell:
         if isinstance(event, BatchCommitted):
             receipt = event.receipt
             self._record.committed(receipt)
+            self.phase.totals.committed(self._sent, receipt)
             return [ev.Committed(cause=event.cause, rejected=[dead.position for dead in receipt.rejected])]
         return [event]
 
     def _chunk(self, event: ChunkRead) -> list[Event]:
         chunk = event.chunk
         if chunk is None:
-            self._source_complete = event.complete
+            self._source_complete = event.complete and self.phase.totals.first
             return [ev.SourceEnded(cause=event.cause, total_rows=event.total_rows)]
-        self._store.add(chunk.positions, chunk.rows)
+        store = self.phase.store
+        store.add(chunk.positions, chunk.rows, chunk.origins)
         for bad in chunk.unreadable:
-            self._record.buried(self._store.bury_unreadable(bad))
+            self._record.buried(store.bury_unreadable(bad))
         return [
             ev.RowsRead(
                 cause=event.cause,

@@ -27,6 +27,7 @@ def check_dispatch(dispatch: Dispatch) -> None:
     for replica in dispatch.replicas:
         _check_credit(dispatch, replica)
         _check_restarts(dispatch, replica)
+        _check_tenure(dispatch, replica)
 
 
 def _check_places(dispatch: Dispatch, pool: Pool, seen: set[int]) -> None:
@@ -77,6 +78,24 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
 def _check_restarts(dispatch: Dispatch, replica: Replica) -> None:
     if replica.state != "failed" and (replica.circuit_open() or replica.never_ready >= LOADS_BEFORE_GIVING_UP):
         raise dispatch._broken(f"{replica.shape.name} goes on beyond its limit of restarts")
+
+
+def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
+    """Replicas are loaded while their pool is open, and in their phases; what has left does not come back by itself."""
+    pool, name, tenure = dispatch.pools[replica.shape.pool], replica.shape.name, dispatch.tenure
+    up = replica.state in ("starting", "ready", "waking", "waiting", "killed")
+    if up and not pool.opened:
+        raise dispatch._broken(f"{name} is {replica.state}, and its pool is closed")
+    if up and not tenure.belongs(replica):
+        raise dispatch._broken(f"{name} is {replica.state} in phase {tenure.phase}, where the plan does not load it")
+    if up and pool.lazy:
+        raise dispatch._broken(f"{name} is {replica.state}, and no request has come for its pool")
+    if pool.lazy and pool.waiting():
+        raise dispatch._broken(f"requests wait for {pool.name}, and nothing is started")
+    if (replica.state in ("leaving", "falling_asleep")) != (replica.index in tenure.leaving):
+        raise dispatch._broken(f"{name} is {replica.state}, and the phase before thinks otherwise")
+    if replica.rung > replica.shape.rungs:
+        raise dispatch._broken(f"{name} stands on rung {replica.rung} of {replica.shape.rungs}")
 
 
 def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:

@@ -23,6 +23,7 @@ from penstock.core import events as ev
 from penstock.core.dispatch.lanes import NO_DEADLINE, Request
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
+from penstock.core.dispatch.tenure import Tenure
 from penstock.core.machine import Machine
 from penstock.core.shape import DispatchShape
 
@@ -43,12 +44,15 @@ class Dispatch(Machine):
             Pool(index, name, [r for r in self.replicas if r.shape.pool == index])
             for index, name in enumerate(shape.pools)
         ]
+        self.tenure = Tenure(self)
         self.stale_answers = 0
         self._drain_until: float | None = None
         self._drained = False
         self._dirty: dict[int, Pool] = {}
         self._handlers = {
-            ev.OpenPools: self._on_open_pools,
+            ev.OpenPools: self.tenure.open,
+            ev.ClosePools: self.tenure.close,
+            ev.ReplicaAsleep: self.tenure.asleep,
             ev.Submit: self._on_submit,
             ev.Exhausted: self._on_exhausted,
             ev.CancelRequests: self._on_cancel_requests,
@@ -63,14 +67,6 @@ class Dispatch(Machine):
 
     # ------------------------------------------------------------ requests come in
 
-    def _on_open_pools(self, event: ev.OpenPools) -> None:
-        for index in event.pools:
-            pool = self.pools[index]
-            if not pool.opened:
-                pool.opened = True
-                for replica in pool.replicas:
-                    self._start(replica)
-
     def _on_submit(self, event: ev.Submit) -> None:
         pool = self.pools[event.pool]
         push, step, priority = pool.lanes.push, event.step, event.priority
@@ -80,6 +76,7 @@ class Dispatch(Machine):
         ):
             push(Request(task, step, order, priority, deadline, tokens_in, tokens_out))
         self._dirty[pool.index] = pool
+        self.tenure.first_request(pool)
 
     def _on_exhausted(self, event: ev.Exhausted) -> None:
         for pool in self.pools:
@@ -222,12 +219,12 @@ class Dispatch(Machine):
 
     # ------------------------------------------------------------ replicas
 
-    def _start(self, replica: Replica) -> None:
+    def start(self, replica: Replica) -> None:
         if self._drain_until is None and replica.move("start"):
             replica.incarnation += 1
-            replica.loaded = False
+            replica.loaded = replica.lowered = False
             replica.progress_at = self._now
-            self._emit(ev.StartReplica(replica=replica.index, incarnation=replica.incarnation))
+            self._emit(ev.StartReplica(replica=replica.index, incarnation=replica.incarnation, rung=replica.rung))
 
     def _on_replica_ready(self, event: ev.ReplicaReady) -> None:
         replica = self.replicas[event.replica]
@@ -241,8 +238,15 @@ class Dispatch(Machine):
 
     def _on_replica_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation == replica.incarnation and replica.move("load_failed"):
-            replica.last_reason = event.reason
+        if event.incarnation != replica.incarnation or replica.lowered:
+            return
+        if replica.state == "waking":
+            self.kill(replica, f"it did not wake up: {event.reason}", dump_stacks=False)  # and is loaded anew
+            return
+        if event.out_of_memory and self.tenure.lower(replica, event.reason):
+            return
+        if replica.move("load_failed") and replica.state == "failed":
+            replica.last_reason, replica.out_of_memory = event.reason, event.out_of_memory
             pool = self.pools[replica.shape.pool]
             self._dirty[pool.index] = pool  # nothing need be held back for it any more
             self._check_pool(pool)
@@ -254,10 +258,14 @@ class Dispatch(Machine):
         pool = self.pools[replica.shape.pool]
         self._dirty[pool.index] = pool
         replica.last_reason = event.reason
+        if replica.state == "off":  # it had to leave, or died asleep
+            self._requeue(pool, replica, event.reason)
+            self.tenure.left(replica)
+            return
         alone = replica.trying in replica.in_flight
-        replica.never_ready += not replica.loaded
+        replica.never_ready += not (replica.loaded or replica.lowered)
         self._requeue(pool, replica, event.reason)
-        replica.died(self._now, event.jitter, counts=not alone)
+        replica.died(self._now, event.jitter, counts=not (alone or replica.lowered))
         if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
             replica.move("give_up")
             self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
@@ -288,7 +296,8 @@ class Dispatch(Machine):
         if pool.failed() and not pool.down:
             pool.down = True
             reasons = sorted({replica.last_reason for replica in pool.replicas})
-            self._emit(ev.PoolDown(pool=pool.index, reason="\n".join(reasons)))
+            starved = all(replica.out_of_memory for replica in pool.replicas)
+            self._emit(ev.PoolDown(pool=pool.index, reason="\n".join(reasons), out_of_memory=starved))
 
     def _on_heartbeat(self, event: ev.HeartbeatArrived) -> None:
         replica = self.replicas[event.replica]
@@ -299,22 +308,31 @@ class Dispatch(Machine):
         for replica in self.replicas:
             if replica.state == "waiting":
                 if self._now >= replica.start_at:
-                    self._start(replica)
+                    self.start(replica)
                 continue
             deadline = replica.progress_deadline()
             if deadline is not None and self._now >= deadline:
-                self._kill_hung(replica)
+                if replica.state == "falling_asleep":
+                    self.tenure.too_slow(replica)
+                else:
+                    self._kill_hung(replica)
 
     def _kill_hung(self, replica: Replica) -> None:
-        doing = "loading" if replica.state == "starting" else f"{len(replica.in_flight)} requests in flight"
+        loads = replica.state in ("starting", "waking")
+        doing = "loading" if loads else f"{len(replica.in_flight)} requests in flight"
         reason = f"no progress for {self._now - replica.progress_at:.0f} s ({doing})"
+        self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
+        self.kill(replica, reason, dump_stacks=True)
+
+    def kill(self, replica: Replica, reason: str, *, dump_stacks: bool) -> None:
         replica.move("kill")
         pool = self.pools[replica.shape.pool]
         pool.recount(replica)
         self._dirty[pool.index] = pool  # what was to come back from it will not: call others back
-        self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
         self._emit(
-            ev.KillReplica(replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=True)
+            ev.KillReplica(
+                replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=dump_stacks
+            )
         )
 
     # ------------------------------------------------------------ decisions, once per call

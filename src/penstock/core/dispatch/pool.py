@@ -31,6 +31,7 @@ class Pool:
         self.suspects: deque[Request] = deque()
         self.suspect_replica: Replica | None = None
         self.opened = False
+        self.lazy = False  # opened, but to be started with the first request
         self.down = False
         self.by_work = False  # the rest is known: level the work, since whoever ends last decides when the run ends
         self._loading = 0
@@ -53,12 +54,19 @@ class Pool:
         self.lanes.longest_first(self.lengths.ratio)
         self._rebuild_offers()
 
+    def forget_phase(self) -> None:
+        """Another phase begins: its end is not in sight, and nothing waits."""
+        if self.by_work:
+            self.by_work = False
+            self.lanes = Lanes()
+            self._rebuild_offers()
+
     def fair_share(self) -> float | None:
         """Work that each replica has to do of what is left; None while the end of the source is not in sight."""
         if not self.by_work:
             return None
         ready = [replica for replica in self.replicas if replica.state == "ready"]
-        self._loading = sum(replica.state == "starting" for replica in self.replicas)
+        self._loading = sum(replica.state in ("starting", "waking") for replica in self.replicas)
         if not ready or not (self._loading or any(replica.shared for replica in ready)):
             return None
         waiting = sum(

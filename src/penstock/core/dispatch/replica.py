@@ -11,11 +11,15 @@ from penstock.core.shape import DispatchLimits, ReplicaShape
 # state -> event -> state. What is not here can't happen; `Replica.move` refuses it.
 TRANSITIONS: dict[str, dict[str, str]] = {
     "off": {"start": "starting"},
-    "starting": {"ready": "ready", "load_failed": "failed", "lost": "waiting", "kill": "killed"},
-    "ready": {"lost": "waiting", "kill": "killed"},
-    "killed": {"lost": "waiting", "load_failed": "failed", "ready": "killed"},
-    "waiting": {"start": "starting", "give_up": "failed"},
+    "starting": {"ready": "ready", "load_failed": "failed", "lost": "waiting", "kill": "killed", "leave": "leaving"},
+    "ready": {"lost": "waiting", "kill": "killed", "sleep": "falling_asleep", "leave": "leaving"},
+    "killed": {"lost": "waiting", "load_failed": "failed", "ready": "killed", "leave": "leaving"},
+    "waiting": {"start": "starting", "give_up": "failed", "leave": "off"},
     "failed": {"lost": "failed"},
+    "falling_asleep": {"asleep": "asleep", "lost": "off", "leave": "leaving"},
+    "asleep": {"wake": "waking", "lost": "off", "leave": "leaving"},
+    "waking": {"ready": "ready", "lost": "waiting", "kill": "killed", "leave": "leaving"},
+    "leaving": {"lost": "off", "ready": "leaving", "load_failed": "leaving", "asleep": "leaving"},
 }
 
 IDLE_FIRST = 1 << 24  # more than any spare credit
@@ -50,6 +54,9 @@ class Replica:
         self.deaths: deque[float] = deque()
         self.loaded = False  # this incarnation has been ready
         self.never_ready = 0  # starts in a row that ended before the replica was ready
+        self.rung = 0  # steps down the ladder that it took, since it ran out of memory while it started
+        self.lowered = False  # it ends because of that
+        self.out_of_memory = False  # why it failed
         self.start_at = 0.0  # while waiting: when to start again
         self.last_reason = ""
         self.progress = -1
@@ -159,8 +166,10 @@ class Replica:
 
     def progress_deadline(self) -> float | None:
         """When it counts as hung unless it makes progress; None when it owes none."""
-        if self.state == "starting":
+        if self.state in ("starting", "waking"):
             return self.progress_at + self.limits.load_timeout_s
+        if self.state == "falling_asleep":
+            return self.progress_at + self.limits.sleep_timeout_s
         if self.state != "ready" or not self.in_flight:
             return None
         allowed = self.shape.progress_timeout_s

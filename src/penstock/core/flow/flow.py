@@ -37,14 +37,16 @@ class Flow(Machine):
         self.shape = shape
         self.limits = shape.limits
         self._steps = len(shape.steps)
+        here = range(shape.begin, self._steps if shape.end is None else shape.end)
         self._next: list[list[int]] = [[] for _ in shape.steps]
-        for index, step in enumerate(shape.steps):
-            for before in step.after:
+        self._after = [tuple(before for before in step.after if before in here) for step in shape.steps]
+        for index in here:
+            for before in self._after[index]:
                 self._next[before].append(index)
-        self._entries = [index for index, step in enumerate(shape.steps) if not step.after]
+        self._entries = [index for index in here if not self._after[index]]
         self._chain = len(self._entries) == 1 and all(len(n) <= 1 for n in self._next)
         self.commits = Commits(shape.limits, progress, now, ordered=shape.ordered)
-        self.tally = Tally(progress, self._steps, self.commits.positions.ended_count)
+        self.tally = Tally(progress, self._steps, self.commits.positions.ended_count, here)
         self.families = Families(self._steps)
         self.open: dict[int, int] = {}  # task -> bytes of its row
         self.open_bytes = 0  # of open tasks, and of what families and joins hold
@@ -114,7 +116,7 @@ class Flow(Machine):
         """Begin the task of `row` at each of `steps` (a join: once all its results are in). Bytes go with the first."""
         for step in steps:
             task = row * self._steps + step
-            needed = len(self.shape.steps[step].after)
+            needed = len(self._after[step])
             self.open_bytes += size
             if needed > 1:
                 held = self.families.arrive(task, needed, size)
@@ -290,7 +292,7 @@ class Flow(Machine):
         if family is None:
             family = self.families.of_root(row)
             family.open_tasks = 1
-            for passed in range(step + 1):
+            for passed in range(self.shape.begin, step + 1):
                 family.steps[passed][0] = 1
                 family.steps[passed][1] = int(passed < step)
         return family

@@ -14,7 +14,8 @@ from penstock.core.shape import Progress
 class Tally:
     """Rows that never met an `expand` or a branch are counted by where they ended; the figures per step follow."""
 
-    def __init__(self, progress: Progress, steps: int, ended_sources: int) -> None:
+    def __init__(self, progress: Progress, steps: int, ended_sources: int, here: range | None = None) -> None:
+        self._here = range(steps) if here is None else here  # the steps of this phase
         self.rows_in = ended_sources
         self.out = progress.out
         self.dead = progress.dead
@@ -75,17 +76,19 @@ class Tally:
 
     def _step_counts(self) -> list[tuple[int, int, int]]:
         """(begun, done, dead) per step. In a chain, who ended at a later step has done this one."""
-        found = []
+        found = list(self._steps)
         passed = self._finished
-        for step in reversed(range(len(self._steps))):
+        for step in reversed(self._here):
             before, family = self._steps[step], self._in_families[step]
             dead, filtered = self._dead_at[step], self._filtered_at[step]
             reached = passed + dead + filtered
-            found.append(
-                (before[0] + family[0] + reached, before[1] + family[1] + passed, before[2] + family[2] + dead)
+            found[step] = (
+                before[0] + family[0] + reached,
+                before[1] + family[1] + passed,
+                before[2] + family[2] + dead,
             )
             passed = reached
-        return found[::-1]
+        return found
 
     def too_many_dead(self, max_dead: int | float, judged_from: int, *, at_end: bool) -> bool:
         """A count is judged at once; a fraction from `judged_from` ended source rows on, and at the end."""

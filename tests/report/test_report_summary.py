@@ -33,6 +33,8 @@ def test_the_shape_of_the_contract() -> None:
                         "busy_fraction": 1.0,
                         "fill_fraction": 0.962,
                         "restarts": 0,
+                        "kv_tokens": 0,
+                        "kv_tokens_planned": 0,
                     }
                 ],
             }

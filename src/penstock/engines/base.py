@@ -61,6 +61,19 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+class SleepingEngine(Engine, Protocol):
+    """An engine whose Capacity says `can_sleep`. Both are called in the main thread, with nothing in flight; what they
+    raise ends the replica."""
+
+    def sleep(self) -> None:
+        """Give the devices' memory back; blocking."""
+        ...
+
+    def wake(self) -> Capacity:
+        """Take it again, and be as after `load`; blocking."""
+        ...
+
+
 class MainThreadEngine(Engine, Protocol):
     """An engine that works in the main thread. The host knows it by these three methods."""
 
@@ -75,6 +88,10 @@ class MainThreadEngine(Engine, Protocol):
     def give_back(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` that it has not begun; it never will."""
         ...
+
+
+def is_sleeping_engine(engine: Engine) -> TypeGuard[SleepingEngine]:
+    return hasattr(engine, "sleep") and hasattr(engine, "wake")
 
 
 def is_main_thread_engine(engine: Engine) -> TypeGuard[MainThreadEngine]:

@@ -25,7 +25,12 @@ _HINTS = re.compile(
     r"worker proc\w* (initialization )?failed|engine process failed|died unexpectedly|cancelled error",
     re.IGNORECASE,
 )
-_OUT_OF_MEMORY = re.compile(r"out of memory|cannot allocate memory|can't allocate memory|bad_alloc", re.IGNORECASE)
+# What the allocators of torch, CUDA and C++ say, and vLLM where its KV cache finds no room.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|cannot allocate memory|can't allocate memory|bad_alloc|not enough memory: you tried"
+    r"|No available memory for the cache|larger than the available KV\s+cache|less than desired GPU memory utilization",
+    re.IGNORECASE,
+)
 
 # "ValueError: text", at the start of a line or after what a logger put before it.
 _ERROR_LINE = re.compile(
@@ -81,7 +86,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _code(error: BaseException, message: str) -> str:
     if isinstance(error, EngineLoadError):
-        return error.code
+        vague = error.code in ("error", "bad_model")
+        return "out_of_memory" if vague and _OUT_OF_MEMORY.search(message) else error.code
     if isinstance(error, (ImportError, MissingDependency)):
         return "missing_dependency"
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):

@@ -27,11 +27,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from penstock import __version__
-from penstock.engines.base import Engine, MainThreadEngine, is_main_thread_engine
+from penstock.engines.base import (
+    Engine,
+    EngineLoadError,
+    MainThreadEngine,
+    is_main_thread_engine,
+    is_sleeping_engine,
+)
 from penstock.engines.causes import failure_of, read_tail
 from penstock.engines.channel import Channel
 from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, HostLoop
-from penstock.engines.messages import PROTOCOL_VERSION, Hello, Setup
+from penstock.engines.messages import PROTOCOL_VERSION, Hello, Setup, Sleep
 from penstock.engines.registry import create
 from penstock.engines.wire import host_decoder
 
@@ -62,12 +68,13 @@ def serve(connection: socket.socket, functions: Functions = ()) -> NoReturn:
     ending = _Ending(loop)
     ending.start()
     loop.start()
-    setup = loop.setups.get()
-    engine = _load(setup, functions, loop) if setup is not None else None
+    setup = loop.orders.get()
+    engine = _load(setup, functions, loop) if isinstance(setup, Setup) else None
     if engine is not None:
         if is_main_thread_engine(engine):
             _work(engine)
         ending.patient = True
+        _attend(engine, loop)
         loop.ended.wait()
         if loop.exit_status == EXIT_CLOSED:
             _close(engine)
@@ -117,6 +124,25 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
     gc.freeze()
     loop.ready(engine, capacity, time.monotonic() - began_s)
     return engine
+
+
+def _attend(engine: Engine, loop: HostLoop) -> None:
+    """Sleep and wake when asked to, until the end."""
+    while (order := loop.orders.get()) is not None:
+        began_s = time.monotonic()
+        try:
+            if not is_sleeping_engine(engine):
+                raise EngineLoadError("this engine can't sleep")
+            if isinstance(order, Sleep):
+                engine.sleep()
+                loop.asleep()
+            else:
+                loop.ready(engine, engine.wake(), time.monotonic() - began_s)
+        except BaseException as error:
+            traceback.print_exc()
+            sys.stderr.flush()
+            loop.load_failed(failure_of(error, read_tail("/proc/self/fd/2")))
+            return
 
 
 def _make(setup: Setup, functions: Functions) -> Engine:

@@ -30,6 +30,7 @@ from penstock.engines.messages import (
     Abort,
     Answer,
     Answers,
+    Asleep,
     Capacity,
     Close,
     Heartbeat,
@@ -40,8 +41,10 @@ from penstock.engines.messages import (
     Ready,
     Requests,
     Setup,
+    Sleep,
     TakeBack,
     ToHost,
+    Wake,
 )
 from penstock.engines.wire import WireError
 
@@ -57,7 +60,8 @@ PARTING_S = 2.0  # for the last words to reach a coordinator that is slow to rea
 
 
 class HostLoop(threading.Thread):
-    """Owns the connection. `setups` yields the Setup, or None when the coordinator went away before sending one.
+    """Owns the connection. `orders` yields what the main thread is to do: the Setup, then Sleep and Wake; None at the
+    end, also when the coordinator went away before it sent a Setup.
 
     `ended` is set once there is nothing more to do; `exit_status` and `orphaned` (the coordinator is gone) are final
     then.
@@ -65,7 +69,7 @@ class HostLoop(threading.Thread):
 
     def __init__(self, channel: Channel[ToHost], hello: Hello) -> None:
         super().__init__(name="penstock-host", daemon=True)
-        self.setups: SimpleQueue[Setup | None] = SimpleQueue()
+        self.orders: SimpleQueue[Setup | Sleep | Wake | None] = SimpleQueue()
         self.ended = threading.Event()
         self.exit_status = EXIT_CLOSED
         self.orphaned = False
@@ -73,7 +77,7 @@ class HostLoop(threading.Thread):
         self._hello = hello
         self._intake = Intake()
         self._answers: Mailbox[Answer] = Mailbox()
-        self._news: Mailbox[Loading | LoadFailed | tuple[Ready, Engine]] = Mailbox()
+        self._news: Mailbox[Loading | LoadFailed | Asleep | tuple[Ready, Engine]] = Mailbox()
         self._figures = Figures()
         self._engine: Engine | None = None
         self._worker: MainThreadEngine | None = None
@@ -94,6 +98,9 @@ class HostLoop(threading.Thread):
     def ready(self, engine: Engine, capacity: Capacity, load_s: float) -> None:
         self._news.put([(Ready(capacity, load_s), engine)])
 
+    def asleep(self) -> None:
+        self._news.put([Asleep()])
+
     def load_failed(self, failure: LoadFailed) -> None:
         self._news.put([failure])
 
@@ -111,7 +118,7 @@ class HostLoop(threading.Thread):
         except Exception as error:
             self._fail(error)
         finally:
-            self.setups.put(None)
+            self.orders.put(None)
 
     def _turn(self) -> None:
         self._channel.flush()
@@ -150,7 +157,9 @@ class HostLoop(threading.Thread):
                     self._engine.abort(inside)
             case Setup():
                 self._figures = Figures(message.config.devices, len(message.config.cores))
-                self.setups.put(message)
+                self.orders.put(message)
+            case Sleep() | Wake():
+                self.orders.put(message)
             case Close():
                 self._end(EXIT_CLOSED)
 
@@ -168,12 +177,15 @@ class HostLoop(threading.Thread):
                 self._channel.send(item)
                 self._part()
                 self._end(EXIT_LOAD_FAILED)
-            elif isinstance(item, Loading):
+            elif isinstance(item, Loading | Asleep):
                 self._channel.send(item)
             else:
                 self._begin(*item)
 
     def _begin(self, ready: Ready, engine: Engine) -> None:
+        if self._engine is engine:  # awake again: its figures go on
+            self._channel.send(ready)
+            return
         self._engine = engine
         self._worker = engine if is_main_thread_engine(engine) else None
         self._intake.open(ready.capacity)
@@ -237,7 +249,7 @@ class HostLoop(threading.Thread):
             self._part()
         self.exit_status = status
         self.ended.set()
-        self.setups.put(None)
+        self.orders.put(None)
 
     def _part(self) -> None:
         """Give what is still unsent a bounded time to leave."""

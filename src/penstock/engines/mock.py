@@ -49,6 +49,8 @@ class MockOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     crash_on: str | None = None
     hang_on: str | None = None
     oom_over_tokens: int | None = None
+    wake_ms: float | None = None
+    load_oom_over_seqs: int | None = None
 
     def __post_init__(self) -> None:
         if self.slots < 1:
@@ -78,12 +80,28 @@ class MockEngine:
         self._writer = Writer(options.seed, options.eos_median_tokens, options.eos_sigma)
         self._marks = any((options.fail_on, options.crash_on, options.hang_on))
         self._emit = emit
+        if options.load_oom_over_seqs is not None and (config.max_num_seqs or 0) > options.load_oom_over_seqs:
+            told = (
+                f"{config.max_num_seqs} sequences, there is room for {options.load_oom_over_seqs} (load_oom_over_seqs)"
+            )
+            raise EngineLoadError(f"out of memory: {told}", code="out_of_memory")
         if options.load_ms:
             note(f"sleeping {options.load_ms:g} ms in place of loading")
             time.sleep(options.load_ms / 1000)
         if options.ms_per_row or options.ms_per_token:
             self._schedule = Schedule(options.slots, self._finish)
-        return Capacity(slots=options.slots, facts={"engine": "mock"})
+        return self._capacity()
+
+    def _capacity(self) -> Capacity:
+        options = self._options
+        return Capacity(slots=options.slots, facts={"engine": "mock"}, can_sleep=options.wake_ms is not None)
+
+    def sleep(self) -> None:
+        pass  # it holds nothing
+
+    def wake(self) -> Capacity:
+        time.sleep((self._options.wake_ms or 0.0) / 1000)
+        return self._capacity()
 
     def submit(self, requests: Sequence[Prompted]) -> None:
         answers: list[Answer] = []

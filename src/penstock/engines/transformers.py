@@ -50,17 +50,37 @@ class TransformersEngine:
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
         self._emit = emit
         self._loaded = loaded = load_model(config, note)
+        self._device = loaded.model.device
         self._decoder = _decoder(loaded)
         self._warm_up()
         self._thread = threading.Thread(target=self._work, name="transformers", daemon=True)
         self._thread.start()
+        return self._capacity()
+
+    def _capacity(self) -> Capacity:
+        loaded = self._loaded
         return Capacity(
             slots=loaded.slots,
             kv_tokens=loaded.kv_tokens,
             max_model_len=loaded.max_model_len,
             facts=loaded.facts,
             shared=True,
+            can_sleep=self._device.type == "cuda",
         )
+
+    def sleep(self) -> None:
+        """The weights wait in the machine's memory; the worker has nothing to do meanwhile."""
+        import torch
+
+        with self._wake:
+            self._decoder.clear()
+            self._loaded.model.to("cpu")
+        torch.cuda.empty_cache()
+
+    def wake(self) -> Capacity:
+        with self._wake:
+            self._loaded.model.to(self._device)
+        return self._capacity()
 
     def submit(self, requests: Sequence[Prompted]) -> None:
         self._raise_failure()

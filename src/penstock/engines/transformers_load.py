@@ -148,8 +148,9 @@ def _explain(config: EngineConfig, error: Exception) -> str:
 def _loaded(config: EngineConfig, model: Any, tokenizer: Any, torch: Any, transformers: Any) -> Loaded:
     options = config.engine_options
     on_gpu = model.device.type == "cuda"
-    slots = option(options, "max_num_seqs", int, _GPU_SLOTS if on_gpu else _CPU_SLOTS)
-    prefill = option(options, "max_num_batched_tokens", int, _GPU_PREFILL_TOKENS if on_gpu else _CPU_PREFILL_TOKENS)
+    slots = option(options, "max_num_seqs", int, config.max_num_seqs or (_GPU_SLOTS if on_gpu else _CPU_SLOTS))
+    most = _GPU_PREFILL_TOKENS if on_gpu else _CPU_PREFILL_TOKENS
+    prefill = option(options, "max_num_batched_tokens", int, config.max_num_batched_tokens or most)
     if slots < 1 or prefill < 1:
         raise EngineLoadError(
             f"max_num_seqs is {slots} and max_num_batched_tokens {prefill}; both must be at least 1", "bad_model"
@@ -174,7 +175,7 @@ def _loaded(config: EngineConfig, model: Any, tokenizer: Any, torch: Any, transf
         pad_id=_pad_id(model, tokenizer),
         max_model_len=_context(config, model.config),
         slots=slots,
-        kv_tokens=_kv_tokens(model, option(options, "kv_cache_gb", (int, float), None), torch),
+        kv_tokens=_kv_tokens(model, _kv_gb(config), torch),
         prefill_tokens=prefill,
         batching=batching,
         takes_positions=takes_positions,
@@ -232,6 +233,12 @@ def _context(config: EngineConfig, model_config: Any) -> int:
     if asked is not None and longest and asked > longest:
         raise EngineLoadError(f"max_model_len is {asked}; the model's context is {longest}", "bad_model")
     return asked if asked is not None else longest
+
+
+def _kv_gb(config: EngineConfig) -> float | None:
+    """The budget for keys and values that was given, or else planned."""
+    given: float | None = option(config.engine_options, "kv_cache_gb", (int, float), None)
+    return given if given is not None or config.kv_bytes is None else config.kv_bytes / 10**9
 
 
 def _kv_tokens(model: Any, budget_gb: float | None, torch: Any) -> int:

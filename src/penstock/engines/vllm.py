@@ -21,7 +21,7 @@ from penstock.engines.base import Emit, Prompted
 from penstock.engines.messages import Answer, Capacity, EngineConfig, Output, Request
 from penstock.engines.sampling import Resolved, RowFault, fit, resolve
 from penstock.engines.vllm_errors import fault_of, is_death
-from penstock.engines.vllm_load import start_vllm
+from penstock.engines.vllm_load import on_gpu, start_vllm
 
 __all__ = ["VllmEngine"]
 
@@ -52,13 +52,27 @@ class VllmEngine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
         self._thread.start()
+        self._can_sleep = config.sleeps and on_gpu(config)
+        return self._capacity()
+
+    def _capacity(self) -> Capacity:
+        started = self._started
         return Capacity(
             slots=started.slots,
             kv_tokens=started.kv_tokens,
             max_model_len=started.max_model_len,
             facts=started.facts,
             shared=True,
+            can_sleep=self._can_sleep,
         )
+
+    def sleep(self) -> None:
+        """Level 1: the weights wait in the machine's memory, the KV cache is forgotten."""
+        asyncio.run_coroutine_threadsafe(self._engine.sleep(level=1), self._loop).result()
+
+    def wake(self) -> Capacity:
+        asyncio.run_coroutine_threadsafe(self._engine.wake_up(), self._loop).result()
+        return self._capacity()
 
     def submit(self, requests: Sequence[Prompted]) -> None:
         self._raise_failure()

@@ -83,16 +83,22 @@ def _set_environment(config: EngineConfig, environment: Any) -> None:
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A host has threads; a forked child would inherit their locks as they happen to be.
     environment.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    if any("gpu" in device.rsplit("/", 1)[-1] for device in config.devices):
+    if on_gpu(config):
         return
     kv_gb = option(config.engine_options, "kv_cache_gb", (int, float), None)
     if "kv_cache_memory_bytes" not in config.engine_options:
         if kv_gb is not None:
             environment["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(kv_gb)))
+        elif config.kv_bytes is not None:
+            environment["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_bytes / 2**30)))
         else:
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_GB))
     if config.cores:
         environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", _thread_binding(config))
+
+
+def on_gpu(config: EngineConfig) -> bool:
+    return any("gpu" in device.rsplit("/", 1)[-1] for device in config.devices)
 
 
 def _thread_binding(config: EngineConfig) -> str:
@@ -133,9 +139,17 @@ def engine_arguments(config: EngineConfig, known: list[str]) -> dict[str, Any]:
         arguments["quantization"] = config.quantization
     else:
         arguments["load_format"] = "safetensors"  # `auto` would fall back to pickled weights
-    on_gpu = any("gpu" in device.rsplit("/", 1)[-1] for device in config.devices)
-    if on_gpu and options.get("kv_cache_gb") is not None:
-        arguments["kv_cache_memory_bytes"] = int(option(options, "kv_cache_gb", (int, float), 0) * 10**9)
+    planned = {
+        "max_num_seqs": config.max_num_seqs,
+        "max_num_batched_tokens": config.max_num_batched_tokens,
+        "gpu_memory_utilization": config.utilization,
+    }
+    arguments |= {name: value for name, value in planned.items() if value is not None}
+    if on_gpu(config):
+        if options.get("kv_cache_gb") is not None:
+            arguments["kv_cache_memory_bytes"] = int(option(options, "kv_cache_gb", (int, float), 0) * 10**9)
+        if config.sleeps:
+            arguments["enable_sleep_mode"] = True
     arguments |= {name: value for name, value in options.items() if name not in OWN_OPTIONS}
     missing = sorted(name for name in arguments if name not in known and name in options)
     if missing:
@@ -177,9 +191,16 @@ def _started(config: EngineConfig, engine: Any, version: str) -> Started:
         defaults=Defaults.of(_generation_defaults(model_config)),
         max_model_len=int(model_config.max_model_len),
         slots=int(vllm_config.scheduler_config.max_num_seqs),
-        kv_tokens=blocks * block_tokens if plain else 0,
+        kv_tokens=_kv_tokens(cache_config, blocks * block_tokens) if plain else 0,
         facts=facts,
     )
+
+
+def _kv_tokens(cache_config: Any, of_blocks: int) -> int:
+    """What the KV cache holds. Where some layers keep a window only, blocks are of several kinds, and just vLLM itself
+    knows; versions that do not tell have blocks of one kind, or leave us the larger figure."""
+    told = getattr(cache_config, "kv_cache_size_tokens", None)
+    return int(told) if told else of_blocks
 
 
 def _tokenizer(engine: Any) -> Any:

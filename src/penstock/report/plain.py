@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.report import units
 from penstock.report.facts import PoolFacts, RunFacts
-from penstock.report.figures import idlest, in_flight, mean_busy_recent, replicas, reused, waiting_reasons
+from penstock.report.figures import ENDED, idlest, in_flight, mean_busy_recent, replicas, reused, waiting_reasons
 
 # A line of a log is read beside others: two reasons tell what is going on, twenty bury it.
 _REASONS_SHOWN = 2
@@ -31,7 +31,10 @@ def line(facts: RunFacts) -> str:
 
 
 def progress(facts: RunFacts) -> str:
-    """Committed rows against all rows, as far as these are known."""
+    """Committed rows against all rows, as far as these are known; in one of several phases, the rows of the phase."""
+    if facts.phases > 1 and facts.status not in ENDED:
+        of = "" if facts.phase_total is None else f" of {units.count(facts.phase_total)}"
+        return f"phase {facts.phase} of {facts.phases}: {units.count(facts.phase_ended)}{of} rows"
     done = units.count(facts.committed)
     if facts.total_rows is None:
         return f"{done} of {units.count(facts.rows_in)}+ rows"

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from penstock.report import units
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
-from penstock.report.figures import reused, waiting_reasons
+from penstock.report.figures import ENDED, reused, waiting_reasons
 from penstock.report.plain import progress
 
 # Optional columns in their order: heading -> (least terminal width at which it is shown, its own width).
@@ -62,9 +62,12 @@ def _title(facts: RunFacts, width: int) -> RenderableType:
 
 def _progress(facts: RunFacts, width: int) -> RenderableType:
     text = progress(facts)
-    if width < _BAR_LEAST_TERMINAL + 12 or not facts.total_rows:
+    total, done = facts.total_rows, facts.committed
+    if facts.phases > 1 and facts.status not in ENDED:
+        total, done = facts.phase_total, facts.phase_ended
+    if width < _BAR_LEAST_TERMINAL + 12 or not total:
         return Text(units.one_line(text, width))
-    bar = ProgressBar(total=facts.total_rows, completed=facts.committed, complete_style=_BUSY_STYLE)
+    bar = ProgressBar(total=total, completed=done, complete_style=_BUSY_STYLE)
     grid = Table.grid(Column(ratio=1), Column(no_wrap=True), padding=(0, 2, 0, 0), pad_edge=False)
     grid.width = width
     grid.add_row(bar, text)

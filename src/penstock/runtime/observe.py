@@ -163,7 +163,7 @@ class Observer:
             busy_s=record.busy_s,
             fill_s=record.fill_s,
             ready_s=record.ready_s,
-            restarts=max(0, record.starts - 1),
+            restarts=record.restarts,
             loads=record.loads,
             kv_tokens=record.kv_tokens,
             kv_tokens_planned=planned.kv_tokens,

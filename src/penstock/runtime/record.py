@@ -36,7 +36,7 @@ _TOLD = {
 class ReplicaRecord(msgspec.Struct):
     """Figures of one replica over all its starts of this invocation; times on the run's clock."""
 
-    starts: int = 0
+    restarts: int = 0
     loads: int = 0
     rows: int = 0
     busy_s: float = 0.0
@@ -62,6 +62,7 @@ class Record:
         self.pools = [PoolRecord() for _ in plan.pools]
         self._pool_of = [replica.pool for replica in plan.replicas]
         self._names = [replica.id for replica in plan.replicas]
+        self._rungs = [replica.rungs for replica in plan.replicas]
         self._logs = logs
         self.kill_reasons: dict[tuple[int, int], str] = {}
         self.recoveries: Counter[str] = Counter()
@@ -93,9 +94,6 @@ class Record:
                 pool.tokens_out += output.tokens_out
 
     # ------------------------------------------------------------ replicas
-
-    def replica_started(self, index: int) -> None:
-        self.replicas[index].starts += 1
 
     def replica_ended(self, index: int, link: Link) -> None:
         """Add the figures of one start to the replica's."""
@@ -141,11 +139,13 @@ class Record:
 
     def recovered(self, recovered: ev.Recovered) -> None:
         self.recoveries[recovered.kind] += recovered.count
-        words = _TOLD.get(recovered.kind)
+        if recovered.kind == "restart":
+            self.replicas[recovered.replica].restarts += 1
+        words, reason = _TOLD.get(recovered.kind), recovered.reason
+        if recovered.kind == "ladder":
+            reason = self._rungs[recovered.replica][recovered.count - 1].told
         if words is not None and recovered.count:
-            self._note(
-                f"{self._names[recovered.replica]} " + words.format(noun(recovered.count, "request"), recovered.reason)
-            )
+            self._note(f"{self._names[recovered.replica]} " + words.format(noun(recovered.count, "request"), reason))
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

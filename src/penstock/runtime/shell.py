@@ -169,7 +169,6 @@ class Shell:
         )
         link = Link(start.replica, start.incarnation, started.connection, setup)
         self.links[start.replica] = link
-        self._record.replica_started(start.replica)
         watch(self._selector, link, writing=False)
         self._watch_exits()
         return ()

@@ -53,6 +53,8 @@ MOCK_OPTIONS: dict[str, MockOption] = {
     "crash_on": MockOption("text"),
     "hang_on": MockOption("text"),
     "oom_over_tokens": MockOption("count"),
+    "wake_ms": MockOption("number"),
+    "load_oom_over_seqs": MockOption("count"),
     "eos_median_tokens": MockOption("number", answers=True),
     "eos_sigma": MockOption("number", answers=True),
 }

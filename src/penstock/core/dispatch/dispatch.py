@@ -308,7 +308,7 @@ class Dispatch(Machine):
         for replica in self.replicas:
             if replica.state == "waiting":
                 if self._now >= replica.start_at:
-                    self.start(replica)
+                    self._restart(replica)
                 continue
             deadline = replica.progress_deadline()
             if deadline is not None and self._now >= deadline:
@@ -316,6 +316,12 @@ class Dispatch(Machine):
                     self.tenure.too_slow(replica)
                 else:
                     self._kill_hung(replica)
+
+    def _restart(self, replica: Replica) -> None:
+        died, reason = not replica.lowered, replica.last_reason
+        self.start(replica)
+        if died and replica.state == "starting":
+            self._emit(ev.Recovered(kind="restart", replica=replica.index, count=1, reason=reason))
 
     def _kill_hung(self, replica: Replica) -> None:
         loads = replica.state in ("starting", "waking")

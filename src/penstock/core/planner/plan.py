@@ -85,7 +85,7 @@ def _plan(
         demand.name: _with_rungs(_model(demand, replicas[demand.name], place, demand in needy), demand, nodes)
         for demand in demands
     }
-    return Plan(fits=True, models=models, phases=phases, notes=_notes(phases, nodes))
+    return Plan(fits=True, models=models, phases=phases, notes=_notes(phases, nodes, sharing.load))
 
 
 Place = OnDevices | OnCpus
@@ -183,10 +183,11 @@ def _with_rungs(model: ModelPlan, demand: PoolDemand, nodes: Sequence[NodeFacts]
     return replace(model, rungs=tuple(ladder(demand, first, model.max_model_len, free)))
 
 
-def _notes(phases: Sequence[tuple[str, ...]], nodes: Sequence[NodeFacts]) -> tuple[str, ...]:
+def _notes(phases: Sequence[tuple[str, ...]], nodes: Sequence[NodeFacts], load: str) -> tuple[str, ...]:
     notes = []
     if len(phases) > 1:
-        notes.append("the models do not all fit together: they are loaded one phase after another")
+        told = "load_strategy: phases" if load == "phases" else "the models do not all fit together"
+        notes.append(f"{told}: they are loaded one phase after another")
     used = [f"{node.name} {', '.join(map(str, node.used))}" for node in nodes if node.used]
     if used:
         more = f" and {len(used) - 5} nodes more" if len(used) > 5 else ""

@@ -26,6 +26,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     epoch: int
     watermark: int
+    phase: int
     counts: Counts
     total_rows: int | None
     finished: bool
@@ -50,6 +51,7 @@ def read_run(out_dir: Path) -> RunView:
         seq=newest.seq if newest else 0,
         epoch=newest.epoch if newest else 0,
         watermark=newest.watermark if newest else 0,
+        phase=newest.phase if newest else 0,
         counts=newest.counts if newest else Counts(),
         total_rows=newest.total_rows if newest else None,
         finished=newest.finished if newest else False,

@@ -39,7 +39,7 @@ class Totals:
         before, start = self._before, self._flow
         out = 0 if self.carries else flow.out - start.out
         return Counts(
-            rows_in=before.rows_in + (flow.rows_in - start.rows_in if self.first else 0),
+            rows_in=flow.rows_in if self.first else before.rows_in,  # what is read again was counted before
             out=before.out + out,
             dead=before.dead + flow.dead - start.dead,
             filtered=before.filtered + flow.filtered - start.filtered,

@@ -78,7 +78,7 @@ def _plan(
         return _refused(demands, place)
     if settled is not None and (apart := [pools for pools in settled if not together(pools)]):
         return _refused(demands, place, *(SETTLED.format(", ".join(pools)) for pools in apart))
-    if sharing.load == "together" and len(phases) > 1:
+    if settled is None and sharing.load == "together" and len(phases) > 1:
         return _refused(demands, place, TOGETHER.format(", ".join(dict.fromkeys(uses)), len(phases)))
     replicas = _replicas(demands, nodes, place, phases, names)
     models = {

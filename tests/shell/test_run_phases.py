@@ -1,0 +1,199 @@
+"""Runs whose models take turns, as processes: what they load, what they leave, and being killed in each phase."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from run_support import run, start, summary, wait_until, write_rows
+
+from penstock.errors import RunMismatch
+from penstock.ledger.view import RunView, read_run
+from penstock.runtime.api import RunOptions
+from penstock.runtime.api import run as run_here
+from penstock.spec.load import load_pipeline
+
+pytestmark = pytest.mark.process
+
+ROWS = 400
+STEPS = [
+    {"generate": {"model": "a", "prompt": "{{ question }}", "output": "one", "max_tokens": 3}},
+    {"generate": {"model": "b", "prompt": "{{ one }}", "output": "two", "max_tokens": 3, "temperature": 1.0}},
+    {"filter": {"expr": "id % 7 != 3"}},
+    {"generate": {"model": "a", "prompt": "{{ two }}", "output": "three", "max_tokens": 3}},
+]
+
+
+def write(folder: Path, *, phases: bool = True, a: Any = None, b: Any = None, **top: Any) -> None:
+    write_rows(folder, ROWS)
+    models = {
+        "a": {
+            "ref": "mock:a",
+            "replicas": 2,
+            "load": "eager",
+            "engine_options": {"slots": 4, "ms_per_row": 4, **(a or {})},
+        },
+        "b": {"ref": "mock:b", "engine_options": {"slots": 4, "ms_per_row": 2, **(b or {})}},
+    }
+    written = {
+        "models": models,
+        "source": {"path": "rows.jsonl"},
+        "steps": STEPS,
+        "sink": {"path": "out", "format": "jsonl"},
+        "commit_every_s": 0.1,
+        "resources": {"load_strategy": "phases" if phases else "together"},
+        **top,
+    }
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    parts = sorted((folder / "out" / "data").iterdir())
+    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The same pipeline with all models loaded at once."""
+    folder = tmp_path_factory.mktemp("together")
+    write(folder, phases=False)
+    assert run(folder) == 0
+    return lines(folder)
+
+
+def test_three_phases_write_what_one_does(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path)
+    assert run(tmp_path) == 0
+    assert lines(tmp_path) == undisturbed
+    told = summary(tmp_path)
+    filtered = sum(number % 7 == 3 for number in range(ROWS))
+    assert told["rows"] == {"in": ROWS, "out": ROWS - filtered, "dead": 0, "filtered": filtered, "reused": 0}
+    assert {name: model["loads"] for name, model in told["models"].items()} == {"a": 4, "b": 1}
+    assert all(replica["restarts"] == 0 for model in told["models"].values() for replica in model["replicas"])
+    assert told["steps"]["generate-2"] == {"in": ROWS, "out": ROWS, "dead": 0}
+    assert told["steps"]["generate-3"] == {"in": ROWS - filtered, "out": ROWS - filtered, "dead": 0}
+
+
+def test_an_engine_that_can_sleep_is_loaded_once(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path, a={"wake_ms": 1})
+    assert run(tmp_path) == 0
+    assert lines(tmp_path) == undisturbed
+    assert {name: model["loads"] for name, model in summary(tmp_path)["models"].items()} == {"a": 2, "b": 1}
+
+
+def view(folder: Path) -> RunView | None:
+    try:
+        return read_run(folder / "out")
+    except RunMismatch:
+        return None
+
+
+@pytest.mark.parametrize("phase", [0, 1, 2])
+def test_killed_in_a_phase_it_goes_on_there(tmp_path: Path, phase: int, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path, a={"ms_per_row": 20}, b={"ms_per_row": 20})
+    process = start(tmp_path)
+
+    def reached() -> bool:
+        seen = view(tmp_path)
+        return seen is not None and seen.phase == phase and seen.watermark > 40
+
+    wait_until(reached, f"commits in phase {phase}")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    write(tmp_path)
+    assert run(tmp_path) == 0
+    assert lines(tmp_path) == undisturbed
+    told = summary(tmp_path)
+    assert told["rows"]["in"] == ROWS and told["rows"]["out"] == len(undisturbed)
+    loads = {name: model["loads"] for name, model in told["models"].items()}
+    assert loads == [{"a": 4, "b": 1}, {"a": 2, "b": 1}, {"a": 2, "b": 0}][phase]
+
+
+def test_stopped_in_good_order_and_a_limit_that_is_raised(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path)
+    assert run(tmp_path, "--limit", "150") == 0
+    assert summary(tmp_path)["rows"]["in"] == 150
+    assert lines(tmp_path) == [row for row in undisturbed if row["id"] < 150]
+    assert run(tmp_path, "--limit", "150") == 0
+    assert {model["loads"] for model in summary(tmp_path)["models"].values()} == {0}
+    assert run(tmp_path) == 0
+    assert lines(tmp_path) == undisturbed
+    told = summary(tmp_path)["rows"]
+    assert (told["in"], told["out"], told["reused"]) == (ROWS, len(undisturbed), 150)
+
+
+def test_the_dead_of_every_phase_say_where_they_were(tmp_path: Path) -> None:
+    write(tmp_path, a={"fail_on": "what is 11?"}, b={"fail_on": "never"}, max_dead=50)
+    assert run(tmp_path) == 0
+    told = summary(tmp_path)["rows"]
+    assert told["dead"] == 1 and told["out"] + told["filtered"] + told["dead"] == ROWS
+
+
+def test_max_dead_counts_over_all_phases(tmp_path: Path) -> None:
+    """Two rows in a hundred die in the first phase, and all the others in the second: that is too many."""
+    write(tmp_path, a={"fail_on": "what is 1?"}, b={"fail_on": " "}, max_dead=0.05)
+    assert run(tmp_path) == 3
+    told = summary(tmp_path)
+    assert told["status"] == "too_many_dead" and told["models"]["a"]["loads"] == 2
+
+
+def test_a_lazy_model_that_no_row_reaches_is_not_loaded(tmp_path: Path) -> None:
+    write(tmp_path, phases=False)
+    text = (tmp_path / "pipeline.yaml").read_text().replace("id % 7 != 3", "id < 0")
+    text = text.replace("model: a\n    prompt: '{{ two }}'", "model: c\n    prompt: '{{ two }}'")
+    text = text.replace("models:\n", "models:\n  c: {ref: 'mock:c', replicas: 3}\n")
+    (tmp_path / "pipeline.yaml").write_text(text)
+    assert run(tmp_path) == 0
+    told = summary(tmp_path)
+    assert told["models"]["c"]["loads"] == 0 and told["rows"]["filtered"] == ROWS
+
+
+def test_the_cut_of_the_beginning_is_kept(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    """Begun in phases, gone on with where the models fit together: the phases stay, and so does the output."""
+    write(tmp_path)
+    assert run(tmp_path, "--limit", "90") == 0
+    write(tmp_path, phases=False)
+    assert run(tmp_path) == 0
+    assert lines(tmp_path) == undisturbed
+    seen = view(tmp_path)
+    assert seen is not None and seen.run.cut == (1, 3, 4)
+
+
+def test_a_start_that_runs_out_of_memory_steps_down_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    import msgspec
+
+    from penstock.core.planner.result import Rung
+    from penstock.runtime import api
+
+    original = api.plan_here
+
+    def with_ladder(*arguments: Any) -> Any:
+        """The mock engine has no memory to plan: give its replicas a ladder."""
+        made = original(*arguments)
+        rungs = tuple(Rung(told=f"batches of {seqs} requests", max_num_seqs=seqs) for seqs in (256, 128, 64))
+        replicas = [
+            dataclasses.replace(each, rungs=rungs, config=msgspec.structs.replace(each.config, max_num_seqs=512))
+            for each in made.replicas
+        ]
+        return dataclasses.replace(made, replicas=tuple(replicas))
+
+    monkeypatch.setattr(api, "plan_here", with_ladder)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, phases=False, b={"load_oom_over_seqs": 128})
+    result = run_here(
+        load_pipeline((tmp_path / "pipeline.yaml").read_text(), "pipeline.yaml"), RunOptions(display="none")
+    )
+    assert result.exit_code == 0
+    assert any(
+        "ran out of memory while it started; it tries again with batches of 128" in note
+        for note in result.facts.warnings
+    )
+    assert result.summary["models"]["b"]["replicas"][0]["restarts"] == 0

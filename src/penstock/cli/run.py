@@ -28,6 +28,9 @@ def run(
     ] = None,
     set_: Sets = (),
     executor: ExecutorName = "local",
+    ray_address: Annotated[
+        str | None, Parameter(help="A Ray cluster, HOST:PORT or auto; else RAY_ADDRESS, else a fresh Ray here.")
+    ] = None,
     display: DisplayKind = "auto",
     takeover: Annotated[
         bool, Parameter(help="Take the output folder over from a process that still seems to own it.")
@@ -42,12 +45,13 @@ def run(
     """
     again = ["penstock", "run", pipeline, *_option("--out", out), *_option("--limit", limit)]
     again += [word for value in set_ for word in _option("--set", value)]
-    again += _option("--executor", executor if executor != "local" else None)
+    again += _option("--executor", executor if executor != "local" else None) + _option("--ray-address", ray_address)
     result = execute(
         load(pipeline, set_),
         out=out,
         limit=limit,
         executor=executor,
+        ray_address=ray_address,
         takeover=takeover,
         display=display,
         again=shlex.join(again),
@@ -63,6 +67,7 @@ def execute(
     out: str | None = None,
     limit: int | None = None,
     executor: str = "local",
+    ray_address: str | None = None,
     takeover: bool = False,
     display: DisplayKind = "auto",
     again: str | None = None,
@@ -80,7 +85,13 @@ def execute(
 
     shown = choose(display, sys.stderr)
     options = RunOptions(
-        out=out, limit=limit, executor=executor, takeover=takeover, listener=shown.update, whole_process=True
+        out=out,
+        limit=limit,
+        executor=executor,
+        ray_address=ray_address,
+        takeover=takeover,
+        listener=shown.update,
+        whole_process=True,
     )
     try:
         result = run_pipeline(pipeline, options)

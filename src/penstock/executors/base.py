@@ -26,6 +26,7 @@ class Launch(msgspec.Struct, frozen=True):
     env        variables set before anything is imported (device binding, threads)
     log        file that gets the host's and the engine's stdout and stderr
     timeout_s  python steps: the limit of one call
+    nodes      where the plan puts it, by name, for executors that have several
     """
 
     replica: str
@@ -36,6 +37,7 @@ class Launch(msgspec.Struct, frozen=True):
     python: str | None = None
     env: dict[str, str] = {}
     timeout_s: float | None = None
+    nodes: tuple[str, ...] = ()
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -48,12 +50,18 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A replica's processes exist. `connection` speaks engines/messages.py; it is non-blocking."""
+    """A replica has been started. `connection` speaks engines/messages.py; it is non-blocking.
+
+    connection    None where the host has to dial back first: `connections` brings it
+    guardian_pid  0 where that is on another machine
+    devices       what the replica got, where only the executor knows: NODE/gpu:N; () where the plan says it
+    """
 
     replica: str
     incarnation: int
-    connection: socket.socket
+    connection: socket.socket | None
     guardian_pid: int
+    devices: tuple[str, ...] = ()
 
 
 class Executor(Protocol):
@@ -64,7 +72,11 @@ class Executor(Protocol):
         ...
 
     def exit_files(self) -> list[int]:
-        """File descriptors that become readable when `exits` has something."""
+        """File descriptors that become readable when `exits` or `connections` has something."""
+        ...
+
+    def connections(self) -> list[Started]:
+        """Replicas whose hosts have dialled back since the last call; does not block."""
         ...
 
     def exits(self) -> list[Exit]:

@@ -80,6 +80,9 @@ class LocalExecutor:
     def exit_files(self) -> list[int]:
         return [guarded.control.fileno() for guarded in self._running.values()]
 
+    def connections(self) -> list[Started]:
+        return []  # a host is born connected
+
     def exits(self) -> list[Exit]:
         self._reap()
         ended = [guarded for guarded in self._running.values() if guarded.look() is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,6 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.errors import Fenced, InvariantError, PenstockError, RunMismatch, UsageError
-from penstock.executors.leases import DeviceLeases
 from penstock.ledger.view import RunView, read_run
 from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
@@ -21,7 +21,8 @@ from penstock.runtime.feasible import check_feasible
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.invocation import Invocation
 from penstock.runtime.overlap import refuse_overlap
-from penstock.runtime.plan import RunPlan, plan_here
+from penstock.runtime.places import LocalPlace, Place, open_place
+from penstock.runtime.plan import RunPlan
 from penstock.runtime.signals import Interrupts, StopNow
 from penstock.spec.identity import pipeline_identity, pools
 from penstock.spec.pipeline import Pipeline
@@ -39,6 +40,8 @@ class RunOptions:
     out         the output folder, in place of the sink's path
     limit       take at most this many rows of the source
     executor    local | ray
+    ray_address      of a Ray cluster, HOST:PORT or auto; None: RAY_ADDRESS, else a fresh Ray on this machine
+    placement_group  of Ray: take devices from this one only; it belongs to the caller
     takeover    take the folder over from a process that still seems to own it
     display     for the Python API: auto | rich | plain | json | none, on stderr
     listener    called about every `interval_s` seconds with fresh facts, from the run's own thread; replaces `display`
@@ -48,6 +51,8 @@ class RunOptions:
     out: str | None = None
     limit: int | None = None
     executor: str = "local"
+    ray_address: str | None = None
+    placement_group: Any = None
     takeover: bool = False
     display: Literal["auto", "rich", "plain", "json", "none"] = "auto"
     listener: Listener | None = None
@@ -87,25 +92,25 @@ def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
 
 
 def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResult:
-    if options.executor != "local":
-        raise UsageError(f"the executor '{options.executor}' is not available in this version; use 'local'")
     if options.out is not None and not options.out.strip():
         raise UsageError("the output folder (--out) has no name; give a path")
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
     refuse_overlap(pipeline.source.paths, out_dir, pipeline.sink.format)
     clock = RunClock(process_age_s() if options.whole_process else 0.0)
     inbox = Inbox()
-    leases, holder = DeviceLeases(), f"the run in {out_dir.absolute()} (process {os.getpid()})"
-    try:
+    holder = f"the run in {out_dir.absolute()} (process {os.getpid()})"
+    with ExitStack() as stack:
+        stack.callback(inbox.close)
         with Interrupts(inbox) as interrupts:
             stands = _standing(out_dir)
             complete = stands is not None and _is_complete(stands, options.limit)
             if not complete:
                 check_feasible(pipeline)
-            cut = _settled_cut(stands, pipeline)
-            planned = RunPlan((), (), {}) if complete else plan_here(pipeline, leases, holder, cut)
+            place = LocalPlace(holder) if complete else _place(pipeline, options, holder)
+            stack.callback(place.close)
+            planned = RunPlan((), (), {}) if complete else place.plan(pipeline, _settled_cut(stands, pipeline))
             while True:
-                with Invocation(pipeline, options, out_dir, planned, clock, inbox, interrupts) as invocation:
+                with Invocation(pipeline, options, out_dir, place, planned, clock, inbox, interrupts) as invocation:
                     if complete:
                         facts, code = nothing_to_do(pipeline, out_dir, clock), 0
                     else:
@@ -114,16 +119,23 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
                 if wider is None:
                     break
                 pipeline = wider  # from the ledger on, with more tensor parallelism
-                planned = plan_here(pipeline, leases, holder, planned.cut)
+                planned = place.plan(pipeline, planned.cut)
             if facts.at_once or facts.status == "failed":
                 facts = _durable(facts, out_dir)
             listener(facts)
-    finally:
-        inbox.close()
-        leases.release()
     written = summary(facts)
     code = _write_summary(out_dir, written, facts, code, needed=not complete)
     return RunResult(code, written, out_dir, facts)
+
+
+def _place(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
+    return open_place(
+        options.executor,
+        pipeline,
+        holder,
+        ray_address=options.ray_address,
+        placement_group=options.placement_group,
+    )
 
 
 def _drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:

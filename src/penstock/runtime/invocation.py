@@ -36,8 +36,6 @@ from penstock.data.columns import TableBuilder
 from penstock.data.open import open_rows, open_source
 from penstock.engines.messages import EngineConfig
 from penstock.executors.base import Launch
-from penstock.executors.local import LocalExecutor
-from penstock.executors.nursery import Nursery
 from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
 from penstock.report.facts import RunFacts
@@ -45,6 +43,7 @@ from penstock.runtime.clock import RunClock
 from penstock.runtime.engine_config import lowered
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.observe import Observer
+from penstock.runtime.places import Place
 from penstock.runtime.plan import ReplicaPlan, RunPlan
 from penstock.runtime.reader import Reader
 from penstock.runtime.record import Record
@@ -58,7 +57,6 @@ from penstock.runtime.totals import Totals
 from penstock.runtime.writer import Writer
 from penstock.spec.columns import check_columns
 from penstock.spec.frozen import FrozenDict
-from penstock.spec.graph import StepNode
 from penstock.spec.identity import identity_diff, pipeline_identity
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
@@ -89,13 +87,15 @@ class Invocation:
         pipeline: Pipeline,
         options: RunOptions,
         out_dir: Path,
+        place: Place,
         planned: RunPlan,
         clock: RunClock,
         inbox: Inbox,
         interrupts: Interrupts,
     ) -> None:
         self._pipeline, self._options, self._out_dir = pipeline, options, out_dir
-        self._plan, self._clock, self._inbox, self._interrupts = planned, clock, inbox, interrupts
+        self._place, self._plan, self._clock = place, planned, clock
+        self._inbox, self._interrupts = inbox, interrupts
         self._nodes = pipeline.order()
         self._names = [node.name for node in self._nodes]
         self._stack = ExitStack()
@@ -116,7 +116,7 @@ class Invocation:
 
     def _open(self) -> None:
         pipeline = self._pipeline
-        self._executor = LocalExecutor(_nursery(self._nodes, self._plan))
+        self._executor = self._place.executor(self._plan)
         self._stack.callback(self._executor.close)
         self._source = self._open_source()
         self._stack.callback(self._source.close)
@@ -345,17 +345,12 @@ class Invocation:
             python=replica.python,
             env=replica.env,
             timeout_s=replica.timeout_s,
+            nodes=replica.nodes,
         )
 
 
 def _lowered(config: EngineConfig, rungs: Sequence[Rung]) -> list[EngineConfig]:
     return [lowered(config, rung) for rung in rungs]
-
-
-def _nursery(nodes: Sequence[StepNode], planned: RunPlan) -> Nursery | None:
-    if not planned.forked:
-        return None
-    return Nursery([planned.forked.get(node.index) for node in nodes])
 
 
 def _known_columns(source: pa.Schema, logics: Sequence[StepLogic]) -> pa.Schema:

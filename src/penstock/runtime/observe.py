@@ -155,7 +155,7 @@ class Observer:
         facts = ReplicaFacts(
             id=planned.id,
             pool=self._plan.pools[planned.pool].name,
-            devices=list(planned.devices),
+            devices=list(self._record.devices.get(index, planned.devices)),
             state=_STATES[replica.state],
             in_flight=len(replica.in_flight),
             slots=replica.slots,

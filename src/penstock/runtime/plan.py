@@ -56,6 +56,7 @@ class ReplicaPlan:
     rungs: tuple[Rung, ...] = ()
     kv_tokens: int = 0
     phases: tuple[int, ...] = (0,)
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,13 @@ def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts], cut: Sequence[int] = ()
             sleeps = any(index in phase.sleep for phase in phases)
             replicas += _replicas(pool, index, engines[pool.name], made.models[pool.name], sleeps=sleeps)
     replicas += _workers(pipeline, functions, len(model_pools), tuple(range(len(phases))))
-    forked = {place: _ref(step).resolve() for place, step in functions.items() if not _ref(step).is_importable}
-    return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked, made.notes)
+    return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked_functions(pipeline), made.notes)
+
+
+def forked_functions(pipeline: Pipeline) -> dict[int, Any]:
+    """Step -> the function that can reach its workers by fork only."""
+    functions = _functions(pipeline).items()
+    return {index: _ref(step).resolve() for index, step in functions if not _ref(step).is_importable}
 
 
 def _place(
@@ -191,6 +197,7 @@ def _replicas(pool: Pool, index: int, engine: str, planned: ModelPlan, *, sleeps
                 rungs=planned.rungs,
                 kv_tokens=replica.kv_tokens,
                 phases=replica.phases,
+                nodes=replica.nodes,
             )
         )
     return made

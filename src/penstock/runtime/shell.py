@@ -15,7 +15,7 @@ from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
 from penstock.engines.messages import Abort, Answer, Answers, Hello, LoadFailed, Setup, Sleep, TakeBack, Wake
 from penstock.errors import PenstockError
-from penstock.executors.base import Executor, Exit, Launch
+from penstock.executors.base import Executor, Exit, Launch, Started
 from penstock.ledger.base import CommitBatch, Counts
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
@@ -65,6 +65,7 @@ class Shell:
         self._index = {name: index for index, name in enumerate(self._names)}
         self._writer, self._record = writer, record
         self.phase = phase
+        self._setups: dict[tuple[int, int], Setup] = {}  # of replicas that can't be spoken to yet
         self._sent = Counts()
         self._batches: dict[int, Sequence[Answer]] = {}
         self._next_batch = 1
@@ -167,11 +168,24 @@ class Shell:
             functions=list(launch.functions),
             timeout_s=launch.timeout_s,
         )
-        link = Link(start.replica, start.incarnation, started.connection, setup)
-        self.links[start.replica] = link
-        watch(self._selector, link, writing=False)
+        self._setups[start.replica, start.incarnation] = setup
+        self._connected(start.replica, started)
         self._watch_exits()
         return ()
+
+    def _connected(self, index: int, started: Started) -> None:
+        """A replica can be spoken to, now or once its host has dialled back."""
+        if started.devices:
+            self._record.devices[index] = started.devices
+        if started.connection is None:
+            return
+        setup = self._setups.pop((index, started.incarnation), None)
+        if setup is None:
+            started.connection.close()  # it was given up meanwhile
+            return
+        link = Link(index, started.incarnation, started.connection, setup)
+        self.links[index] = link
+        watch(self._selector, link, writing=False)
 
     def _watch_exits(self) -> None:
         """Have the selector tell when a replica has ended; forget the files of those that have."""
@@ -267,6 +281,8 @@ class Shell:
             else:
                 exits = True
         if exits:
+            for started in self._executor.connections():
+                self._connected(self._index[started.replica], started)
             for exit_ in self._executor.exits():
                 events += self._exited(exit_)
             self._watch_exits()
@@ -321,6 +337,7 @@ class Shell:
     def _exited(self, exit_: Exit) -> list[Event]:
         index = self._index[exit_.replica]
         link = self._link(index, exit_.incarnation)
+        self._setups.pop((index, exit_.incarnation), None)
         events: list[Event] = []
         if link is not None:
             if not link.lost:

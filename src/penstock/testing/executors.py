@@ -41,6 +41,7 @@ class Replica:
     """One started replica, seen from the coordinator."""
 
     def __init__(self, started: Started) -> None:
+        assert started.connection is not None
         self.started = started
         self.channel = Channel(started.connection, coordinator_decoder())
         self.hello: Hello | None = None

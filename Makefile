@@ -17,7 +17,7 @@ VLLM_BIN := .venv-vllm/bin
 INSTALLED := .venv/.installed
 DEV := .venv/.dev
 VLLM_INSTALLED := .venv-vllm/.installed
-ENGINES := process or transformers or vllm
+ENGINES := process or transformers or vllm or ray
 PYTEST := $(BIN)/python -m pytest -q
 
 # pip warns about every index it can't reach; its words are shown only when it fails.
@@ -78,13 +78,14 @@ check: $(DEV)
 test-fast: $(DEV)
 	HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
 
-# Three runs: pure tests side by side; then what starts processes, and then what loads models, alone on the machine.
-# Models come last, in a process of their own: their libraries leave threads behind, and a process with threads can't
-# be forked from.
+# Four runs: pure tests side by side; then what starts processes, what runs on Ray, and what loads models, each alone on
+# the machine. The last two are processes of their own: Ray and the models' libraries leave threads behind, and a process
+# with threads can't be forked from.
 test: $(DEV) vllm-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
 	$(PYTEST) -n 2 -m "not ($(ENGINES))" $(ARGS) || failed=1; \
-	$(PYTEST) -m "process and not (transformers or vllm)" $(ARGS) || failed=1; \
+	$(PYTEST) -m "process and not (transformers or vllm or ray)" $(ARGS) || failed=1; \
+	$(PYTEST) -m "ray" $(ARGS) || failed=1; \
 	$(PYTEST) -m "transformers or vllm" $(ARGS) || failed=1; \
 	exit $$failed
 

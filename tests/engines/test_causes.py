@@ -78,7 +78,7 @@ def test_of_a_chain_in_the_log_the_first_counts() -> None:
         (MissingDependency("install it with: pip install x"), "missing_dependency"),
         (MemoryError(), "out_of_memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
-        (ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"), "out_of_memory"),
+        (ValueError("No available memory for the cache blocks. Try increasing it"), "out_of_memory"),
         (ValueError("1.2 GiB KV cache is needed, which is larger than the available KV cache memory"), "out_of_memory"),
         (ValueError("Free memory on device (2/80 GiB) is less than desired GPU memory utilization"), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), "out_of_memory"),

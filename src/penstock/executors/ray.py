@@ -55,13 +55,13 @@ class RayExecutor:
         *,
         ray: Any,
         placement_group: Any = None,
-        placement_limit_s: float = PLACEMENT_LIMIT_S,
+        placement_limit_s: float | None = None,
     ) -> None:
         self._local = LocalExecutor(nursery)
         self._ray = ray
         self._group = placement_group
         self._taken: set[int] = set()  # bundles of the caller's group that replicas hold
-        self._limit_s = placement_limit_s
+        self._limit_s = PLACEMENT_LIMIT_S if placement_limit_s is None else placement_limit_s
         self._nodes = {node.name: node for node in ray_cluster.nodes(self._ray)}
         self._token = secrets.token_hex(16)
         self._told: queue.SimpleQueue[Started | Exit] = queue.SimpleQueue()
@@ -96,7 +96,7 @@ class RayExecutor:
             start.kill(dump_stacks)
 
     def exit_files(self) -> list[int]:
-        return [self._wake, *self._local.exit_files()]
+        return [] if self._closing else [self._wake, *self._local.exit_files()]
 
     def connections(self) -> list[Started]:
         self._take()
@@ -111,6 +111,8 @@ class RayExecutor:
         return [*found, *self._local.exits()]
 
     def close(self) -> None:
+        if self._closing:
+            return
         self._closing = True
         starts = list(self._starts.values())
         for start in starts:
@@ -122,6 +124,9 @@ class RayExecutor:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._acceptor.join()
+        for file in (self._wake, self._waker):
+            os.close(file)
 
     # ------------------------------------------------------------ what threads tell
 
@@ -130,7 +135,7 @@ class RayExecutor:
             with self._lock:
                 self._starts.pop((what.replica, what.incarnation), None)
         self._told.put(what)
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # full: it is readable already; closed: nobody reads
             os.write(self._waker, b".")
 
     def _take(self) -> None:

@@ -44,7 +44,7 @@ def node_facts_json() -> str:
 def facts_from(found: Sequence[RayNode], told: Mapping[str, Sequence[NodeFacts]]) -> tuple[NodeFacts, ...]:
     """Ray's count decides how much is free; kinds and memories are the machine's own word. A node that said nothing
     has devices without memory: enough for models that need none."""
-    return tuple(_node(node, told.get(node.id, ())) for node in found if node.id in told or node.free_gpus)
+    return tuple(_node(node, told.get(node.id, ())) for node in found if node.id in told or node.gpus)
 
 
 def _node(node: RayNode, told: Sequence[NodeFacts]) -> NodeFacts:
@@ -53,7 +53,8 @@ def _node(node: RayNode, told: Sequence[NodeFacts]) -> NodeFacts:
     domain = CpuDomain(tuple(range(node.free_cpus)), memory)
     return NodeFacts(
         name=node.name,
-        devices=node.free_gpus,
+        devices=node.gpus,
+        used=tuple(range(node.free_gpus, node.gpus)),  # which ones are free is Ray's to say, and only how many counts
         device_memory_bytes=min((each.device_memory_bytes for each in told if each.devices), default=0),
         link=first.link if first is not None else "pcie",
         cpus=node.cpus,

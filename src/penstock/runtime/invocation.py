@@ -177,7 +177,9 @@ class Invocation:
         observer.begin_phase(number, begun.estimate)
 
     def _can_sleep(self, pool: int, shell: Shell) -> bool:
-        return all(shell.can_sleep(index) for index, replica in enumerate(self._plan.replicas) if replica.pool == pool)
+        return all(
+            shell.replicas.can_sleep(index) for index, replica in enumerate(self._plan.replicas) if replica.pool == pool
+        )
 
     @property
     def failure_code(self) -> int:

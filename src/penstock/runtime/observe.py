@@ -151,7 +151,7 @@ class Observer:
 
     def _replica(self, index: int, now: float) -> ReplicaFacts:
         planned, record = self._plan.replicas[index], self._record.replicas[index]
-        replica, link = self._core.dispatch.replicas[index], self._shell.links.get(index)
+        replica, link = self._core.dispatch.replicas[index], self._shell.replicas.links.get(index)
         facts = ReplicaFacts(
             id=planned.id,
             pool=self._plan.pools[planned.pool].name,

@@ -6,28 +6,25 @@ here and comes back through `wait`.
 
 from __future__ import annotations
 
-import random
 import selectors
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
-from penstock.engines.messages import Abort, Answer, Answers, Hello, LoadFailed, Setup, Sleep, TakeBack, Wake
-from penstock.errors import PenstockError
-from penstock.executors.base import Executor, Exit, Launch, Started
+from penstock.executors.base import Executor, Launch
 from penstock.ledger.base import CommitBatch, Counts
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.links import Link, answers_event, other_event, watch
+from penstock.runtime.links import Link
 from penstock.runtime.reader import ChunkRead, Reader, SourceFailed
 from penstock.runtime.record import Record
+from penstock.runtime.replicas import Replicas
 from penstock.runtime.rows import RowStore
 from penstock.runtime.signals import Interrupts
 from penstock.runtime.tasks import Tasks
 from penstock.runtime.totals import Totals
 from penstock.runtime.writer import BatchCommitted, Writer
-from penstock.version import __version__
 
 TICK_S = 0.2  # how often the core looks at its clocks
 
@@ -58,22 +55,21 @@ class Shell:
         phase: Phase,
     ) -> None:
         self.ended = ""
-        self.links: dict[int, Link] = {}
         self._clock, self._inbox, self._interrupts = clock, inbox, interrupts
-        self._executor, self._launches = executor, launches
-        self._names = [rungs[0].replica for rungs in launches]
-        self._index = {name: index for index, name in enumerate(self._names)}
         self._writer, self._record = writer, record
         self.phase = phase
-        self._setups: dict[tuple[int, int], Setup] = {}  # of replicas that can't be spoken to yet
         self._sent = Counts()
-        self._batches: dict[int, Sequence[Answer]] = {}
-        self._next_batch = 1
-        self._answered: list[Link] = []
         self._next_tick = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(inbox.fileno(), selectors.EVENT_READ, None)
-        self._watched_exits: set[int] = set()
+        self.replicas = Replicas(
+            clock=clock,
+            executor=executor,
+            launches=launches,
+            record=record,
+            selector=self._selector,
+            requests_of=lambda send: self.phase.tasks.requests(send),
+        )
         self._source_complete = False
         self._table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {
             ev.ReadRows: self._read_rows,
@@ -83,17 +79,11 @@ class Shell:
             ev.DropRows: self._drop_rows,
             ev.Commit: self._commit,
             ev.PhaseEnded: self._phase_ended,
-            ev.StartReplica: self._start_replica,
-            ev.KillReplica: self._kill_replica,
-            ev.Send: self._send,
-            ev.TakeBackFrom: self._take_back,
-            ev.AbortOn: self._abort,
             ev.Deliver: self._deliver,
             ev.FailRequests: self._fail_requests,
             ev.PoolDown: self._pool_down,
             ev.Recovered: self._recovered,
-            ev.SleepReplica: self._sleep_replica,
-            ev.WakeReplica: self._wake_replica,
+            **self.replicas.table,
         }
 
     def begin_phase(self, phase: Phase) -> None:
@@ -149,109 +139,15 @@ class Shell:
         self.ended = ended.status
         return ()
 
-    # ------------------------------------------------------------ replicas
-
-    def _start_replica(self, start: ev.StartReplica) -> Iterable[Event]:
-        launch = self._launches[start.replica][start.rung]
-        try:
-            started = self._executor.start(launch, start.incarnation)
-        except (OSError, PenstockError) as error:
-            reason = f"{launch.replica} can't be started: {error}"
-            return [
-                ev.ReplicaLoadFailed(
-                    cause=start.id, replica=start.replica, incarnation=start.incarnation, reason=reason
-                )
-            ]
-        setup = Setup(
-            replica=launch.replica,
-            config=launch.config,
-            functions=list(launch.functions),
-            timeout_s=launch.timeout_s,
-        )
-        self._setups[start.replica, start.incarnation] = setup
-        self._connected(start.replica, started)
-        self._watch_exits()
-        return ()
-
-    def _connected(self, index: int, started: Started) -> None:
-        """A replica can be spoken to, now or once its host has dialled back."""
-        if started.devices:
-            self._record.devices[index] = started.devices
-        if started.connection is None:
-            return
-        setup = self._setups.pop((index, started.incarnation), None)
-        if setup is None:
-            started.connection.close()  # it was given up meanwhile
-            return
-        link = Link(index, started.incarnation, started.connection, setup)
-        self.links[index] = link
-        watch(self._selector, link, writing=False)
-
-    def _watch_exits(self) -> None:
-        """Have the selector tell when a replica has ended; forget the files of those that have."""
-        files = set(self._executor.exit_files())
-        for file in sorted(self._watched_exits - files):
-            self._selector.unregister(file)
-        for file in sorted(files - self._watched_exits):
-            self._selector.register(file, selectors.EVENT_READ, None)
-        self._watched_exits = files
-
-    def _kill_replica(self, kill: ev.KillReplica) -> Iterable[Event]:
-        self._executor.kill(self._names[kill.replica], kill.incarnation, dump_stacks=kill.dump_stacks)
-        self._record.kill_reasons[kill.replica, kill.incarnation] = kill.reason
-        return ()
-
-    def _link(self, replica: int, incarnation: int) -> Link | None:
-        link = self.links.get(replica)
-        return link if link is not None and link.incarnation == incarnation else None
-
-    def _send(self, send: ev.Send) -> Iterable[Event]:
-        link = self._link(send.replica, send.incarnation)
-        if link is not None:
-            self._record.request_sent(send.replica, self._clock.now())
-            self._written(link, link.send_requests(*self.phase.tasks.requests(send)))
-        return ()
-
-    def _take_back(self, take: ev.TakeBackFrom) -> Iterable[Event]:
-        link = self._link(take.replica, take.incarnation)
-        if link is not None:
-            self._written(link, link.send(TakeBack(ids=take.tasks)))
-        return ()
-
-    def _abort(self, abort: ev.AbortOn) -> Iterable[Event]:
-        link = self._link(abort.replica, abort.incarnation)
-        if link is not None:
-            self._written(link, link.send(Abort(ids=abort.tasks)))
-        return ()
-
-    def _written(self, link: Link, everything: bool) -> None:
-        if not everything and not link.lost:
-            watch(self._selector, link, writing=True)
+    # ------------------------------------------------------------ answers
 
     def _deliver(self, deliver: ev.Deliver) -> Iterable[Event]:
-        items = self._batches[deliver.batch]
+        items = self.replicas.batches[deliver.batch]
         self._record.delivered(deliver, items)
         return self.phase.tasks.deliver(deliver, items)
 
     def _fail_requests(self, failed: ev.FailRequests) -> Iterable[Event]:
-        return self.phase.tasks.fail(failed, self._batches.get(failed.batch, ()))
-
-    def _sleep_replica(self, sleep: ev.SleepReplica) -> Iterable[Event]:
-        link = self._link(sleep.replica, sleep.incarnation)
-        if link is not None:
-            self._written(link, link.send(Sleep()))
-        return ()
-
-    def _wake_replica(self, wake: ev.WakeReplica) -> Iterable[Event]:
-        link = self._link(wake.replica, wake.incarnation)
-        if link is not None:
-            self._written(link, link.send(Wake()))
-        return ()
-
-    def can_sleep(self, replica: int) -> bool:
-        """Whether the engine of this replica can give its devices' memory back and take it again."""
-        link = self.links.get(replica)
-        return link is not None and link.can_sleep
+        return self.phase.tasks.fail(failed, self.replicas.batches.get(failed.batch, ()))
 
     def _pool_down(self, down: ev.PoolDown) -> Iterable[Event]:
         self._record.pool_down(down)
@@ -265,27 +161,20 @@ class Shell:
 
     def wait(self) -> list[Event]:
         """Wait until something happens or a tick is due; everything that has happened, as events."""
-        self._batches.clear()
-        for link in self._answered:
-            link.stamp = 0.0
-        self._answered.clear()
+        self.replicas.begin_turn()
         timeout_s = max(0.0, self._next_tick - self._clock.now())
         events: list[Event] = []
         exits = False
         for key, mask in self._selector.select(timeout_s):
             if isinstance(key.data, Link):
-                self._serve(key.data, mask, events)
+                self.replicas.serve(key.data, mask, events)
             elif key.fd == self._inbox.fileno():
                 for event in self._inbox.take():
                     events += self._from_thread(event)
             else:
                 exits = True
         if exits:
-            for started in self._executor.connections():
-                self._connected(self._index[started.replica], started)
-            for exit_ in self._executor.exits():
-                events += self._exited(exit_)
-            self._watch_exits()
+            events += self.replicas.ended()
         reason = self._interrupts.pending()
         if reason:
             events.append(ev.StopRequested(reason=reason))
@@ -294,64 +183,6 @@ class Shell:
             self._next_tick = now + TICK_S
             events.append(ev.Tick())
         return events
-
-    def _serve(self, link: Link, mask: int, events: list[Event]) -> None:
-        if mask & selectors.EVENT_WRITE and link.flush() and not link.lost:
-            watch(self._selector, link, writing=False)
-        if mask & selectors.EVENT_READ:
-            self._receive(link, events)
-
-    def _receive(self, link: Link, events: list[Event]) -> None:
-        messages = link.receive()
-        now = self._clock.now()
-        for message in messages:
-            if isinstance(message, Answers):
-                event = answers_event(link, message, self._next_batch)
-                self._batches[self._next_batch] = message.items
-                self._next_batch += 1
-                self._record.answered(link.index, now)
-                self._answered.append(link)
-                events.append(event)
-            elif isinstance(message, Hello):
-                refusal = link.greet(message, __version__)
-                if refusal:
-                    events.append(
-                        ev.ReplicaLoadFailed(replica=link.index, incarnation=link.incarnation, reason=refusal)
-                    )
-            else:
-                if isinstance(message, LoadFailed):
-                    self._record.load_codes[link.index] = message.code
-                events += other_event(link, message, now)
-        if link.lost:
-            # The processes may still be there; their Exit tells the core, once nothing can come any more.
-            self._forget(link)
-            self._executor.kill(self._names[link.index], link.incarnation)
-
-    def _forget(self, link: Link) -> None:
-        try:
-            self._selector.unregister(link.connection)
-        except (KeyError, ValueError):
-            pass  # forgotten already
-        link.close()
-
-    def _exited(self, exit_: Exit) -> list[Event]:
-        index = self._index[exit_.replica]
-        link = self._link(index, exit_.incarnation)
-        self._setups.pop((index, exit_.incarnation), None)
-        events: list[Event] = []
-        if link is not None:
-            if not link.lost:
-                self._receive(link, events)  # what it said last
-            self._forget(link)
-            self._record.replica_ended(index, link)
-            del self.links[index]
-        lost = ev.ReplicaLost(
-            replica=index,
-            incarnation=exit_.incarnation,
-            reason=self._record.reason_of(index, exit_, link),
-            jitter=random.random(),
-        )
-        return [*events, lost]
 
     def _from_thread(self, event: Event) -> list[Event]:
         if isinstance(event, ChunkRead):
@@ -392,8 +223,5 @@ class Shell:
 
     def close(self) -> None:
         """End every replica; what they were doing is lost."""
-        for link in list(self.links.values()):
-            self._record.replica_ended(link.index, link)
-            self._forget(link)
-        self._executor.close()
+        self.replicas.close()
         self._selector.close()

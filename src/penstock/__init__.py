@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from penstock.runtime.api import RunOptions, RunResult, run
+    from penstock.runtime.calls import Generation, GenerationError
+    from penstock.runtime.launch import LaunchedPool, launch
     from penstock.spec.load import load_pipeline
     from penstock.spec.model import Model
     from penstock.spec.pipeline import Pipeline, Resources, Sink, Source
@@ -40,8 +42,11 @@ __all__ = [
     "Expand",
     "Filter",
     "Generate",
+    "Generation",
+    "GenerationError",
     "InputError",
     "Join",
+    "LaunchedPool",
     "Map",
     "MissingDependency",
     "Model",
@@ -59,6 +64,7 @@ __all__ = [
     "Source",
     "UsageError",
     "__version__",
+    "launch",
     "load_pipeline",
     "read",
     "run",
@@ -77,6 +83,8 @@ _MODULES = {
         "UsageError",
     ),
     "penstock.runtime.api": ("RunOptions", "RunResult", "run"),
+    "penstock.runtime.calls": ("Generation", "GenerationError"),
+    "penstock.runtime.launch": ("LaunchedPool", "launch"),
     "penstock.spec.load": ("load_pipeline",),
     "penstock.spec.model": ("Model",),
     "penstock.spec.pipeline": ("Pipeline", "Resources", "Sink", "Source"),

@@ -21,30 +21,24 @@ import pyarrow as pa
 from penstock.core.core import Core
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.flow.flow import Flow
-from penstock.core.planner.result import Rung
 from penstock.core.shape import (
-    DispatchLimits,
-    DispatchShape,
     FlowLimits,
     FlowShape,
     Progress,
-    ReplicaShape,
     StepShape,
 )
 from penstock.data.base import Source
 from penstock.data.columns import TableBuilder
 from penstock.data.open import open_rows, open_source
-from penstock.engines.messages import EngineConfig
-from penstock.executors.base import Launch
 from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
 from penstock.report.facts import RunFacts
 from penstock.runtime.clock import RunClock
-from penstock.runtime.engine_config import lowered
 from penstock.runtime.inbox import Inbox
+from penstock.runtime.launches import dispatch_shape, launches_of
 from penstock.runtime.observe import Observer
 from penstock.runtime.places import Place
-from penstock.runtime.plan import ReplicaPlan, RunPlan
+from penstock.runtime.plan import RunPlan
 from penstock.runtime.reader import Reader
 from penstock.runtime.record import Record
 from penstock.runtime.rows import RowStore
@@ -239,7 +233,7 @@ class Invocation:
     def _assemble(self, begun: Begun) -> tuple[Core, Shell, Observer]:
         number = self._ledger.state.phase
         phase = self._plan.phases[number]
-        core = Core(begun.flow, Dispatch(self._dispatch_shape()), pools=phase.pools, lazy=phase.lazy, phase=number)
+        core = Core(begun.flow, Dispatch(dispatch_shape(self._plan)), pools=phase.pools, lazy=phase.lazy, phase=number)
         writer = Writer(self._ledger, self._inbox, self._out_dir)
         writer.start()
         self._stack.callback(writer.close)
@@ -248,7 +242,7 @@ class Invocation:
             inbox=self._inbox,
             interrupts=self._interrupts,
             executor=self._executor,
-            launches=[self._launches(replica) for replica in self._plan.replicas],
+            launches=[launches_of(replica, self._out_dir / "logs") for replica in self._plan.replicas],
             writer=writer,
             record=self._record,
             phase=begun.parts,
@@ -305,19 +299,6 @@ class Invocation:
         ordered = carries or self._pipeline.sink.order == "input"
         return FlowShape(steps, limits, ordered=ordered, begin=phase.begin, end=phase.end)
 
-    def _dispatch_shape(self) -> DispatchShape:
-        replicas = tuple(
-            ReplicaShape(
-                replica.id,
-                replica.pool,
-                replica.progress_timeout_s,
-                rungs=sum(rung.tensor_parallel is None for rung in replica.rungs),
-                phases=replica.phases,
-            )
-            for replica in self._plan.replicas
-        )
-        return DispatchShape(tuple(pool.name for pool in self._plan.pools), replicas, DispatchLimits())
-
     def _progress(self, number: int) -> Progress:
         """Where the phase stands. After the first, its flow counts the dead of its own rows only."""
         state = self._ledger.state
@@ -331,28 +312,6 @@ class Invocation:
             dead_sources=counts.dead_sources - before.dead_sources,
             steps=tuple(counts.steps.get(name, (0, 0, 0)) for name in self._names),
         )
-
-    def _launches(self, replica: ReplicaPlan) -> list[Launch]:
-        """As planned, and on the rungs below; more tensor parallelism is another plan."""
-        rungs = [rung for rung in replica.rungs if rung.tensor_parallel is None]
-        return [self._launch(replica, config) for config in (replica.config, *_lowered(replica.config, rungs))]
-
-    def _launch(self, replica: ReplicaPlan, config: EngineConfig) -> Launch:
-        return Launch(
-            replica=replica.id,
-            config=config,
-            log=self._out_dir / "logs" / f"{replica.id}.log",
-            functions=replica.functions,
-            forked=replica.forked,
-            python=replica.python,
-            env=replica.env,
-            timeout_s=replica.timeout_s,
-            nodes=replica.nodes,
-        )
-
-
-def _lowered(config: EngineConfig, rungs: Sequence[Rung]) -> list[EngineConfig]:
-    return [lowered(config, rung) for rung in rungs]
 
 
 def _known_columns(source: pa.Schema, logics: Sequence[StepLogic]) -> pa.Schema:

@@ -1,0 +1,47 @@
+"""From a plan's replicas to what the dispatcher knows of them, and how an executor starts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.core.shape import DispatchLimits, DispatchShape, ReplicaShape
+from penstock.engines.messages import EngineConfig
+from penstock.executors.base import Launch
+from penstock.runtime.engine_config import lowered
+from penstock.runtime.plan import ReplicaPlan, RunPlan
+
+__all__ = ["dispatch_shape", "launches_of"]
+
+
+def dispatch_shape(planned: RunPlan) -> DispatchShape:
+    replicas = tuple(
+        ReplicaShape(
+            replica.id,
+            replica.pool,
+            replica.progress_timeout_s,
+            rungs=len(launches_of(replica, Path())) - 1,
+            phases=replica.phases,
+        )
+        for replica in planned.replicas
+    )
+    return DispatchShape(tuple(pool.name for pool in planned.pools), replicas, DispatchLimits())
+
+
+def launches_of(replica: ReplicaPlan, logs: Path) -> list[Launch]:
+    """As planned, and on the rungs below; more tensor parallelism is another plan."""
+    rungs = [lowered(replica.config, rung) for rung in replica.rungs if rung.tensor_parallel is None]
+    return [_launch(replica, config, logs) for config in (replica.config, *rungs)]
+
+
+def _launch(replica: ReplicaPlan, config: EngineConfig, logs: Path) -> Launch:
+    return Launch(
+        replica=replica.id,
+        config=config,
+        log=logs / f"{replica.id}.log",
+        functions=replica.functions,
+        forked=replica.forked,
+        python=replica.python,
+        env=replica.env,
+        timeout_s=replica.timeout_s,
+        nodes=replica.nodes,
+    )

@@ -1,0 +1,158 @@
+"""A model outside a pipeline: real replica processes, from one thread, several, and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import penstock as ps
+
+pytestmark = pytest.mark.process
+
+
+def model(**options: Any) -> ps.Model:
+    return ps.Model("mock:launched", engine_options={"slots": 4, **options})
+
+
+def until(true: Callable[[], Any]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_generations_come_in_the_order_of_the_prompts() -> None:
+    with ps.launch(model(), replicas=2) as pool:
+        assert pool.ready(30)
+        prompts = [f"prompt {number}" for number in range(50)]
+        found = pool.generate(prompts, max_tokens=3)
+        assert [len(each.text.split()) for each in found] == [3] * 50
+        assert found == pool.generate(prompts, max_tokens=3)
+        assert found[0].finish_reason == "length" and found[0].tokens_out == 3 and found[0].tokens_in == 2
+        stats = pool.stats()
+        assert sum(replica["answered"] for replica in stats["replicas"]) == 100 and stats["waiting"] == 0
+        assert pool.generate([]) == []
+        logs = pool.logs
+    assert not logs.exists()
+    with pytest.raises(ps.PoolFailed, match="closed"):
+        pool.generate(["a"])
+
+
+def test_messages_and_several_texts() -> None:
+    with ps.launch(model()) as pool:
+        (found,) = pool.generate([[{"role": "user", "content": "hello"}]], n=2, temperature=1.0, max_tokens=2)
+        assert len(found.texts) == 2
+        with pytest.raises(ps.UsageError, match="prompt 0: expected a text"):
+            pool.generate([{"role": "user"}])  # type: ignore[list-item]
+        with pytest.raises(ps.UsageError, match="put a single one into a list"):
+            pool.generate("hello")
+        with pytest.raises(ps.ConfigError, match="temperature"):
+            pool.generate(["a"], temperature=-1)
+        with pytest.raises(ps.UsageError, match="embed"):
+            pool.embed(["a"])
+
+
+def test_seeds_repeat_over_launches() -> None:
+    def sampled(seed: int) -> list[Any]:
+        with ps.launch(model(), seed=seed) as pool:
+            return [each.text for each in pool.generate(["a", "b"], temperature=1.0, max_tokens=4)]
+
+    assert sampled(1) == sampled(1)
+
+
+def test_a_prompt_that_fails() -> None:
+    with ps.launch(model(fail_on="poison")) as pool:
+        with pytest.raises(ps.GenerationError, match=r"prompt 1: .*refused") as caught:
+            pool.generate(["fine", "poison"])
+        assert (caught.value.code, caught.value.index) == ("refused", 1)
+        fine, failed = pool.generate(["fine", "poison"], errors="return")
+        assert fine.text and isinstance(failed, ps.GenerationError)
+
+
+def test_results_as_they_come() -> None:
+    with ps.launch(model(ms_per_row=1)) as pool:
+        found = dict(pool.stream([str(number) for number in range(20)]))
+        assert sorted(found) == list(range(20))
+        for _ in pool.stream([str(number) for number in range(500)]):
+            break  # leaving early cancels the rest
+        until(lambda: not any(replica["in_flight"] for replica in pool.stats()["replicas"]))
+        assert pool.stats()["waiting"] == 0
+
+
+def test_several_threads_share_the_batch() -> None:
+    with ps.launch(model(ms_per_row=5), replicas=2) as pool:
+        results: dict[int, list[Any]] = {}
+
+        def ask(number: int) -> None:
+            results[number] = pool.generate([f"{number}: {index}" for index in range(40)])
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        everything = [each.text for number in range(4) for each in results[number]]
+        assert len(set(everything)) == 160
+
+
+def test_asyncio_and_its_cancellation() -> None:
+    async def main(pool: ps.LaunchedPool) -> None:
+        first, second = await asyncio.gather(pool.agenerate(["a"] * 5), pool.agenerate(["b"] * 7))
+        assert (len(first), len(second)) == (5, 7)
+        task = asyncio.create_task(pool.agenerate([str(number) for number in range(2000)]))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with ps.launch(model(ms_per_row=20)) as pool:
+        asyncio.run(main(pool))
+        until(lambda: not any(replica["in_flight"] for replica in pool.stats()["replicas"]))
+        assert len(pool.generate(["still there"])) == 1
+
+
+def test_ctrl_c_leaves_the_pool_usable() -> None:
+    with ps.launch(model(ms_per_row=50)) as pool:
+        pool.ready(30)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            pool.generate([str(number) for number in range(500)])
+        assert len(pool.generate(["on it goes"])) == 1
+
+
+def test_a_replica_that_dies_is_made_good() -> None:
+    with ps.launch(model(ms_per_row=10), replicas=2) as pool:
+        pool.ready(30)
+        link = next(iter(pool._loop.replicas.links.values()))
+        threading.Timer(0.2, pool._loop.replicas._executor.kill, (f"launched-{link.index}", link.incarnation)).start()
+        found = pool.generate([str(number) for number in range(300)])
+        assert len(found) == 300
+        until(lambda: sum(replica["restarts"] for replica in pool.stats()["replicas"]) == 1)
+
+
+def test_a_model_that_does_not_load(tmp_path: Any) -> None:
+    with pytest.raises(ps.ConfigError, match=r"config\.json"):
+        ps.launch(ps.Model(str(tmp_path), engine="transformers"))
+
+
+def test_a_pool_whose_replicas_all_die() -> None:
+    with ps.launch(model(crash_on="poison")) as pool:
+        (found,) = pool.generate(["poison"], errors="return")
+        assert isinstance(found, ps.GenerationError) and found.code == "engine_crash"
+        assert pool.generate(["fine"])[0].text
+
+
+def test_a_pool_that_can_not_start_says_why() -> None:
+    with ps.launch(ps.Model("mock:none", python="/bin/false")) as pool:
+        with pytest.raises(ps.PoolFailed, match="none-0 exited with code 1"):
+            pool.generate(["a"])
+        with pytest.raises(ps.PoolFailed):
+            pool.ready()
+        assert (pool.logs / "none-0.log").exists(), "kept, since they say why"

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,10 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """One ended command. CPU and memory are its own, without children; working: from the first request on."""
+    """One ended command. CPU and memory are its own, without children; working: from the first request on.
+
+    tree_bytes: the peak of its processes together, where that was asked for
+    """
 
     wall_s: float
     cpu_s: float
@@ -47,6 +50,7 @@ class Finished:
     peak_bytes: int
     out: Path
     summary: dict[str, Any]
+    tree_bytes: int = 0
 
     @property
     def pool(self) -> dict[str, Any]:
@@ -69,18 +73,28 @@ class Finished:
 
 
 def run_pipeline(
-    folder: Path, pipeline: dict[str, Any], name: str = "run", env: dict[str, str] | None = None
+    folder: Path,
+    pipeline: dict[str, Any],
+    name: str = "run",
+    env: dict[str, str] | None = None,
+    *,
+    options: Sequence[str] = (),
+    tree: bool = False,
 ) -> Finished:
-    """`penstock run` in a fresh output folder below `folder`. Raises SystemExit with its words when it fails."""
+    """`penstock run` in a fresh output folder below `folder`. Raises SystemExit with its words when it fails.
+
+    options  further ones of the command
+    tree     follow the memory of all its processes together, too
+    """
     file, out, log = folder / f"{name}.yaml", folder / f"{name}.out", folder / f"{name}.log"
     file.write_text(json.dumps(pipeline))  # JSON is YAML
-    command = [sys.executable, "-m", "penstock.cli", "run", str(file), "--out", str(out), "--display", "none"]
+    command = [sys.executable, "-m", "penstock.cli", "run", str(file), "--out", str(out), "--display", "none", *options]
     began = time.monotonic()
     with log.open("wb") as words:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, env={**os.environ, **(env or {})}
         )
-        watch = Watch(process.pid)
+        watch = Watch(process.pid, tree=tree)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its times can still be read
         wall_s = time.monotonic() - began
         cpu_s = own_cpu_s(process.pid)
@@ -90,7 +104,7 @@ def run_pipeline(
         sys.exit(f"{' '.join(command)}: exit code {code}\n{log.read_text(errors='replace')[-4000:]}")
     summary = json.loads((out / "summary.json").read_text())
     working_cpu_s = cpu_s - watch.cpu_s_by(summary["first_request_s"] or 0.0)
-    return Finished(wall_s, cpu_s, working_cpu_s, peak_bytes, out, summary)
+    return Finished(wall_s, cpu_s, working_cpu_s, peak_bytes, out, summary, watch.tree_bytes)
 
 
 def own_cpu_s(pid: int) -> float:
@@ -99,17 +113,37 @@ def own_cpu_s(pid: int) -> float:
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Watch:
-    """Follows one process until it ends: its peak resident memory (VmHWM), and how much CPU it had used by when."""
+def tree_bytes(pid: int) -> int:
+    """Memory of a process and all that descend from it: the sum of their proportional shares (PSS), so that pages
+    shared after a fork count once."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(OSError):
+                rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+                total += int(rollup.partition("\nPss:")[2].split()[0]) * 1024
+    return total
 
-    def __init__(self, pid: int) -> None:
+
+class Watch:
+    """Follows one process until it ends: its peak resident memory (VmHWM), and how much CPU it had used by when.
+
+    tree: also the peak of its processes together, sampled every 0.25 s, into `tree_bytes`
+    """
+
+    def __init__(self, pid: int, *, tree: bool = False) -> None:
         self._pid = pid
         self._began = time.monotonic()
         self._peak_bytes = 0
+        self.tree_bytes = 0
         self._cpu_s: list[tuple[float, float]] = [(0.0, 0.0)]
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._follow, daemon=True)]
+        if tree:
+            self._threads.append(threading.Thread(target=self._follow_tree, daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     def _follow(self) -> None:
         while not self._ended.wait(0.05):
@@ -121,10 +155,15 @@ class Watch:
             except OSError:
                 return
 
+    def _follow_tree(self) -> None:
+        while not self._ended.wait(0.25):
+            self.tree_bytes = max(self.tree_bytes, tree_bytes(self._pid))
+
     def stop(self) -> int:
         """End, and return the peak in bytes."""
         self._ended.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         return self._peak_bytes
 
     def cpu_s_by(self, moment_s: float) -> float:

@@ -90,7 +90,6 @@ def test_a_replica_on_cores_has_as_many_threads_and_no_gpu() -> None:
     bound = environment_for(config(cores=(4, 5)), {})
     assert bound["CUDA_VISIBLE_DEVICES"] == ""
     assert bound["OMP_NUM_THREADS"] == bound["MKL_NUM_THREADS"] == "2"
-    assert bound["VLLM_CPU_OMP_THREADS_BIND"] == "4,5"
 
 
 def test_nothing_is_bound_where_nothing_is_given() -> None:

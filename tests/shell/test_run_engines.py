@@ -100,3 +100,29 @@ def test_vllm_loses_an_engine_child_in_mid_run(tmp_path: Path, vllm_python: str)
     assert [row["line"] for row in output(stormy)] == [row["line"] for row in output(calm)]
     assert sum(replica["restarts"] for replica in summary(stormy)["models"]["writer"]["replicas"]) >= 1
     assert not everything_below(stormy)
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two ranks need a core each")
+def test_vllm_split_over_two_ranks_answers_like_one(tmp_path: Path, vllm_python: str) -> None:
+    model = {
+        "engine": "vllm",
+        "python": vllm_python,
+        "dtype": "float32",
+        "replicas": 1,
+        "engine_options": {"kv_cache_gb": 1, "enforce_eager": True, "max_num_seqs": 16},
+    }
+    lines = {}
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        write_rows(folder, 12)
+        engine_pipeline(folder, {**model, "tensor_parallel": ranks}, max_tokens=16)
+        assert start(folder).wait(timeout=400) == 0, errors(folder)
+        lines[ranks] = [row["line"] for row in output(folder)]
+        (replica,) = summary(folder)["models"]["writer"]["replicas"]
+        assert len(replica["devices"]) >= ranks
+        assert replica["kv_tokens"] == pytest.approx(replica["kv_tokens_planned"], rel=0.02)
+    assert lines[2] == lines[1]
+    assert not everything_below(tmp_path / "2")

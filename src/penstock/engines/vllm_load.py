@@ -55,7 +55,7 @@ def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> Started:
         raise EngineLoadError(
             f"the vllm engine generates here; the task {config.task!r} needs another engine", "bad_model"
         )
-    _set_environment(config, os.environ)
+    set_environment(config, os.environ)
     try:
         import vllm
         from vllm import AsyncEngineArgs
@@ -76,7 +76,7 @@ def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> Started:
     return _started(config, engine, vllm.__version__)
 
 
-def _set_environment(config: EngineConfig, environment: Any) -> None:
+def set_environment(config: EngineConfig, environment: Any) -> None:
     """Before the import: vLLM and its children read these. What the user has set stays."""
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
     environment.setdefault("DO_NOT_TRACK", "1")
@@ -94,7 +94,7 @@ def _set_environment(config: EngineConfig, environment: Any) -> None:
         else:
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_GB))
     if config.cores:
-        environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", _thread_binding(config))
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = _thread_binding(config)  # the plan gave each replica its cores
 
 
 def on_gpu(config: EngineConfig) -> bool:

@@ -148,5 +148,4 @@ def environment_for(config: EngineConfig, environment: Mapping[str, str] | None 
         bound[VISIBLE] = ""
     if config.cores:
         bound.update(dict.fromkeys(_THREAD_VARIABLES, str(len(config.cores))))
-        bound["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, config.cores))
     return bound

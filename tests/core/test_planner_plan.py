@@ -137,6 +137,21 @@ def test_what_does_not_fit_says_need_have_and_what_would(
     assert any(would_fit in told for told in plan.alternatives), plan.alternatives
 
 
+@pytest.mark.parametrize(
+    ("memory_gb", "cache_gb", "would_fit"),
+    [
+        (21, 8, "writer: engine_options: {kv_cache_gb: 2}"),
+        (18, None, "writer: quantization: fp8"),
+        (8, None, "32 GB of memory for the models of a machine"),
+    ],
+)
+def test_what_would_fit_on_a_machine_without_devices(memory_gb: float, cache_gb: int | None, would_fit: str) -> None:
+    kv_bytes = None if cache_gb is None else cache_gb * 2**30
+    plan = make_plan([pool(facts=dense(), kv_bytes=kv_bytes)], [laptop(memory_gb=memory_gb)])
+    assert not plan.fits
+    assert any(told.startswith(would_fit) for told in plan.alternatives), plan.alternatives
+
+
 def test_alternatives_stand_in_order_and_are_few() -> None:
     plan = make_plan([pool(facts=large(), max_model_len=131072)], [node(devices=4, memory_gb=48)])
     assert plan.alternatives[0].startswith("writer: max_model_len: ")

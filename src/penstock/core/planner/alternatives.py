@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count, takewhile
 
 from msgspec.structs import replace
 
@@ -18,6 +19,8 @@ SHORTEST_TOKENS = 512
 # Memory of devices that can be had or rented, in GB: 24 (L4, 4090), 32, 40 and 80 (A100), 48, 96, 141 (H200), 192, 288.
 USUAL_MEMORIES_GB = (16, 24, 32, 40, 48, 80, 96, 141, 192, 288)
 MAX_DEVICES = 64
+GIB = 2**30  # vLLM on the CPU counts its cache in these
+MAX_MACHINE_GB = 1024
 
 PlanOf = Callable[[Sequence[PoolDemand], Sequence[NodeFacts], Sharing], Plan]
 Change = tuple[str, PoolDemand]
@@ -30,7 +33,8 @@ def alternatives(
     bad = [demand for demand in demands if not _alone(demand, nodes, sharing, plan_of).fits]
     found: list[str] = []
     if len(bad) == 1:
-        for changes in _changes(bad[0]):
+        on_cpus = not any(node.devices for node in nodes)
+        for changes in (*([_smaller_cache(bad[0])] if on_cpus else []), *_changes(bad[0])):
             plans = ((told, one, _alone(one, nodes, sharing, plan_of)) for told, one in changes)
             found += [_told(told, one, plan) for told, one, plan in plans if plan.fits][:1]
     if sharing.reserve_per_node and _all(demands, nodes, Sharing(sharing.strategy), plan_of):
@@ -77,6 +81,15 @@ def _shorter(demand: PoolDemand) -> list[Change]:
     return changes
 
 
+def _smaller_cache(demand: PoolDemand) -> list[Change]:
+    """On the CPU the KV cache has the size that somebody gave it; the largest that there is room for."""
+    now = demand.rules.cpu_kv_bytes if demand.kv_bytes is None else demand.kv_bytes
+    unit = GIB if demand.engine == "vllm" else 10**9
+    sizes = [size for size in (4, 2, 1) if size * unit < now]
+    sizes += [] if demand.engine == "vllm" else [size for size in (0.5, 0.25) if size * unit < now]
+    return [(f"engine_options: {{kv_cache_gb: {size}}}", replace(demand, kv_bytes=int(size * unit))) for size in sizes]
+
+
 def _told(change: str, demand: PoolDemand, plan: Plan) -> str:
     """A change and what it comes to: weights, and the layout that then fits."""
     model = plan.models[demand.name]
@@ -94,6 +107,7 @@ def _more_devices(
     """More nodes like the largest, larger nodes, and larger devices: the least of each that does."""
     with_devices = [node for node in nodes if node.devices]
     if not with_devices:
+        yield from _more_memory(demands, nodes, sharing, plan_of)
         return
     like = max(with_devices, key=lambda node: (node.device_memory_bytes, node.devices))
     memory = gigabytes(like.device_memory_bytes)
@@ -114,6 +128,22 @@ def _more_devices(
         if gigabyte * 10**9 > like.device_memory_bytes and _all(demands, larger_devices, sharing, plan_of):
             yield f"devices of {gigabyte} GB in place of {memory}"
             break
+
+
+def _more_memory(
+    demands: Sequence[PoolDemand], nodes: Sequence[NodeFacts], sharing: Sharing, plan_of: PlanOf
+) -> Iterator[str]:
+    """Of machines without devices: the least memory that does, by the usual sizes of machines."""
+    for gigabyte in takewhile(lambda size: size <= MAX_MACHINE_GB, (2**power for power in count(2))):
+        larger = [_with_domains(node, gigabyte * 10**9) for node in nodes]
+        if larger != list(nodes) and _all(demands, larger, sharing, plan_of):
+            yield f"{gigabyte} GB of memory for the models of a machine"
+            break
+
+
+def _with_domains(node: NodeFacts, memory_bytes: int) -> NodeFacts:
+    grown = (replace(domain, memory_bytes=max(domain.memory_bytes, memory_bytes)) for domain in node.domains)
+    return replace(node, domains=tuple(grown))
 
 
 def _with_memory(node: NodeFacts, gigabyte: int) -> NodeFacts:

@@ -126,3 +126,37 @@ def test_vllm_split_over_two_ranks_answers_like_one(tmp_path: Path, vllm_python:
         assert replica["kv_tokens"] == pytest.approx(replica["kv_tokens_planned"], rel=0.02)
     assert lines[2] == lines[1]
     assert not everything_below(tmp_path / "2")
+
+
+@pytest.mark.transformers
+def test_two_models_that_do_not_fit_together_take_turns(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    write_rows(tmp_path, 24)
+    sampling = {"temperature": 0.0, "max_tokens": 16}
+    texts = {"first": "{{ id }}", "second": "{{ first }}", "third": "{{ second }}"}
+    written = {
+        # Unequal, and neither leaves room for the other's cache of 2 GB.
+        "models": {
+            "a": {"ref": str(DOCWRITER), "engine": "transformers", "dtype": "float32"},
+            "b": {"ref": str(DOCWRITER), "engine": "transformers", "dtype": "float32", "pool": "apart"},
+        },
+        "source": {"path": "rows.jsonl"},
+        "steps": [
+            {"generate": {"model": model, "prompt": f"def part({text}):", "output": output, **sampling}}
+            for model, (output, text) in zip("aba", texts.items(), strict=True)
+        ],
+        "sink": {"path": "out"},
+    }
+    outputs = {}
+    for budget_gb, loads in ((3, (2, 1)), (8, (1, 1))):
+        folder = tmp_path / str(budget_gb)
+        folder.mkdir()
+        write_rows(folder, 24)
+        written["resources"] = {"device_memory_gb": budget_gb}
+        (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+        assert run(folder) == 0, errors(folder)
+        outputs[budget_gb] = output(folder)
+        models = summary(folder)["models"]
+        assert (models["a"]["loads"], models["b"]["loads"]) == loads
+    assert len(outputs[3]) == 24
+    assert outputs[3] == outputs[8], "the same answers in three phases as together"

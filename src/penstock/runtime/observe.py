@@ -9,20 +9,24 @@ from penstock.core.dispatch.replica import Replica
 from penstock.core.flow.flow import Flow
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, StepFacts
 from penstock.runtime.clock import RunClock
-from penstock.runtime.plan import RunPlan
+from penstock.runtime.plan import ReplicaPlan, RunPlan
 from penstock.runtime.record import Record
 from penstock.runtime.shell import Shell
 from penstock.runtime.writer import Writer
 
-_STATES = {
+STATES = {
     "off": "starting",
     "starting": "starting",
     "ready": "ready",
     "killed": "stopping",
+    "leaving": "stopping",
     "waiting": "restarting",
     "failed": "failed",
+    "falling_asleep": "asleep",
     "asleep": "asleep",
+    "waking": "starting",
 }
+"""What is told of each state of the dispatcher's replicas."""
 _RATE_WINDOW_S = 5.0
 
 
@@ -156,7 +160,7 @@ class Observer:
             id=planned.id,
             pool=self._plan.pools[planned.pool].name,
             devices=list(self._record.devices.get(index, planned.devices)),
-            state=_STATES[replica.state],
+            state="closed" if self._is_over(replica, planned) else STATES[replica.state],
             in_flight=len(replica.in_flight),
             slots=replica.slots,
             rows=record.rows,
@@ -181,10 +185,14 @@ class Observer:
         then, busy_then = self._busy.get(index, (now, facts.busy_s))
         facts.busy_recent = min(1.0, (facts.busy_s - busy_then) / (now - then)) if now > then else 0.0
         self._busy[index] = (now, facts.busy_s)
-        facts.reason = self._why(replica, link.note if link is not None else "", now)
+        facts.reason = self._why(replica, planned, link.note if link is not None else "", now)
         return facts
 
-    def _why(self, replica: Replica, note: str, now: float) -> str:
+    def _is_over(self, replica: Replica, planned: ReplicaPlan) -> bool:
+        """Whether no phase to come needs it."""
+        return replica.state == "off" and bool(planned.phases) and max(planned.phases) < self.phase
+
+    def _why(self, replica: Replica, planned: ReplicaPlan, note: str, now: float) -> str:
         """Why a replica does nothing; "" when it works."""
         match replica.state:
             case "ready" if replica.in_flight:
@@ -195,7 +203,12 @@ class Observer:
                 return f"starts again in {max(0.0, replica.start_at - now):.0f} s: {replica.last_reason}"
             case "failed":
                 return replica.last_reason
+            case "leaving":
+                return "its phase has ended"
             case "off":
+                later = [phase for phase in planned.phases if phase >= self.phase]
+                if planned.phases and self.phase not in later:
+                    return f"waits for phase {later[0] + 1}" if later else "its phase has ended"
                 return "waits for the first row"
         return note or replica.state
 

@@ -85,9 +85,12 @@ def _smaller_cache(demand: PoolDemand) -> list[Change]:
     """On the CPU the KV cache has the size that somebody gave it; the largest that there is room for."""
     now = demand.rules.cpu_kv_bytes if demand.kv_bytes is None else demand.kv_bytes
     unit = GIB if demand.engine == "vllm" else 10**9
-    sizes = [size for size in (4, 2, 1) if size * unit < now]
-    sizes += [] if demand.engine == "vllm" else [size for size in (0.5, 0.25) if size * unit < now]
-    return [(f"engine_options: {{kv_cache_gb: {size}}}", replace(demand, kv_bytes=int(size * unit))) for size in sizes]
+    sizes = (4, 2, 1) if demand.engine == "vllm" else (4, 2, 1, 0.5, 0.25)
+    return [
+        (f"engine_options: {{kv_cache_gb: {size}}}", replace(demand, kv_bytes=int(size * unit)))
+        for size in sizes
+        if size * unit < now
+    ]
 
 
 def _told(change: str, demand: PoolDemand, plan: Plan) -> str:

@@ -48,6 +48,16 @@ class Trial:
             if count < DEVICES
         ]
         ray.get([group.ready() for group in self._held], timeout=60)
+        self._wait_until_seen(dict(zip(ids, free, strict=True)))
+
+    def _wait_until_seen(self, free: dict[str, int]) -> None:
+        """Ray's count of what is free trails by some tenths of a second; a plan is about the count."""
+        from penstock.executors.ray_cluster import nodes
+
+        until_s = time.monotonic() + 30
+        while {node.id: node.free_gpus for node in nodes(self._ray) if node.gpus} != free:
+            assert time.monotonic() < until_s, "Ray's count of free devices does not become what was reserved"
+            time.sleep(0.02)
 
     def close(self) -> None:
         from ray.util.placement_group import remove_placement_group

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from penstock.core.planner.cluster import NodeFacts
 from penstock.core.planner.result import ModelPlan, Plan, Rung
+from penstock.core.planner.result import ReplicaPlan as Placed
 from penstock.engines.messages import EngineConfig
 from penstock.errors import PlanError
 from penstock.executors import binding
@@ -184,6 +185,7 @@ def _pool_plans(
 def _replicas(pool: Pool, index: int, engine: str, planned: ModelPlan, *, sleeps: bool) -> list[ReplicaPlan]:
     made = []
     for replica in planned.replicas:
+        _refuse_several_nodes(replica)
         config = engine_config(pool.model, engine, planned, replica, sleeps=sleeps)
         made.append(
             ReplicaPlan(
@@ -201,6 +203,17 @@ def _replicas(pool: Pool, index: int, engine: str, planned: ModelPlan, *, sleeps
             )
         )
     return made
+
+
+def _refuse_several_nodes(replica: Placed) -> None:
+    """Executors start a replica in one node. Its ranks would have to find each other through the engine's own means."""
+    if len(replica.nodes) > 1:
+        shape = f"tp={replica.tensor_parallel} pp={replica.pipeline_parallel}"
+        raise PlanError(
+            f"{replica.id} would span the nodes {', '.join(replica.nodes)}: {shape} takes {len(replica.devices)} "
+            f"devices, and none of them has so many free. Stages on several nodes can be planned (`penstock plan`), "
+            "not started yet: ask for a smaller dtype, a quantization or larger nodes"
+        )
 
 
 def _workers(

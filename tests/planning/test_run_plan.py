@@ -1,0 +1,34 @@
+"""Plans as a run takes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.core.planner.cluster import NodeFacts
+from penstock.errors import PlanError
+from penstock.runtime.plan import plan
+from penstock.spec.load import load_pipeline
+from penstock.spec.pipeline import Pipeline
+
+
+def sharded(tensor: int, pipeline: int) -> Pipeline:
+    shape = f"tensor_parallel: {tensor}, pipeline_parallel: {pipeline}"
+    return load_pipeline(
+        f"models: {{m: {{ref: 'mock:m', {shape}}}}}\nsource: {{path: x}}\n"
+        "steps: [{generate: {model: m, prompt: '{{ a }}', output: b}}]\nsink: {path: out}\n",
+        "test.yaml",
+    )
+
+
+NODES = [NodeFacts(name=name, devices=4, device_memory_bytes=80 * 10**9, link="nvlink", cpus=8) for name in "ab"]
+
+
+def test_a_replica_in_one_node_is_taken() -> None:
+    made = plan(sharded(2, 2), NODES)
+    assert [replica.nodes for replica in made.replicas] == [("a",), ("b",)]
+
+
+def test_a_replica_over_several_nodes_is_refused_before_anything_starts() -> None:
+    with pytest.raises(PlanError, match=r"m-0 would span the nodes a, b: tp=2 pp=4 takes 8 devices") as caught:
+        plan(sharded(2, 4), NODES)
+    assert "penstock plan" in str(caught.value)

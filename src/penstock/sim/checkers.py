@@ -43,6 +43,13 @@ class _Replica(Struct):
     ready: bool = False  # told so, and not to be killed
     was_ready: bool = False
     killed: bool = False
+    leaving: bool = False  # its phase has ended: what becomes of it is no death
+    asleep: bool = False
+    waking: bool = False
+    lowered: bool = False  # it ran out of memory while it started, and goes a rung down
+    rung: int = 0
+    rungs: int = 0
+    phases: tuple[int, ...] = ()
     may_start: bool = True
     alone: int = -1  # the one request that it was sent since it was idle
     asked: dict[int, None] = {}  # called back, and not answered for yet
@@ -61,13 +68,64 @@ class RequestChecks:
         self.tasks: dict[int, _Task] = {}
         self.waiting: list[dict[int, None]] = [{} for _ in range(scenario.pools)]  # but for suspects
         self.replicas = [
-            _Replica(pool, host.slots) for pool, host in zip(scenario.replica_pools, scenario.hosts, strict=True)
+            _Replica(pool, host.slots, rungs=host.rungs, phases=host.phases)
+            for pool, host in zip(scenario.replica_pools, scenario.hosts, strict=True)
         ]
+        self.stretches = scenario.stretches
+        self.phase = 0
+        self._closing = False
         self.draining = False
         self._answered = 0
 
     def out_on(self, replica: int) -> list[tuple[int, int]]:
         return list(self.replicas[replica].out.items())
+
+    # ------------------------------------------------------------ phases
+
+    def begin_phase(self, phase: int, *, closing: bool) -> None:
+        """closing: after another one, whose pools have to close."""
+        if self.tasks:
+            raise Violation(f"phase {self.phase} has ended, and {sorted(self.tasks)} go on")
+        self._closing = closing
+        self.phase = phase
+        for replica in self.replicas:
+            replica.leaving = replica.leaving or (replica.up and not self._belongs(replica))
+
+    def _belongs(self, replica: _Replica) -> bool:
+        """Whether the plan loads it in the phase."""
+        in_phase = not replica.phases or self.phase in replica.phases
+        return in_phase and replica.pool in self.stretches[self.phase].pools
+
+    def pools_closed(self) -> None:
+        self._closing = False
+        for index, replica in enumerate(self.replicas):
+            if replica.up and not replica.asleep and not self._belongs(replica):
+                raise Violation(f"the pools are closed, and replica {index} is still there: {replica}")
+
+    def sleeps(self, sleep: ev.SleepReplica) -> None:
+        replica = self.replicas[sleep.replica]
+        if sleep.incarnation != replica.incarnation or not replica.ready or replica.out or self._belongs(replica):
+            raise Violation(f"replica {sleep.replica} was put to sleep: {replica}")
+        replica.ready = False
+
+    def saw_asleep(self, event: ev.ReplicaAsleep) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation and replica.up and not replica.killed:
+            replica.asleep = True
+
+    def wakes(self, wake: ev.WakeReplica) -> None:
+        replica = self.replicas[wake.replica]
+        if wake.incarnation != replica.incarnation or not replica.asleep or not self._belongs(replica):
+            raise Violation(f"replica {wake.replica} was woken: {replica}")
+        self._check_room(wake.replica)
+        replica.asleep, replica.leaving, replica.waking = False, False, True
+
+    def _check_room(self, index: int) -> None:
+        """Nothing is loaded or woken while what the phase before had loaded is still there."""
+        there = [number for number, other in enumerate(self.replicas) if other.up and not other.asleep]
+        late = [number for number in there if number != index and not self._belongs(self.replicas[number])]
+        if late or self._closing:
+            raise Violation(f"replica {index} takes memory in phase {self.phase}, and {late} have not left")
 
     # ------------------------------------------------------------ what the core is told
 
@@ -80,12 +138,20 @@ class RequestChecks:
     def saw_ready(self, event: ev.ReplicaReady) -> None:
         replica = self.replicas[event.replica]
         if event.incarnation == replica.incarnation and replica.up and not replica.killed:
+            replica.waking = False
+            if replica.leaving:
+                return
             replica.ready = replica.was_ready = True
             replica.never_ready = 0
 
     def saw_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation == replica.incarnation and replica.up:
+        if event.incarnation != replica.incarnation or not replica.up or replica.waking or replica.leaving:
+            return
+        if event.out_of_memory and replica.rung < replica.rungs:
+            replica.lowered = True
+            replica.rung += 1
+        elif not replica.lowered:
             replica.up = replica.ready = replica.may_start = False
 
     def saw_lost(self, event: ev.ReplicaLost, now: float) -> None:
@@ -104,6 +170,9 @@ class RequestChecks:
         replica.up = replica.ready = False
         replica.asked.clear()
         replica.begun.clear()
+        if replica.leaving or replica.lowered:
+            replica.leaving = replica.asleep = False
+            return
         replica.never_ready += not replica.was_ready
         replica.deaths = self._recent(replica.deaths, now)
         if len(out) != 1:
@@ -147,18 +216,25 @@ class RequestChecks:
         if start.incarnation != replica.incarnation + 1 or replica.up or not replica.may_start:
             raise Violation(f"replica {start.replica} was started again as {start.incarnation}: {replica}")
         replica.incarnation = start.incarnation
+        if not self._belongs(replica):
+            raise Violation(f"replica {start.replica} was started in phase {self.phase}, which is not its own")
+        if start.rung != replica.rung:
+            raise Violation(f"replica {start.replica} was started on rung {start.rung}: {replica}")
+        self._check_room(start.replica)
         replica.up, replica.was_ready, replica.killed, replica.alone = True, False, False, -1
+        replica.lowered = replica.waking = False
         self.tally.hit("restart", int(start.incarnation > 1))
 
     def kill(self, kill: ev.KillReplica) -> None:
         replica = self.replicas[kill.replica]
-        if kill.incarnation != replica.incarnation or not replica.up or replica.killed:
+        again = replica.killed and not replica.leaving  # its phase may end while it is ended for something else
+        if kill.incarnation != replica.incarnation or not replica.up or again:
             raise Violation(f"replica {kill.replica} was killed as {kill.incarnation}: {replica}")
         replica.killed, replica.ready = True, False
 
     def sent(self, send: ev.Send) -> None:
         replica = self.replicas[send.replica]
-        if self.draining or not replica.ready or send.incarnation != replica.incarnation:
+        if self.draining or not replica.ready or replica.leaving or send.incarnation != replica.incarnation:
             raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which is not to have any")
         replica.fruitless = 0
         replica.alone = send.tasks[0] if not replica.out and len(send.tasks) == 1 else -1
@@ -238,7 +314,7 @@ class RequestChecks:
         """Only when each of its replicas was given up, for a reason."""
         self.tally.hit("pool down")
         for index, replica in enumerate(self.replicas):
-            if replica.pool != pool or not replica.may_start:
+            if replica.pool != pool or not replica.may_start or not self._belongs(replica):
                 continue
             if replica.up or len(replica.deaths) < self.limits.circuit_deaths:
                 raise Violation(f"pool {pool} is given up, but replica {index} could serve: {replica}")
@@ -250,7 +326,7 @@ class RequestChecks:
         if self.draining:
             return
         for index, replica in enumerate(self.replicas):
-            if not replica.ready or replica.out:
+            if not replica.ready or replica.leaving or replica.out:
                 continue
             waiting = self.waiting[replica.pool]
             if waiting:

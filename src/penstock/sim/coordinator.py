@@ -45,12 +45,13 @@ class Coordinator:
         self.alive = True
         self.status = ""
         self.kill_in = 0
-        self.flow = Flow(scenario.flow_shape(world.max_dead), progress, world.now)
+        stretch = scenario.stretches[world.phase]
         self.dispatch = Dispatch(scenario.dispatch_shape())
-        self.core = Core(self.flow, self.dispatch, DRAIN_GRACE_S)
-        self.source = Source(world.pipeline, scenario.rows, progress, counts_done=bool(scenario.seed % 3))
         self.requests = RequestChecks(scenario, world.tally)
-        self.rows = Rows(world.pipeline, self.requests, world.tally)
+        self._open_phase(progress)
+        self.core = Core(
+            self.flow, self.dispatch, DRAIN_GRACE_S, pools=stretch.pools, lazy=stretch.lazy, phase=world.phase
+        )
         self.hosts: dict[int, Host] = {}
         self._batches: dict[int, list[Answer]] = {}
         self._last_batch = 0
@@ -58,10 +59,10 @@ class Coordinator:
             world.tally.hit("resumed with rows above the watermark")
         self._table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {
             ev.ReadRows: self._read_rows,
-            ev.StartTasks: self.rows.start,
-            ev.Adopt: self.rows.adopt,
-            ev.CancelTasks: self.rows.cancel,
-            ev.DropRows: self.rows.drop,
+            ev.StartTasks: lambda told: self.rows.start(told),
+            ev.Adopt: lambda told: self.rows.adopt(told),
+            ev.CancelTasks: lambda told: self.rows.cancel(told),
+            ev.DropRows: lambda told: self.rows.drop(told),
             ev.Commit: self._commit,
             ev.Drain: self._drain,
             ev.PhaseEnded: self._phase_ended,
@@ -74,7 +75,28 @@ class Coordinator:
             ev.FailRequests: self._fail_requests,
             ev.PoolDown: self._pool_down,
             ev.Recovered: self._recovered,
+            ev.SleepReplica: self._sleep_replica,
+            ev.WakeReplica: self._wake_replica,
+            ev.PoolsClosed: self._pools_closed,
         }
+
+    def _open_phase(self, progress: Progress, *, closing: bool = False) -> None:
+        """What belongs to the phase that the world is in: its flow, its source, its rows."""
+        world, scenario = self.world, self.world.scenario
+        self.flow = Flow(scenario.flow_shape(world.pipeline, world.max_dead), progress, world.now)
+        rows = scenario.stretches[world.phase].rows
+        self.source = Source(world.pipeline, rows, progress, counts_done=bool(scenario.seed % 3))
+        self.rows = Rows(world.pipeline, self.requests, world.tally)
+        self.requests.begin_phase(world.phase, closing=closing)
+
+    def begin_phase(self) -> None:
+        """The next phase with the same dispatcher; the world has made its sink."""
+        stretches, phase = self.world.scenario.stretches, self.world.phase
+        self.status, self.alive = "", True
+        self._open_phase(self.world.sink.progress(), closing=True)
+        here = stretches[phase]
+        sleep = [pool for pool in stretches[phase - 1].sleep if any(pool in later.pools for later in stretches[phase:])]
+        self.core.begin(self.flow, here.pools, here.lazy, sleep, phase)
 
     def begin(self) -> Iterable[Event]:
         return self._tick()
@@ -89,7 +111,9 @@ class Coordinator:
         world = self.world
         for event in events:
             kind = type(event)
-            if kind is ev.AnswersArrived:
+            if kind is ev.ReplicaAsleep:
+                self.requests.saw_asleep(event)  # type: ignore[arg-type]
+            elif kind is ev.AnswersArrived:
                 self.requests.saw_answers(event)  # type: ignore[arg-type]
             elif kind is ev.ReplicaReady:
                 self.requests.saw_ready(event)  # type: ignore[arg-type]
@@ -171,13 +195,27 @@ class Coordinator:
 
     def _start_replica(self, start: ev.StartReplica) -> Iterable[Event]:
         self.requests.started(start)
-        host = self.hosts[start.replica] = Host(self, start.replica, start.incarnation)
+        host = self.hosts[start.replica] = Host(self, start.replica, start.incarnation, start.rung)
         host.start()
         return ()
 
     def _kill_replica(self, kill: ev.KillReplica) -> Iterable[Event]:
         self.requests.kill(kill)
         self.hosts[kill.replica].kill()
+        return ()
+
+    def _sleep_replica(self, sleep: ev.SleepReplica) -> Iterable[Event]:
+        self.requests.sleeps(sleep)
+        self._to_host(sleep.replica, sleep.incarnation, lambda host: host.sleep())
+        return ()
+
+    def _wake_replica(self, wake: ev.WakeReplica) -> Iterable[Event]:
+        self.requests.wakes(wake)
+        self._to_host(wake.replica, wake.incarnation, lambda host: host.wake())
+        return ()
+
+    def _pools_closed(self, closed: ev.PoolsClosed) -> Iterable[Event]:
+        self.requests.pools_closed()
         return ()
 
     def lost(self, lost: ev.ReplicaLost) -> Iterable[Event]:
@@ -253,6 +291,8 @@ class Coordinator:
 
     def _pool_down(self, down: ev.PoolDown) -> Iterable[Event]:
         self.requests.pool_down(down.pool)
+        if down.out_of_memory:
+            self.world.tally.hit("pool down: out of memory")
         return (ev.StopRequested(reason="failed"),)
 
     def _recovered(self, recovered: ev.Recovered) -> Iterable[Event]:

@@ -54,14 +54,15 @@ class Answer(Struct, gc=False):
 
 
 class Host:
-    """state: loading | ready | hung | dead."""
+    """state: loading | ready | hung | asleep | dead."""
 
-    def __init__(self, coordinator: Coordinator, replica: int, incarnation: int) -> None:
+    def __init__(self, coordinator: Coordinator, replica: int, incarnation: int, rung: int) -> None:
         self.coordinator = coordinator
         self.world = coordinator.world
         self.shape = self.world.scenario.hosts[replica]
         self.replica = replica
         self.incarnation = incarnation
+        self.rung = rung
         self.state = "loading"
         self.beats = True
         self.waiting: deque[SimRequest] = deque()
@@ -77,7 +78,9 @@ class Host:
     def start(self) -> None:
         rates, chance = self.world.strikes.rates(), self.world.strikes.chance()
         load_s = self.shape.load_s
-        if chance < rates.load_crash:
+        if self.rung < self.shape.memory_rung:
+            self.later(load_s, self._load_out_of_memory)
+        elif chance < rates.load_crash:
             self.later(load_s / 2, partial(self.die, "load: crash"))
         elif chance < rates.load_crash + rates.load_failed:
             self.later(load_s, self._load_failed)
@@ -115,6 +118,52 @@ class Host:
         self.state = "dead"
         self.world.tally.hit("load: failed")
         failed = ev.ReplicaLoadFailed(replica=self.replica, incarnation=self.incarnation, reason="bad model")
+        self._post(lambda: [failed], faulty=False)
+
+    def _load_out_of_memory(self) -> None:
+        """It says so; the coordinator ends it."""
+        self.world.tally.hit("load: out of memory")
+        told = ev.ReplicaLoadFailed(
+            replica=self.replica, incarnation=self.incarnation, reason="out of memory", out_of_memory=True
+        )
+        self._post(lambda: [told], faulty=False)
+
+    def sleep(self) -> None:
+        if self.state != "ready":
+            return
+        chance = self.world.strikes.chance()
+        if chance < self.world.strikes.rates().load_hang:
+            self.world.tally.hit("sleep: hang")
+            self.state = "hung"
+        else:
+            self.later(self.shape.sleep_s, self._asleep)
+
+    def _asleep(self) -> None:
+        if self.state != "ready":
+            return
+        self.world.tally.hit("asleep")
+        self.state = "asleep"
+        asleep = ev.ReplicaAsleep(replica=self.replica, incarnation=self.incarnation)
+        self._post(lambda: [asleep], faulty=False)
+
+    def wake(self) -> None:
+        if self.state != "asleep":
+            return
+        self.state = "loading"
+        rates, chance = self.world.strikes.rates(), self.world.strikes.chance()
+        if chance < rates.load_crash:
+            self.later(self.shape.sleep_s, partial(self.die, "wake: crash"))
+        elif chance < rates.load_crash + rates.load_hang:
+            self.world.tally.hit("wake: hang")
+        elif chance < rates.load_crash + rates.load_hang + rates.load_failed:
+            self.later(self.shape.sleep_s, self._wake_failed)
+        else:
+            self.world.tally.hit("woken")
+            self.later(self.shape.sleep_s, self._ready)
+
+    def _wake_failed(self) -> None:
+        self.world.tally.hit("wake: failed")
+        failed = ev.ReplicaLoadFailed(replica=self.replica, incarnation=self.incarnation, reason="no memory to wake")
         self._post(lambda: [failed], faulty=False)
 
     def die(self, reason: str) -> None:
@@ -271,7 +320,7 @@ class Host:
         return self._progress
 
     def _beat(self) -> None:
-        if self.beats and self.state in ("loading", "ready", "hung"):
+        if self.beats and self.state in ("loading", "ready", "hung", "asleep"):
             beat = ev.HeartbeatArrived(
                 replica=self.replica,
                 incarnation=self.incarnation,

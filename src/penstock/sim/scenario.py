@@ -11,17 +11,40 @@ from penstock.core.shape import DispatchLimits, DispatchShape, FlowLimits, FlowS
 from penstock.sim.faults import Schedule, draw_schedule
 from penstock.sim.pipeline import Hazards, Pipeline, SimStep
 
-__all__ = ["HostShape", "Scenario", "draw_scenario"]
+__all__ = ["HostShape", "Scenario", "Stretch", "draw_scenario"]
 
 
 class HostShape(Struct, frozen=True):
-    """A simulated replica. token_s: seconds an output token takes. ahead: requests its engine takes beyond slots."""
+    """A simulated replica. token_s: seconds an output token takes. ahead: requests its engine takes beyond slots.
+
+    rungs, memory_rung: steps down that it may take, and the first one on which it does not run out of memory
+    phases: those in which it is loaded; empty: all. sleep_s: to fall asleep, and to wake
+    """
 
     slots: int
     kv_tokens: int
     load_s: float
     token_s: float
     ahead: int
+    rungs: int = 0
+    memory_rung: int = 0
+    phases: tuple[int, ...] = ()
+    sleep_s: float = 0.1
+
+
+class Stretch(Struct, frozen=True):
+    """A phase: its graph, how many rows come to it, the pools that it opens, which of those are lazy, and which are
+    put to sleep at its end where the next does without them.
+
+    Its rows are new ones with positions of their own, as a phase has them; what the phase before made of them is the
+    ledger's part, which has tests of its own.
+    """
+
+    steps: tuple[SimStep, ...]
+    rows: int
+    pools: tuple[int, ...]
+    lazy: tuple[int, ...] = ()
+    sleep: tuple[int, ...] = ()
 
 
 class Scenario(Struct, frozen=True):
@@ -30,8 +53,7 @@ class Scenario(Struct, frozen=True):
 
     seed: int
     mode: str
-    rows: int
-    steps: tuple[SimStep, ...]
+    stretches: tuple[Stretch, ...]
     hazards: Hazards
     ordered: bool
     flow: FlowLimits
@@ -46,14 +68,17 @@ class Scenario(Struct, frozen=True):
     tick_s: float
     schedule: Schedule
 
-    def pipeline(self) -> Pipeline:
-        return Pipeline(self.seed, self.steps, self.hazards)
+    def pipeline(self, phase: int) -> Pipeline:
+        return Pipeline(self.seed + phase * 0x10_0000_0000, self.stretches[phase].steps, self.hazards)
 
-    def flow_shape(self, max_dead: int | float) -> FlowShape:
-        return FlowShape(self.pipeline().shapes(), replace(self.flow, max_dead=max_dead), self.ordered)
+    def flow_shape(self, pipeline: Pipeline, max_dead: int | float) -> FlowShape:
+        return FlowShape(pipeline.shapes(), replace(self.flow, max_dead=max_dead), self.ordered)
 
     def dispatch_shape(self) -> DispatchShape:
-        replicas = tuple(ReplicaShape(f"replica-{index}", pool) for index, pool in enumerate(self.replica_pools))
+        replicas = tuple(
+            ReplicaShape(f"replica-{index}", pool, rungs=host.rungs, phases=host.phases)
+            for index, (pool, host) in enumerate(zip(self.replica_pools, self.hosts, strict=True))
+        )
         return DispatchShape(tuple(f"pool-{index}" for index in range(self.pools)), replicas, self.dispatch)
 
 
@@ -78,20 +103,24 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
     mode = mode or ("safety" if seed % 2 else "liveness")
     rng = Random(seed)
     steps = rng.choice(GRAPHS)
-    pools = 1 + max(step.pool for step in steps)
+    phases = Random(f"{seed}/phases")  # a stream of its own
+    later = [phases.choice(GRAPHS) for _ in range(phases.choice((0, 0, 0, 1, 2)))]
+    pools = 1 + max(step.pool for graph in (steps, *later) for step in graph)
+    pools += bool(later) and phases.random() < 0.6
     replica_pools = tuple(pool for pool in range(pools) for _ in range(rng.choice((1, 2, 2, 3))))
+    count = 0 if rng.random() < 0.01 else max(1, int(rows * rng.uniform(0.6, 1.4)))
+    stretches = _draw_stretches(phases, [steps, *later], count, pools)
     return Scenario(
         seed=seed,
         mode=mode,
-        rows=0 if rng.random() < 0.01 else max(1, int(rows * rng.uniform(0.6, 1.4))),
-        steps=steps,
+        stretches=stretches,
         hazards=_draw_hazards(rng),
         ordered=rng.random() < 0.6,
         flow=_draw_flow_limits(rng),
         dispatch=_draw_dispatch_limits(rng),
         pools=pools,
         replica_pools=replica_pools,
-        hosts=_draw_hosts(rng, replica_pools),
+        hosts=_in_phases(phases, _draw_hosts(rng, replica_pools), replica_pools, stretches),
         latency_s=rng.choice((0.001, 0.01, 0.05)),
         report_s=rng.choice((0.0, 0.0, 0.02, 0.1)),
         read_s=rng.choice((0.0, 0.01, 0.1)),
@@ -99,6 +128,39 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         tick_s=rng.choice((0.1, 0.25)),
         schedule=draw_schedule(rng, mode, len(replica_pools)),
     )
+
+
+def _draw_stretches(rng: Random, graphs: list[tuple[SimStep, ...]], rows: int, pools: int) -> tuple[Stretch, ...]:
+    """The first graph keeps its pools where it is alone; of several each takes some of the pools, in some order."""
+    made: list[Stretch] = []
+    for graph in graphs:
+        used = 1 + max(step.pool for step in graph)
+        places = rng.sample(range(pools), used) if len(graphs) > 1 else list(range(used))
+        steps = tuple(replace(step, pool=places[step.pool]) for step in graph)
+        share = rows if not made else int(rows * rng.uniform(0.0, 0.7))
+        lazy = tuple(pool for pool in places if rng.random() < 0.2)
+        sleep = tuple(pool for pool in places if rng.random() < 0.5)
+        made.append(Stretch(steps, share, tuple(sorted(places)), lazy, sleep))
+    return tuple(made)
+
+
+def _in_phases(
+    rng: Random, hosts: tuple[HostShape, ...], replica_pools: tuple[int, ...], stretches: tuple[Stretch, ...]
+) -> tuple[HostShape, ...]:
+    """Some replicas know only some of the phases, but never the first of a pool; some lack memory at first."""
+    made = []
+    for index, (host, pool) in enumerate(zip(hosts, replica_pools, strict=True)):
+        first = replica_pools.index(pool) == index
+        phases = [number for number, stretch in enumerate(stretches) if pool in stretch.pools]
+        if len(stretches) > 1 and not first and phases and rng.random() < 0.4:
+            phases = [rng.choice(phases)]
+        else:
+            phases = []
+        rungs = rng.choice((0, 0, 1, 3))
+        memory_rung = rng.randint(0, rungs) if rng.random() < 0.3 else 0
+        sleep_s = rng.choice((0.05, 0.5))
+        made.append(replace(host, rungs=rungs, memory_rung=memory_rung, phases=tuple(phases), sleep_s=sleep_s))
+    return tuple(made)
 
 
 def _draw_hazards(rng: Random) -> Hazards:
@@ -142,6 +204,7 @@ def _draw_dispatch_limits(rng: Random) -> DispatchLimits:
         progress_timeout_s=3.0,
         progress_factor=3.0,
         max_lookahead=rng.choice((4, 64)),
+        sleep_timeout_s=2.0,
     )
 
 

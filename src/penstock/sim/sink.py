@@ -10,7 +10,6 @@ from msgspec import Struct
 from penstock.core.events import Commit, Committed, Event
 from penstock.core.shape import Progress
 from penstock.sim.pipeline import Path, Pipeline, Values
-from penstock.sim.scenario import Scenario
 from penstock.sim.tally import Tally
 from penstock.sim.violations import Violation
 
@@ -44,8 +43,8 @@ class Batch(Struct):
 
 
 class Sink:
-    def __init__(self, scenario: Scenario, pipeline: Pipeline, tally: Tally) -> None:
-        self.scenario = scenario
+    def __init__(self, rows: int, pipeline: Pipeline, tally: Tally) -> None:
+        self.rows = rows
         self.pipeline = pipeline
         self.tally = tally
         self.ended: set[int] = set()
@@ -182,12 +181,12 @@ class Sink:
         if commit.watermark != mark:
             raise Violation(f"a commit says watermark {commit.watermark}; the first row that has not ended is {mark}")
         self.watermark = mark
-        if commit.total_rows not in (None, self.scenario.rows):
-            raise Violation(f"a commit says {commit.total_rows} rows in all; there are {self.scenario.rows}")
+        if commit.total_rows not in (None, self.rows):
+            raise Violation(f"a commit says {commit.total_rows} rows in all; there are {self.rows}")
         if commit.final:
             self.final = True
-            if mark != self.scenario.rows or commit.publish_to != mark:
-                raise Violation(f"a final commit at watermark {mark} of {self.scenario.rows}")
+            if mark != self.rows or commit.publish_to != mark:
+                raise Violation(f"a final commit at watermark {mark} of {self.rows}")
 
     def _check_counts(self, commit: Commit) -> None:
         counts = commit.counts
@@ -195,7 +194,7 @@ class Sink:
         true = (self.out, self.dead, self.filtered, len(self.dead_sources), len(self.ended))
         if told != true:
             raise Violation(f"a commit counts out, dead, filtered, dead sources, ended as {told}; they are {true}")
-        if not counts.ended_sources <= counts.rows_in <= self.scenario.rows:
+        if not counts.ended_sources <= counts.rows_in <= self.rows:
             raise Violation(f"a commit counts {counts.rows_in} rows in, {counts.ended_sources} ended")
         if self.pipeline.is_chain and [list(step) for step in counts.steps] != self.steps:
             raise Violation(f"a commit counts {counts.steps} begun, done and dead by step; they are {self.steps}")

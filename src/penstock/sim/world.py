@@ -38,8 +38,9 @@ class World:
         self.life = 0
         self.turns = 0
         self.status = ""  # how the run ended; "" when it was cut
-        self.pipeline = scenario.pipeline()
-        self.sink = Sink(scenario, self.pipeline, tally)
+        self.phase = 0
+        self.pipeline = scenario.pipeline(0)
+        self.sink = Sink(scenario.stretches[0].rows, self.pipeline, tally)
         self.strikes = Strikes(self)
         self.max_dead = scenario.flow.max_dead
         self._heap: list[tuple[float, int, int, Callback]] = []
@@ -103,8 +104,21 @@ class World:
         self.coordinator = self._begin_life()
         return ()
 
+    def _next_phase(self) -> None:
+        """What the ledger does between two phases: from here on a resume goes on in the next."""
+        self.phase += 1
+        self.tally.hit("phase begun")
+        self.pipeline = self.scenario.pipeline(self.phase)
+        self.sink = Sink(self.scenario.stretches[self.phase].rows, self.pipeline, self.tally)
+        self._ended_at_failure = -1
+        self.coordinator.begin_phase()
+
     def _ended(self, status: str) -> None:
         self.sink.check_life_end(status)
+        if status == "done" and self.phase + 1 < len(self.scenario.stretches):
+            self.sink.check_end(status, self.max_dead)
+            self._next_phase()
+            return
         self.tally.hit(f"ended: {status}")
         if status == "too_many_dead" and self.strikes.chance() < 0.5:
             self.max_dead = 1.0  # the same command with a higher limit continues

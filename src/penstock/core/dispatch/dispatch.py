@@ -249,7 +249,7 @@ class Dispatch(Machine):
             replica.last_reason, replica.out_of_memory = event.reason, event.out_of_memory
             pool = self.pools[replica.shape.pool]
             self._dirty[pool.index] = pool  # nothing need be held back for it any more
-            self._check_pool(pool)
+            self.check_pool(pool)
 
     def _on_replica_lost(self, event: ev.ReplicaLost) -> None:
         replica = self.replicas[event.replica]
@@ -269,7 +269,7 @@ class Dispatch(Machine):
         if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
             replica.move("give_up")
             self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
-            self._check_pool(pool)
+            self.check_pool(pool)
 
     def _requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight on a dead replica goes elsewhere, to the suspects, or ends."""
@@ -292,11 +292,13 @@ class Dispatch(Machine):
         if ends.tasks:
             self._emit(ends)
 
-    def _check_pool(self, pool: Pool) -> None:
-        if pool.failed() and not pool.down:
+    def check_pool(self, pool: Pool) -> None:
+        """Say so when every replica that it has in this phase was given up."""
+        here = [replica for replica in pool.replicas if self.tenure.belongs(replica)]
+        if all(replica.state == "failed" for replica in here) and not pool.down:
             pool.down = True
-            reasons = sorted({replica.last_reason for replica in pool.replicas})
-            starved = all(replica.out_of_memory for replica in pool.replicas)
+            reasons = sorted({replica.last_reason for replica in here})
+            starved = all(replica.out_of_memory for replica in here)
             self._emit(ev.PoolDown(pool=pool.index, reason="\n".join(reasons), out_of_memory=starved))
 
     def _on_heartbeat(self, event: ev.HeartbeatArrived) -> None:
@@ -330,11 +332,15 @@ class Dispatch(Machine):
         self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
         self.kill(replica, reason, dump_stacks=True)
 
-    def kill(self, replica: Replica, reason: str, *, dump_stacks: bool) -> None:
-        replica.move("kill")
+    def touch(self, replica: Replica) -> None:
+        """It will not serve for now: what was to come back from it will not, and nothing need be held back for it."""
         pool = self.pools[replica.shape.pool]
         pool.recount(replica)
-        self._dirty[pool.index] = pool  # what was to come back from it will not: call others back
+        self._dirty[pool.index] = pool
+
+    def kill(self, replica: Replica, reason: str, *, dump_stacks: bool) -> None:
+        replica.move("kill")
+        self.touch(replica)
         self._emit(
             ev.KillReplica(
                 replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=dump_stacks

@@ -217,8 +217,5 @@ class Pool:
             self.suspect_replica = chosen
         return chosen if chosen is not None and chosen.state == "ready" else None
 
-    def failed(self) -> bool:
-        return all(replica.state == "failed" for replica in self.replicas)
-
     def waiting(self) -> int:
         return self.lanes.count + len(self.suspects)

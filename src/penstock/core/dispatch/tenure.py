@@ -64,6 +64,7 @@ class Tenure:
                 self._dispatch.emit(ev.WakeReplica(replica=replica.index, incarnation=replica.incarnation))
             elif replica.state == "off":
                 self._dispatch.start(replica)
+        self._dispatch.check_pool(pool)  # those of this phase may all have been given up in another
 
     # ------------------------------------------------------------ pools close
 
@@ -89,7 +90,7 @@ class Tenure:
         elif not (sleep and replica.state == "asleep") and replica.move("leave") and replica.state == "leaving":
             self.leaving[replica.index] = replica
             self._end(replica, LEFT)
-        dispatch.pools[replica.shape.pool].recount(replica)
+        dispatch.touch(replica)
 
     def _end(self, replica: Replica, reason: str) -> None:
         self._dispatch.emit(
@@ -120,10 +121,13 @@ class Tenure:
 
     def lower(self, replica: Replica, reason: str) -> bool:
         """A start that ran out of memory goes one rung down, once its processes are gone; False on the last one."""
-        if replica.rung >= replica.shape.rungs or not replica.move("kill"):
+        ends = replica.state == "killed"  # already, for something else
+        if replica.rung >= replica.shape.rungs or not (ends or replica.move("kill")):
             return False
         replica.rung += 1
         replica.lowered = True
         self._dispatch.emit(ev.Recovered(kind="ladder", replica=replica.index, count=replica.rung, reason=reason))
-        self._end(replica, reason)
+        self._dispatch.touch(replica)
+        if not ends:
+            self._end(replica, reason)
         return True

@@ -191,3 +191,10 @@ def test_example_in_python(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=TIME_LIMIT_S)
     assert done.returncode == 0, done.stderr
     assert parquet.read_table(tmp_path / "out" / "data")["id"].to_pylist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_example_of_a_pool_without_a_pipeline() -> None:
+    command = [sys.executable, "examples/pool.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=TIME_LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("8 tokens") == 4 and done.stdout.count("ready 3 answered") == 2

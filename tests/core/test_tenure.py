@@ -213,3 +213,42 @@ def test_a_flow_runs_its_stretch_of_the_steps() -> None:
     flow.tell(ev.TasksDead(tasks=[4]))
     assert flow.machine.tally.counts().steps == ((0, 0, 0), (2, 1, 1), (0, 0, 0))
     assert flow.machine.commits.finished == [0]
+
+
+def test_a_pool_whose_replicas_of_this_phase_are_given_up_is_down() -> None:
+    driven = made(ReplicaShape("now", 0, phases=(0,)), ReplicaShape("later", 0, phases=(1,)), pools=1)
+    driven.tell(ev.OpenPools(pools=[0], phase=0))
+    found = driven.tell(ev.ReplicaLoadFailed(replica=0, incarnation=1, reason="bad model"))
+    assert kinds(found) == ["PoolDown"], "the other one would never come to its help"
+
+
+def test_a_pool_opens_down_where_its_replicas_were_given_up_before() -> None:
+    driven = made(ReplicaShape("both", 0), ReplicaShape("first", 0, phases=(0,)), pools=1)
+    driven.tell(ev.OpenPools(pools=[0], phase=0))
+    ready(driven, 1)
+    assert kinds(driven.tell(ev.ReplicaLoadFailed(replica=0, incarnation=1, reason="bad model"))) == []
+    driven.tell(ev.ClosePools(pools=[], phase=1))
+    lost(driven, 1)
+    assert "PoolDown" in kinds(driven.tell(ev.OpenPools(pools=[0], phase=1)))
+
+
+def test_nothing_is_started_again_while_others_leave() -> None:
+    driven = made(*TWO, restart_backoff_s=1.0)
+    driven.tell(ev.OpenPools(pools=[0, 1]))
+    ready(driven, 0)
+    ready(driven, 1)
+    lost(driven, 1)
+    driven.tell(ev.ClosePools(pools=[0], phase=1))
+    assert kinds(driven.tell(ev.Tick(), after_s=10.0)) == []
+    lost(driven, 0)
+    assert kinds(driven.tell(ev.Tick())) == ["StartReplica", "Recovered"]
+
+
+def test_memory_that_ran_out_while_a_replica_was_being_ended_still_counts_for_its_ladder() -> None:
+    driven = made(ReplicaShape("a", 0, rungs=1), pools=1, load_timeout_s=5.0)
+    driven.tell(ev.OpenPools(pools=[0]))
+    assert "KillReplica" in kinds(driven.tell(ev.Tick(), after_s=6.0))
+    driven.tell(ev.ReplicaLoadFailed(replica=0, incarnation=1, reason="out of memory", out_of_memory=True))
+    lost(driven, 0)
+    (started,) = [each for each in driven.tell(ev.Tick(), after_s=1.0) if isinstance(each, ev.StartReplica)]
+    assert started.rung == 1

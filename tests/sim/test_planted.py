@@ -15,6 +15,7 @@ from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.dispatch.lanes import Lane
 from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.replica import Replica
+from penstock.core.dispatch.tenure import Tenure
 from penstock.core.flow.commits import Commits
 from penstock.core.flow.families import Families
 from penstock.core.flow.flow import Flow
@@ -23,7 +24,7 @@ from penstock.core.flow.tally import Tally as Totals
 from penstock.sim.run import SeedFailed, run_seed
 
 MOST_SEEDS = 200
-FIRST = {"neighbours_of_a_suspect_blamed": 90}  # what needs a rare case begins shortly before one
+FIRST = {"neighbours_of_a_suspect_blamed": 470}  # what needs a rare case begins shortly before one
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTED: dict[str, Plant] = {}
@@ -352,6 +353,49 @@ def window_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 def request_put_back_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request for which no replica has the tokens is dropped."""
     monkeypatch.setattr(Lane, "put_back", lambda self, request: None)
+
+
+@plant
+def next_phase_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next phase loads while replicas of the one before are still there."""
+
+    def at_once(self: Tenure) -> None:
+        if self.closing:
+            self.closing = False
+            self._dispatch.emit(ev.PoolsClosed())
+
+    monkeypatch.setattr(Tenure, "check", at_once)
+
+
+@plant
+def restarts_between_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica whose restart is due takes memory while others still leave."""
+    monkeypatch.setattr(Tenure, "closing", property(lambda self: False, lambda self, value: None), raising=False)
+
+
+@plant
+def all_replicas_in_every_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas are loaded in phases that the plan does not load them in."""
+    monkeypatch.setattr(Tenure, "belongs", lambda self, replica: True)
+
+
+@plant
+def nothing_held_back_is_offered_after_a_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was held back for a replica that was loading stays so when it runs out of memory."""
+    monkeypatch.setattr(Dispatch, "touch", lambda self, replica: self.pools[replica.shape.pool].recount(replica))
+
+
+@plant
+def phases_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that has left is still waited for."""
+    monkeypatch.setattr(Tenure, "left", lambda self, replica: self.leaving.pop(replica.index, None))
+
+
+@plant
+def what_sleeps_is_never_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool opens without those of its replicas that sleep."""
+    move = Replica.move
+    monkeypatch.setattr(Replica, "move", lambda self, event: event != "wake" and move(self, event))
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -43,6 +43,7 @@ class _Replica(Struct):
     ready: bool = False  # told so, and not to be killed
     was_ready: bool = False
     killed: bool = False
+    lost_in: int = -1  # the turn in which it was lost
     leaving: bool = False  # its phase has ended: what becomes of it is no death
     asleep: bool = False
     waking: bool = False
@@ -74,6 +75,7 @@ class RequestChecks:
         self.stretches = scenario.stretches
         self.phase = 0
         self._closing = False
+        self._turn = 0
         self.draining = False
         self._answered = 0
 
@@ -104,8 +106,11 @@ class RequestChecks:
 
     def sleeps(self, sleep: ev.SleepReplica) -> None:
         replica = self.replicas[sleep.replica]
-        if sleep.incarnation != replica.incarnation or not replica.ready or replica.out or self._belongs(replica):
+        lost = replica.lost_in == self._turn
+        if sleep.incarnation != replica.incarnation or not (replica.ready or lost) or replica.out:
             raise Violation(f"replica {sleep.replica} was put to sleep: {replica}")
+        if self._belongs(replica):
+            raise Violation(f"replica {sleep.replica} was put to sleep in phase {self.phase}, which needs it")
         replica.ready = False
 
     def saw_asleep(self, event: ev.ReplicaAsleep) -> None:
@@ -168,6 +173,7 @@ class RequestChecks:
             if task.crashes < self.limits.suspect_crashes:
                 self.waiting[task.pool][number] = None
         replica.up = replica.ready = False
+        replica.lost_in = self._turn
         replica.asked.clear()
         replica.begun.clear()
         if replica.leaving or replica.lowered:
@@ -228,6 +234,8 @@ class RequestChecks:
     def kill(self, kill: ev.KillReplica) -> None:
         replica = self.replicas[kill.replica]
         again = replica.killed and not replica.leaving  # its phase may end while it is ended for something else
+        if kill.incarnation == replica.incarnation and replica.lost_in == self._turn:
+            return  # the two crossed
         if kill.incarnation != replica.incarnation or not replica.up or again:
             raise Violation(f"replica {kill.replica} was killed as {kill.incarnation}: {replica}")
         replica.killed, replica.ready = True, False
@@ -323,6 +331,7 @@ class RequestChecks:
 
     def check(self) -> None:
         """Nobody idles while there is something to do."""
+        self._turn += 1
         if self.draining:
             return
         for index, replica in enumerate(self.replicas):

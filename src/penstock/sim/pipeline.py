@@ -50,16 +50,22 @@ class Hazards(Struct, frozen=True):
 
 
 class Pipeline:
-    def __init__(self, seed: int, steps: tuple[SimStep, ...], hazards: Hazards) -> None:
+    """The steps of all phases, of which one phase runs steps[begin:end]."""
+
+    def __init__(
+        self, seed: int, steps: tuple[SimStep, ...], hazards: Hazards, begin: int = 0, end: int | None = None
+    ) -> None:
         self.seed = seed
         self.steps = steps
+        self.begin, self.end = begin, len(steps) if end is None else end
         self.hazards = hazards
         self.next: list[list[int]] = [[] for _ in steps]
         for index, step in enumerate(steps):
             for before in step.after:
                 self.next[before].append(index)
-        self.entries = [index for index, step in enumerate(steps) if not step.after]
-        self.is_chain = len(self.entries) == 1 and all(len(following) <= 1 for following in self.next)
+        self.entries = [index for index in range(self.begin, self.end) if not steps[index].after]
+        following = self.next[self.begin : self.end]
+        self.is_chain = len(self.entries) == 1 and all(len(steps) <= 1 for steps in following)
         self._fates: dict[tuple[int, Path, int], str] = {}
 
     def shapes(self) -> tuple[StepShape, ...]:
@@ -132,7 +138,8 @@ class Pipeline:
     ) -> None:
         passed = {step for step, _ in values}
         early: set[str] = set()
-        for step, shape in enumerate(self.steps):
+        for step in range(self.begin, self.end):
+            shape = self.steps[step]
             if not (step in entries or (shape.after and passed.issuperset(shape.after))) or step in passed:
                 continue
             fate = self.fate(position, path, step)

@@ -154,7 +154,7 @@ class Rows:
             row = self.payloads.pop(number, None)
             if row is None:
                 raise Violation(f"row {number} is to be committed, but it is not there")
-            if len(row.values) == self._steps > 1 and not self.pipeline.is_chain:
+            if len(row.values) == self.pipeline.end - self.pipeline.begin > 1 and not self.pipeline.is_chain:
                 self.tally.hit("joined")
             outputs.append(Output(number, row.position, row.path, tuple(sorted(row.values.items()))))
         dead = [self._dead.pop(number) for number in commit.dead if number in self._dead]

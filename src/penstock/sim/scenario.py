@@ -69,10 +69,17 @@ class Scenario(Struct, frozen=True):
     schedule: Schedule
 
     def pipeline(self, phase: int) -> Pipeline:
-        return Pipeline(self.seed + phase * 0x10_0000_0000, self.stretches[phase].steps, self.hazards)
+        """Steps are numbered through all phases, so that no task of one looks like one of another."""
+        steps: list[SimStep] = []
+        bounds = [0]
+        for stretch in self.stretches:
+            steps += [_moved(step, len(steps)) for step in stretch.steps]
+            bounds.append(len(steps))
+        return Pipeline(self.seed, tuple(steps), self.hazards, bounds[phase], bounds[phase + 1])
 
     def flow_shape(self, pipeline: Pipeline, max_dead: int | float) -> FlowShape:
-        return FlowShape(pipeline.shapes(), replace(self.flow, max_dead=max_dead), self.ordered)
+        limits = replace(self.flow, max_dead=max_dead)
+        return FlowShape(pipeline.shapes(), limits, self.ordered, pipeline.begin, pipeline.end)
 
     def dispatch_shape(self) -> DispatchShape:
         replicas = tuple(
@@ -80,6 +87,10 @@ class Scenario(Struct, frozen=True):
             for index, (pool, host) in enumerate(zip(self.replica_pools, self.hosts, strict=True))
         )
         return DispatchShape(tuple(f"pool-{index}" for index in range(self.pools)), replicas, self.dispatch)
+
+
+def _moved(step: SimStep, by: int) -> SimStep:
+    return replace(step, name=f"{step.name}@{by}" if by else step.name, after=tuple(index + by for index in step.after))
 
 
 GRAPHS: tuple[tuple[SimStep, ...], ...] = (

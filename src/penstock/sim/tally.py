@@ -20,6 +20,7 @@ SOMETIMES = (
     "answer: retry",
     "answer: twice",
     "answer: while killed",
+    "asleep",
     "commit: full window",
     "commit: rejected rows",
     "commit: unpublished head",
@@ -48,10 +49,13 @@ SOMETIMES = (
     "load: crash",
     "load: failed",
     "load: hang",
+    "load: out of memory",
     "oom",
+    "phase begun",
     "pool down",
     "recovered: circuit",
     "recovered: hang",
+    "recovered: ladder",
     "recovered: requeued",
     "recovered: stale_answer",
     "recovered: suspect",
@@ -64,6 +68,7 @@ SOMETIMES = (
     "take-back: empty",
     "take-back: some",
     "undisturbed",
+    "woken",
 )
 
 

@@ -86,8 +86,8 @@ class World:
 
     def _begin_life(self) -> Coordinator:
         self.life += 1
-        if self.life > 2 * MAX_LIVES:
-            raise Violation(f"the run has not ended after {MAX_LIVES} lives of its coordinator")
+        if self.life > 2 * MAX_LIVES * len(self.scenario.stretches):
+            raise Violation(f"the run has not ended after {self.life // 2} lives of its coordinator")
         coordinator = Coordinator(self, self.sink.progress())
         self.at(0.0, coordinator.begin)
         return coordinator

@@ -309,7 +309,7 @@ class Dispatch(Machine):
     def _on_tick(self, event: ev.Tick) -> None:
         for replica in self.replicas:
             if replica.state == "waiting":
-                if self._now >= replica.start_at:
+                if self._now >= replica.start_at and not self.tenure.closing:
                     self._restart(replica)
                 continue
             deadline = replica.progress_deadline()

@@ -77,7 +77,8 @@ DISPATCH_FAULTS: dict[str, tuple[Callable[[Dispatch], None], str]] = {
     "waits recalled": (lambda it: setattr(it.pools[0].lanes.requests()[0], "recalled", True), "is called back"),
     "idle": (lambda it: it.replicas[0].in_flight.clear(), "is charged|spare credit|has credit"),
     "solo": (lambda it: setattr(it.replicas[0], "solo", True), "tries suspects"),
-    "suspects": (lambda it: it.pools[0].suspects.append(request(50)), "nobody tries"),
+    "suspects": (lambda it: it.pools[0].quarantine.add([request(50)]), "nobody tries"),
+    "suspects' count": (lambda it: it.pools[0].quarantine.groups.append([request(50)]), "counts 0 suspects"),
 }
 
 

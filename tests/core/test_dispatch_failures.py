@@ -12,13 +12,13 @@ def kinds(dispatch: DrivenDispatch) -> list[str]:
     return [recovered.kind for recovered in dispatch.all(ev.Recovered)]
 
 
-def test_what_a_dead_replica_had_goes_to_the_others_at_once() -> None:
+def test_what_a_dead_replica_had_goes_to_one_that_has_nothing_to_do_at_once() -> None:
     dispatch = DrivenDispatch(2)
     dispatch.ready(0, 1, slots=4)
-    dispatch.submit(0, 1)
+    dispatch.submit(0)
     dispatch.lose(0)
     assert dispatch.sent() == {1: [0]}
-    assert kinds(dispatch) == ["requeued"]
+    assert kinds(dispatch) == ["requeued", "suspect"]
     assert dispatch.only(ev.Send).attempts == [2]
 
 
@@ -132,77 +132,113 @@ def test_who_has_nothing_to_do_owes_no_progress() -> None:
 # ---------------------------------------------------------------- suspects
 
 
-def suspected(replicas: int = 2, tasks: int = 2, **limits: int | float) -> DrivenDispatch:
-    """Requests 0, 1, ... were in flight at two deaths."""
-    dispatch = DrivenDispatch(replicas, circuit_deaths=100, **limits)
-    dispatch.ready(0, slots=4)
+def suspected(replicas: int = 2, tasks: int = 2, slots: int = 8, **limits: int | float) -> DrivenDispatch:
+    """Requests 0, 1, ... were in flight when replica 0 died."""
+    dispatch = DrivenDispatch(replicas, **{"circuit_deaths": 100, **limits})
+    dispatch.ready(0, slots=slots)
     dispatch.submit(*range(tasks))
     dispatch.lose(0)
-    dispatch.bring_back(0, slots=4)
-    dispatch.lose(0)
-    assert [suspect.task for suspect in dispatch.machine.pools[0].suspects] == list(range(tasks))
+    assert [suspect.task for suspect in dispatch.machine.pools[0].quarantine.requests()] == list(range(tasks))
     return dispatch
 
 
-def test_suspects_are_tried_alone_one_after_the_other() -> None:
-    dispatch = suspected()
+def test_suspects_are_tried_in_halves_one_after_the_other() -> None:
+    dispatch = suspected(tasks=4)
     dispatch.bring_back(0)
-    assert dispatch.sent() == {0: [0]}
+    assert dispatch.sent() == {0: [0, 1]}
     assert kinds(dispatch) == ["suspect"]
     dispatch.submit(50)
     assert dispatch.sent() == {}, "nobody else is ready"
     dispatch.tell(dispatch.answers(0, 0))
-    assert dispatch.sent() == {0: [1]}
+    assert dispatch.sent() == {}, "the half is not through"
     dispatch.tell(dispatch.answers(0, 1))
+    assert dispatch.sent() == {0: [2, 3]}
+    dispatch.tell(dispatch.answers(0, 2, 3))
     assert dispatch.sent() == {0: [50]}, "back to all"
 
 
 def test_the_others_go_on_meanwhile() -> None:
     dispatch = suspected()
-    dispatch.bring_back(0)
+    dispatch.bring_back(0, slots=8)
     dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
     dispatch.submit(50, 51)
     assert dispatch.sent() == {1: [50, 51]}
 
 
+@pytest.mark.parametrize("guilty", [0, 100, 255])
+def test_one_of_256_is_found_within_ten_deaths_and_all_others_are_answered(guilty: int) -> None:
+    dispatch = suspected(1, tasks=256, slots=256)
+    dispatch.machine.replicas[0].deaths.clear()
+    deaths, answered, backoff, failures = 1, set(), False, []
+    while dispatch.machine.pools[0].waiting():
+        dispatch.bring_back(0, slots=256)
+        while out := dispatch.out(0):
+            innocent = [task for task in out if task != guilty]
+            if guilty in out:
+                deaths += 1
+                dispatch.lose(0)
+                backoff |= bool(dispatch.machine.replicas[0].deaths)
+                failures += dispatch.all(ev.FailRequests)
+                break
+            answered.update(innocent)
+            dispatch.tell(dispatch.answers(0, *innocent))
+    assert deaths <= 10 and answered == set(range(256)) - {guilty}
+    assert not backoff, "deaths in the lane neither back off nor count for the circuit"
+    (failure,) = failures
+    assert (failure.tasks, failure.codes, failure.indexes) == ([guilty], ["engine_crash"], [-1])
+
+
 def test_only_who_kills_alone_twice_is_given_up() -> None:
     dispatch = suspected(1, tasks=2)
     dispatch.bring_back(0)
+    assert dispatch.sent() == {0: [0]}
     dispatch.lose(0)
     assert not dispatch.all(ev.FailRequests)
     dispatch.tell(ev.Tick())
     assert dispatch.only(ev.StartReplica), "at once: a death in the suspects' lane does not back off"
-    dispatch.tell(ev.ReplicaReady(replica=0, incarnation=4, slots=4, kv_tokens=0))
-    assert dispatch.sent() == {0: [1]}
-    dispatch.tell(dispatch.answers(0, 1))
+    dispatch.tell(ev.ReplicaReady(replica=0, incarnation=3, slots=4, kv_tokens=0))
     assert dispatch.sent() == {0: [0]}
     dispatch.lose(0)
     failure = dispatch.only(ev.FailRequests)
     assert (failure.tasks, failure.codes, failure.indexes) == ([0], ["engine_crash"], [-1])
     assert "died 2 times while it ran this request alone: died" in failure.messages[0]
+    dispatch.bring_back(0)
+    assert dispatch.sent() == {0: [1]}
 
 
-def test_deaths_of_suspects_do_not_open_the_circuit() -> None:
-    dispatch = suspected(1, tasks=3, solo_crashes=4)
+def test_a_replica_on_which_nothing_works_is_to_blame_itself() -> None:
+    dispatch = suspected(1, tasks=2, slots=1, solo_crashes=100)
     dispatch.machine.replicas[0].deaths.clear()
     for _ in range(12):
+        dispatch.bring_back(0, slots=1)
+        dispatch.lose(0)
+    assert dispatch.machine.replicas[0].deaths, "the budget of the lane is spent"
+    assert dispatch.machine.pools[0].waiting() == 2
+
+
+def test_an_answer_in_the_lane_shows_that_the_replica_works() -> None:
+    dispatch = suspected(1, tasks=4)
+    for _ in range(2):
         dispatch.bring_back(0)
         dispatch.lose(0)
-    assert not dispatch.machine.replicas[0].deaths
-    assert dispatch.machine.pools[0].waiting() == 0
+    assert dispatch.machine.pools[0].quarantine.fruitless == 2
+    dispatch.bring_back(0)
+    dispatch.tell(dispatch.answers(0, dispatch.out(0)[0]))
+    assert dispatch.machine.pools[0].quarantine.fruitless == 0
 
 
-def test_who_sat_beside_on_the_suspects_replica_is_not_blamed() -> None:
-    dispatch = suspected(2, tasks=1)
-    dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
-    chosen = 1
-    assert dispatch.sent() == {chosen: [0]}
-    dispatch.tell(dispatch.answers(chosen, 0))
-    dispatch.submit(60, 61)
-    assert dispatch.out(chosen) == [60, 61]
-    dispatch.lose(chosen)
-    waiting = dispatch.machine.pools[0].lanes.requests()
-    assert [(request.task, request.solo_crashes) for request in waiting] == [(60, 0), (61, 0)]
+def test_who_was_there_before_the_suspects_is_a_suspect_of_its_own_death_only() -> None:
+    """The lane was busy when it was chosen, and dies before it has begun with the suspects."""
+    dispatch = DrivenDispatch(2, circuit_deaths=100)
+    dispatch.ready(0, 1, slots=1)
+    dispatch.submit(0, 1, 2, 3)
+    dispatch.machine.replicas[0].load_s = 100.0
+    held = dispatch.out(1)
+    dispatch.lose(0)
+    assert dispatch.machine.replicas[1].solo and dispatch.out(1) == held
+    dispatch.lose(1)
+    assert dispatch.machine.replicas[1].deaths, "no death of the lane"
+    assert all(request.solo_crashes == 0 for request in dispatch.machine.pools[0].quarantine.requests())
 
 
 @pytest.mark.parametrize("where", ["waiting", "in flight"])
@@ -216,23 +252,31 @@ def test_a_suspect_can_be_cancelled(where: str) -> None:
     assert dispatch.sent() == {0: [1]}
 
 
-def test_a_replica_that_can_not_load_again_passes_the_suspects_on() -> None:
+def test_the_lane_keeps_its_suspects_through_its_deaths() -> None:
     dispatch = suspected(2, tasks=1)
     dispatch.bring_back(0)
+    dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=1, kv_tokens=0))
+    dispatch.submit(50, 51, 52, 53)
     dispatch.lose(0)
-    dispatch.tell(ev.Tick(), after_s=1.0)
-    dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
-    assert dispatch.sent() == {}, "the replica that tried it is on its way back"
-    dispatch.tell(ev.ReplicaLoadFailed(replica=0, incarnation=4, reason="no such model"))
-    assert dispatch.sent() == {1: [0]}
+    assert dispatch.sent() == {}, "the other one has work, and is not to die of it"
+    dispatch.tell(ev.Tick())
+    dispatch.tell(ev.ReplicaLoadFailed(replica=0, incarnation=3, reason="no such model"))
+    dispatch.tell(dispatch.answers(1, *dispatch.out(1)))
+    assert dispatch.out(1) == [0], "now it has to"
 
 
-def test_a_replica_that_is_given_up_passes_the_suspects_on() -> None:
+def test_a_replica_with_nothing_to_do_takes_the_suspects_meanwhile() -> None:
     dispatch = suspected(2, tasks=1)
-    dispatch.bring_back(0)
-    assert dispatch.out(0) == [0]
-    dispatch.machine.replicas[0].move("lost")
-    dispatch.machine.replicas[0].move("give_up")
-    dispatch.machine._requeue(dispatch.machine.pools[0], dispatch.machine.replicas[0], "gone")
     dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
     assert dispatch.sent() == {1: [0]}
+
+
+def test_a_long_load_is_not_waited_for() -> None:
+    dispatch = DrivenDispatch(2)
+    dispatch.ready(0, 1, slots=1)
+    dispatch.submit(0, 1, 2, 3, 4)
+    mine = dispatch.out(0)
+    dispatch.machine.replicas[0].load_s = 60.0
+    dispatch.lose(0)
+    dispatch.tell(dispatch.answers(1, *dispatch.out(1)))
+    assert dispatch.out(1) == mine[:1]

@@ -142,17 +142,3 @@ def test_a_drain_calls_all_look_ahead_back() -> None:
     pool = pool_of(2, 1, lookahead=4)
     fill(pool, 30)
     assert {index: len(tasks) for index, tasks in pool.to_take_back(everything=True).items()} == {0: 4, 1: 4}
-
-
-# ---------------------------------------------------------------- suspects
-
-
-def test_who_has_least_to_do_tries_suspects_and_keeps_to_it() -> None:
-    pool = pool_of(4, 1, 0)
-    fill(pool, 3)
-    chosen = pool.choose_suspect_replica()
-    assert chosen is pool.replicas[1]
-    pool.replicas[1].state = "waiting"
-    assert pool.choose_suspect_replica() is None
-    pool.replicas[1].state = "failed"
-    assert pool.choose_suspect_replica() is pool.replicas[0]

@@ -126,6 +126,7 @@ def a_hang_and_the_circuit() -> Driven:
     dispatch.tell(dispatch.answers(0, 0), after_s=0.1)
     dispatch.lose(0, jitter=0.5)
     dispatch.bring_back(0)
+    dispatch.tell(dispatch.answers(0, 0))
     dispatch.lose(0)
     return dispatch
 

@@ -171,9 +171,9 @@ def test_a_start_that_runs_out_of_memory_steps_down_and_says_so(
     import msgspec
 
     from penstock.core.planner.result import Rung
-    from penstock.runtime import api
+    from penstock.runtime import places
 
-    original = api.plan_here
+    original = places.plan_here
 
     def with_ladder(*arguments: Any) -> Any:
         """The mock engine has no memory to plan: give its replicas a ladder."""
@@ -185,7 +185,7 @@ def test_a_start_that_runs_out_of_memory_steps_down_and_says_so(
         ]
         return dataclasses.replace(made, replicas=tuple(replicas))
 
-    monkeypatch.setattr(api, "plan_here", with_ladder)
+    monkeypatch.setattr(places, "plan_here", with_ladder)
     monkeypatch.chdir(tmp_path)
     write(tmp_path, phases=False, b={"load_oom_over_seqs": 128})
     result = run_here(

@@ -78,7 +78,7 @@ class DispatchLimits(Struct, frozen=True):
     """
 
     max_attempts: int = 5  # tries that end in a retryable answer
-    suspect_crashes: int = 2  # replica deaths with the request in flight that make it a suspect
+    suspect_crashes: int = 1  # replica deaths with the request in flight that make it a suspect
     solo_crashes: int = 2  # deaths while it ran alone that make it dead
     restart_backoff_s: float = 0.5
     restart_backoff_max_s: float = 60.0

@@ -196,7 +196,7 @@ class Observer:
         """Why a replica does nothing; "" when it works."""
         match replica.state:
             case "ready" if replica.in_flight:
-                return "tries suspects alone" if replica.solo else ""
+                return "tries suspects apart" if replica.solo else ""
             case "ready":
                 return self._why_idle()
             case "waiting":

@@ -28,7 +28,7 @@ _TOLD = {
     "ladder": "ran out of memory while it started; it tries again with {1}",
     "requeued": "ended with {0} in flight, which others take over: {1}",
     "hang": "is ended, since it hangs: {1}",
-    "suspect": "tries {0} alone that were in flight at several deaths",
+    "suspect": "tries {0} apart from the others that were in flight when a replica died",
     "circuit": "is given up, it died too often: {1}",
 }
 

@@ -29,6 +29,7 @@ class _Task(Struct, gc=False):
     attempt: int = 0
     retries: int = 0
     crashes: int = 0
+    suspect: bool = False  # in flight at a death, and neither answered nor returned since
     alone_deaths: int = 0
     answered_before: int = 0  # results that there were when it was submitted
 
@@ -165,12 +166,14 @@ class RequestChecks:
             return
         out, replica.out = replica.out, {}
         alone = len(out) == 1 and replica.alone in out
+        in_lane = bool(out) and all(self.tasks[number].suspect for number in out)
         for number in out:
             task = self.tasks[number]
             task.replica = -1
             task.crashes += 1
             task.alone_deaths += alone
-            if task.crashes < self.limits.suspect_crashes:
+            task.suspect = task.crashes >= self.limits.suspect_crashes
+            if not task.suspect:
                 self.waiting[task.pool][number] = None
         replica.up = replica.ready = False
         replica.lost_in = self._turn
@@ -181,7 +184,7 @@ class RequestChecks:
             return
         replica.never_ready += not replica.was_ready
         replica.deaths = self._recent(replica.deaths, now)
-        if len(out) != 1:
+        if not in_lane:
             replica.sure_deaths = self._recent(replica.sure_deaths, now)
         if len(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
             replica.may_start = False
@@ -212,7 +215,7 @@ class RequestChecks:
     def _waits_again(self, number: int, replica: _Replica) -> None:
         task = self.tasks[number]
         self._leave(replica, number)
-        task.replica = -1
+        task.replica, task.suspect = -1, False
         self.waiting[task.pool][number] = None
 
     # ------------------------------------------------------------ what the core says
@@ -259,15 +262,13 @@ class RequestChecks:
             task.attempt, task.replica = attempt, send.replica
             replica.out[number] = attempt
             self.waiting[task.pool].pop(number, None)
-        if len(replica.out) > 1 and any(self._suspected(number) for number in replica.out):
-            raise Violation(f"replica {send.replica} tries a suspect, but not alone: {sorted(replica.out)}")
+        suspects = sum(self.tasks[number].suspect for number in replica.out)
+        if suspects not in (0, len(replica.out)):
+            raise Violation(f"replica {send.replica} tries suspects beside others: {sorted(replica.out)}")
+        if suspects > replica.slots:
+            raise Violation(f"replica {send.replica} has {suspects} suspects, more than its {replica.slots} slots")
         if len(replica.out) > replica.slots + self.limits.max_lookahead:
             raise Violation(f"replica {send.replica} with {replica.slots} slots was sent {len(replica.out)} requests")
-
-    def _suspected(self, number: int) -> bool:
-        """Was in flight at several deaths, and was not answered (if only to be retried) since it is tried alone."""
-        task = self.tasks[number]
-        return task.crashes >= self.limits.suspect_crashes and not task.retries
 
     def take_back(self, take: ev.TakeBackFrom) -> None:
         replica = self.replicas[take.replica]

@@ -35,7 +35,7 @@ def _check_places(dispatch: Dispatch, pool: Pool, seen: set[int]) -> None:
     waiting = pool.lanes.requests()
     if len(waiting) != pool.lanes.count:
         raise dispatch._broken(f"pool {pool.name} counts {pool.lanes.count} waiting requests of {len(waiting)}")
-    for request in (*waiting, *pool.suspects):
+    for request in (*waiting, *pool.quarantine.requests()):
         _check_request(dispatch, request, seen)
         if request.recalled or request.kept:
             raise dispatch._broken(f"request {request.task} waits, and is called back from a host", request.task)
@@ -142,12 +142,14 @@ def _check_tail(dispatch: Dispatch, pool: Pool) -> None:
 
 
 def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
-    """Suspects are being tried, one at a time, by one replica."""
-    chosen = pool.suspect_replica
+    """Suspects are being tried, by one replica, which runs nothing else."""
+    quarantine, chosen = pool.quarantine, pool.quarantine.replica
     for replica in pool.replicas:
         if replica.solo and replica.state == "ready" and replica is not chosen:
             raise dispatch._broken(f"{replica.shape.name} tries suspects, and so does another")
-    if not pool.suspects:
+    if quarantine.count != sum(map(len, quarantine.groups)) or not all(quarantine.groups):
+        raise dispatch._broken(f"pool {pool.name} counts {quarantine.count} suspects of {quarantine.groups}")
+    if not quarantine.groups:
         return
     nobody = chosen is None or chosen.state == "failed"
     if nobody and any(replica.state == "ready" for replica in pool.replicas):

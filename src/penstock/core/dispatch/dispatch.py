@@ -88,8 +88,7 @@ class Dispatch(Machine):
         for pool in self.pools:
             if pool.lanes.remove(tasks):
                 self._dirty[pool.index] = pool
-            for request in [r for r in pool.suspects if r.task in tasks]:
-                pool.suspects.remove(request)
+            pool.quarantine.remove(tasks)
         for replica in self.replicas:
             out = [task for task in event.tasks if task in replica.in_flight]
             for task in out:
@@ -110,6 +109,8 @@ class Dispatch(Machine):
             self._resize(replica, task, tokens)
         accepted, failed = self._match(replica, pool, event)
         if accepted:
+            if replica.trying:
+                pool.quarantine.fruitless = 0
             self._emit(ev.Deliver(batch=event.batch, replica=replica.index, accepted=accepted))
         if failed:
             self._fail_attempts(replica, pool, failed, event)
@@ -223,7 +224,7 @@ class Dispatch(Machine):
         if self._drain_until is None and replica.move("start"):
             replica.incarnation += 1
             replica.loaded = replica.lowered = False
-            replica.progress_at = self._now
+            replica.progress_at = replica.started_at = self._now
             self._emit(ev.StartReplica(replica=replica.index, incarnation=replica.incarnation, rung=replica.rung))
 
     def _on_replica_ready(self, event: ev.ReplicaReady) -> None:
@@ -262,10 +263,10 @@ class Dispatch(Machine):
             self._requeue(pool, replica, event.reason)
             self.tenure.left(replica)
             return
-        alone = replica.trying in replica.in_flight
+        in_lane = replica.trying > 0 and not pool.quarantine.died()
         replica.never_ready += not (replica.loaded or replica.lowered)
         self._requeue(pool, replica, event.reason)
-        replica.died(self._now, event.jitter, counts=not (alone or replica.lowered))
+        replica.died(self._now, event.jitter, counts=not (in_lane or replica.lowered))
         if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
             replica.move("give_up")
             self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
@@ -273,21 +274,26 @@ class Dispatch(Machine):
 
     def _requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight on a dead replica goes elsewhere, to the suspects, or ends."""
-        tried = replica.trying
+        in_lane, alone = replica.trying > 0, replica.alone
+        suspects: list[Request] = []
         ends = ev.FailRequests(batch=0, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
         requests = replica.take_all()
         pool.recount(replica)
         for request in requests:
             request.recalled = request.kept = False
             request.crashes += 1
-            request.solo_crashes += request.task == tried
+            request.solo_crashes += request.task == alone
             if request.solo_crashes >= self.limits.solo_crashes:
                 message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
                 _add_failure(ends, request, "engine_crash", message, -1)
             elif request.crashes >= self.limits.suspect_crashes:
-                pool.suspects.append(request)
+                suspects.append(request)
             else:
                 pool.lanes.push(request)
+        if in_lane:
+            pool.quarantine.halve(suspects)
+        else:
+            pool.quarantine.add(suspects)
         self._emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
         if ends.tasks:
             self._emit(ends)
@@ -355,7 +361,7 @@ class Dispatch(Machine):
             return
         for pool in self._dirty.values():
             sends: Tasks = {}
-            if pool.suspects or pool.suspect_replica is not None:
+            if pool.quarantine.groups or pool.quarantine.replica is not None:
                 self._try_suspects(pool, sends)
             filled = pool.fill(self._now)
             self._emit_sends(sends)
@@ -364,26 +370,30 @@ class Dispatch(Machine):
         self._dirty.clear()
 
     def _try_suspects(self, pool: Pool, sends: Tasks) -> None:
-        """One replica runs suspects one at a time, once what it had in flight is done."""
-        replica = pool.choose_suspect_replica()
+        """The lane runs one group of suspects after another, once what it had in flight is done."""
+        quarantine = pool.quarantine
+        replica = quarantine.choose(self._now, others_wait=pool.lanes.count > 0)
         if replica is None:
             return
-        if pool.suspects and not replica.solo:
+        if quarantine.groups and not replica.solo:
             replica.solo = True
             pool.recount(replica)
             self._emit(
-                ev.Recovered(kind="suspect", replica=replica.index, count=len(pool.suspects), reason="tried alone")
+                ev.Recovered(kind="suspect", replica=replica.index, count=quarantine.count, reason="tried apart")
             )
-        if not replica.in_flight:
-            if pool.suspects:
-                suspect = pool.suspects.popleft()
-                replica.trying = suspect.task
-                pool.give(replica, suspect, sends, self._now)
-            else:
-                replica.solo, replica.trying = False, -1
-                pool.suspect_replica = None
-                pool.offer(replica)
-                pool.recount(replica)
+        if replica.in_flight:
+            return
+        if quarantine.groups:
+            group = quarantine.take(replica.slots)
+            replica.trying, replica.alone = len(group), group[0].task if len(group) == 1 else -1
+            for request in group:
+                pool.give(replica, request, sends, self._now)
+            pool.recount(replica)
+        else:
+            replica.solo, replica.trying, replica.alone = False, 0, -1
+            quarantine.replica = None
+            pool.offer(replica)
+            pool.recount(replica)
 
     def _emit_sends(self, sends: Tasks) -> None:
         for index, (tasks, attempts) in sends.items():

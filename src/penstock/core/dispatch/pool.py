@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
 from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK, Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
+from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 
 _TOP = 1 << 33  # larger than any rank
@@ -16,7 +16,7 @@ Tasks = dict[int, tuple[list[int], list[int]]]  # replica -> (tasks, attempts)
 
 
 class Pool:
-    """suspects: requests that were in flight at several deaths, to be tried alone by suspect_replica.
+    """quarantine: requests that were in flight at a death, tried apart.
 
     Offers are a heap of numbers, (_TOP - rank) * replicas + place: the replica to get the next request is on top. A
     number whose rank is not the replica's any more is stale and passed over, so a change costs one push.
@@ -28,8 +28,7 @@ class Pool:
         self.replicas = replicas
         self.lanes = Lanes()
         self.lengths = Lengths()
-        self.suspects: deque[Request] = deque()
-        self.suspect_replica: Replica | None = None
+        self.quarantine = Quarantine(replicas)
         self.opened = False
         self.lazy = False  # opened, but to be started with the first request
         self.down = False
@@ -206,16 +205,5 @@ class Pool:
         replica.recalled += len(tasks)
         return tasks
 
-    # ------------------------------------------------------------ suspects
-
-    def choose_suspect_replica(self) -> Replica | None:
-        """Who tries suspects alone: the one that did so far, else the ready one with the least in flight."""
-        chosen = self.suspect_replica
-        if chosen is None or chosen.state == "failed":
-            ready = [r for r in self.replicas if r.state == "ready"]
-            chosen = min(ready, key=lambda r: (len(r.in_flight), r.index)) if ready else None
-            self.suspect_replica = chosen
-        return chosen if chosen is not None and chosen.state == "ready" else None
-
     def waiting(self) -> int:
-        return self.lanes.count + len(self.suspects)
+        return self.lanes.count + self.quarantine.count

@@ -49,8 +49,11 @@ class Replica:
         self.counted = (0, 0, 0)  # what its pool has counted of it
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
         self.kept = 0  # and how many are known to have begun, since the host kept them
-        self.solo = False  # serves suspects one at a time, nothing else
-        self.trying = -1  # the suspect that it was given while nothing else was in flight
+        self.solo = False  # the quarantine lane: serves suspects, nothing else
+        self.trying = 0  # suspects of the group that it was given
+        self.alone = -1  # the one suspect of a group of one
+        self.died_at = -1.0
+        self.started_at = self.load_s = 0.0  # load_s: what its last load took
         self.deaths: deque[float] = deque()
         self.loaded = False  # this incarnation has been ready
         self.never_ready = 0  # starts in a row that ended before the replica was ready
@@ -116,6 +119,7 @@ class Replica:
         self.slots, self.kv_tokens, self.shared = max(1, slots), kv_tokens, shared
         self.lookahead = 1 + self.slots // 8
         self.loaded = True
+        self.load_s = now - self.started_at
         self.never_ready = 0
         self.solo = False
         self.progress, self.progress_at = -1, now
@@ -126,7 +130,7 @@ class Replica:
         requests = list(self.in_flight.values())
         self.in_flight = {}
         self.tokens_out_there = self.work = self.recalled = self.kept = 0
-        self.trying = -1
+        self.trying, self.alone = 0, -1
         return requests
 
     # ------------------------------------------------------------ look-ahead
@@ -180,6 +184,7 @@ class Replica:
     def died(self, now: float, jitter: float, *, counts: bool) -> None:
         """Plan the next start: at once after a death in the suspects' lane, else with growing delay; or give up."""
         limits = self.limits
+        self.died_at = now
         if not counts:
             self.start_at = now
             return
@@ -188,6 +193,10 @@ class Replica:
             self.deaths.popleft()
         backoff = min(limits.restart_backoff_s * 2 ** (len(self.deaths) - 1), limits.restart_backoff_max_s)
         self.start_at = now + backoff * (1.0 + 0.25 * jitter)
+
+    def expected_ready_at(self) -> float:
+        """When a replica that died will be back, if it loads as long as before."""
+        return (self.start_at if self.state == "waiting" else self.started_at) + self.load_s
 
     def circuit_open(self) -> bool:
         return len(self.deaths) >= self.limits.circuit_deaths

@@ -267,6 +267,7 @@ def test_the_lane_keeps_its_suspects_through_its_deaths() -> None:
 
 def test_a_replica_with_nothing_to_do_takes_the_suspects_meanwhile() -> None:
     dispatch = suspected(2, tasks=1)
+    dispatch.machine.replicas[0].load_s = 60.0
     dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
     assert dispatch.sent() == {1: [0]}
 

@@ -70,12 +70,17 @@ class Quarantine:
         return self.fruitless > slots.bit_length() + SPARE_DEATHS
 
     def choose(self, now: float, *, others_wait: bool) -> Replica | None:
-        """The lane, where it is ready. Best a replica that died, if it is back soon: it has nothing in flight then, and
-        the others go on undisturbed; else the one with the least in flight. Once chosen the lane keeps its suspects
-        through its deaths, so that no other replica dies of them; only one that has nothing to do takes its place."""
+        """The lane, where it is ready: one that has nothing to do; or the replica that died, if it is back soon, for it
+        has nothing in flight then, and the others go on undisturbed; else the one with the least in flight.
+
+        Once chosen it keeps its suspects through its deaths, so that no other replica dies of them; only where it takes
+        long to come back, one that has nothing to do takes its place.
+        """
         chosen = self.replica
         if chosen is not None and chosen.state == "ready":
             return chosen
+        if chosen is not None and self._is_soon_back(chosen, now):
+            return None
         idle = [] if others_wait else [each for each in self._replicas if each.state == "ready" and not each.in_flight]
         if idle:
             self.replica = idle[0]
@@ -84,12 +89,16 @@ class Quarantine:
         chosen = self.replica
         return chosen if chosen is not None and chosen.state == "ready" else None
 
+    @staticmethod
+    def _is_soon_back(replica: Replica, now: float) -> bool:
+        return replica.state in _COMING and replica.expected_ready_at() - now <= SOON_S
+
     def _any(self, now: float) -> Replica | None:
         ready = [each for each in self._replicas if each.state == "ready"]
         coming = [each for each in self._replicas if each.state in _COMING and each.died_at >= 0]
         if coming:
             soonest = min(coming, key=lambda each: (each.expected_ready_at(), each.index))
-            if not ready or soonest.expected_ready_at() - now <= SOON_S:
+            if not ready or self._is_soon_back(soonest, now):
                 return soonest
         return min(ready, key=lambda each: (len(each.in_flight), each.index)) if ready else None
 

@@ -1,0 +1,65 @@
+"""Poisonous rows: 1 and 5 among 10,000, each kills the engine that begins it. Four replicas, 256 requests in flight.
+
+Reach: all others finish, at most 10 restarts for each poisonous row, and the replicas that are not
+the quarantine lane answer at 0.95 of the rate that they have without poison.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from common import Figure, Finished, main, run_pipeline, say, work_folder, write_jsonl
+
+REPLICAS, SLOTS, MS_PER_ROW = 4, 64, 250.0
+
+
+def pipeline(source: Path) -> dict[str, Any]:
+    options = {"slots": SLOTS, "ms_per_row": MS_PER_ROW, "crash_on": "poison", "load_ms": 200}
+    return {
+        "models": {"writer": {"ref": "mock:p", "replicas": REPLICAS, "engine_options": options}},
+        "source": {"path": str(source)},
+        "steps": [{"generate": {"model": "writer", "prompt": "{{ text }}", "output": "answer"}}],
+        "sink": {"path": "unused"},
+        "max_dead": 10,
+    }
+
+
+def others_rate(run: Finished) -> float:
+    """The lowest rate of all but the lane (the replica with most restarts): rows answered in a second of being busy.
+
+    The seconds in which only the lane is left, and others have nothing to do, are not theirs.
+    """
+    by_restarts = sorted(run.pool["replicas"], key=lambda replica: replica["restarts"])
+    return min(float(replica["rows"] / replica["busy_s"]) for replica in by_restarts[: REPLICAS - 1])
+
+
+def measure(arguments: argparse.Namespace) -> list[Figure]:
+    figures, name = [], "poison"
+    with work_folder() as folder:
+        calm_rate = 0.0
+        for count in (0, 1, 5):
+            bad = {(k + 1) * arguments.rows // (count + 1) for k in range(count)}
+            rows = ({"id": n, "text": f"{'poison' if n in bad else 'row'} {n}"} for n in range(arguments.rows))
+            source = write_jsonl(folder / f"rows-{count}.jsonl", rows)
+            run = run_pipeline(folder, pipeline(source), f"run-{count}")
+            counts, restarts = run.summary["rows"], sum(each["restarts"] for each in run.pool["replicas"])
+            say(f"{count} poisonous: {counts}, {restarts} restarts, {others_rate(run):.0f} rows/s")
+            if not count:
+                calm_rate = others_rate(run)
+                continue
+            lost = arguments.rows - counts["out"] - count
+            each, share = restarts / count, others_rate(run) / calm_rate
+            figures += [
+                Figure(name, f"{count}: innocent rows without an answer", str(lost), "0", lost == 0),
+                Figure(name, f"{count}: restarts for each", f"{each:.1f}", "<= 10", each <= 10),
+                Figure(
+                    name, f"{count}: the others' rate / theirs without poison", f"{share:.3f}", ">= 0.95", share >= 0.95
+                ),
+            ]
+    return figures
+
+
+if __name__ == "__main__":
+    main(measure, __doc__.splitlines()[0], rows=10_000)

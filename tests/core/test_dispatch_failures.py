@@ -281,3 +281,72 @@ def test_a_long_load_is_not_waited_for() -> None:
     dispatch.lose(0)
     dispatch.tell(dispatch.answers(1, *dispatch.out(1)))
     assert dispatch.out(1) == mine[:1]
+
+
+# ---------------------------------------------------------------- out of memory at work
+
+
+def starve(dispatch: DrivenDispatch, replica: int) -> None:
+    incarnation = dispatch.incarnation(replica)
+    dispatch.tell(
+        ev.ReplicaLost(replica=replica, incarnation=incarnation, reason="no memory", jitter=0.0, out_of_memory=True)
+    )
+
+
+def test_out_of_memory_blames_no_request_and_the_next_start_uses_less_room() -> None:
+    dispatch = DrivenDispatch(2)
+    dispatch.ready(0, 1, slots=8)
+    dispatch.submit(*range(16))
+    held = dispatch.out(0)
+    starve(dispatch, 0)
+    assert kinds(dispatch) == ["memory"] and dispatch.only(ev.Recovered).count == 75
+    pool = dispatch.machine.pools[0]
+    again = {request.task for request in pool.lanes.requests()} | set(dispatch.out(1))
+    assert not pool.quarantine.groups and again >= set(held)
+    dispatch.tell(ev.Tick())
+    assert dispatch.only(ev.StartReplica).share == 0.75, "at once: it is no death of a broken replica"
+
+
+def test_no_configuration_runs_out_of_memory_more_than_twice() -> None:
+    dispatch = DrivenDispatch(1, circuit_deaths=2, circuit_window_s=1e6)
+    dispatch.ready(0, slots=8)
+    dispatch.submit(*range(8))
+    shares = []
+    for _ in range(30):
+        starve(dispatch, 0)
+        if dispatch.all(ev.PoolDown):
+            break
+        dispatch.tell(ev.Tick(), after_s=1000.0)
+        shares.append(dispatch.only(ev.StartReplica).share)
+        slots = max(1, int(8 * shares[-1]))
+        dispatch.tell(ev.ReplicaReady(replica=0, incarnation=dispatch.incarnation(0), slots=slots, kv_tokens=0))
+    assert dispatch.machine.pools[0].down
+    assert shares == sorted(shares, reverse=True) and min(shares) >= 0.1
+    tried = [max(1, int(8 * share)) for share in (1.0, *shares)]
+    assert all(tried.count(slots) <= 2 for slots in tried if slots > 1), tried
+
+
+def test_a_request_that_alone_takes_all_memory_twice_ends() -> None:
+    dispatch = DrivenDispatch(1, circuit_deaths=100)
+    dispatch.ready(0, slots=1)
+    dispatch.submit(0, 1)
+    starve(dispatch, 0)
+    for _ in range(2):
+        dispatch.bring_back(0, slots=1)
+        assert dispatch.out(0) == [0], "apart: less than one slot there is not"
+        starve(dispatch, 0)
+    failure = dispatch.only(ev.FailRequests)
+    assert (failure.tasks, failure.codes) == ([0], ["engine_crash"])
+    assert failure.messages == ["out of memory 2 times while it ran alone: no memory"]
+    dispatch.bring_back(0, slots=1)
+    assert dispatch.out(0) == [1]
+
+
+def test_out_of_memory_in_the_lane_is_no_death_of_a_suspect() -> None:
+    dispatch = suspected(1, tasks=8)
+    dispatch.bring_back(0, slots=8)
+    for _ in range(2):
+        starve(dispatch, 0)
+        dispatch.bring_back(0, slots=8)
+    requests = [*dispatch.machine.replicas[0].in_flight.values(), *dispatch.machine.pools[0].quarantine.requests()]
+    assert len(requests) == 8 and all(request.solo_crashes == 0 for request in requests)

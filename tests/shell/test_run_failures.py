@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -116,6 +117,38 @@ def test_a_row_that_kills_its_replica_dies_alone(tmp_path: Path) -> None:
         ("engine_crash", 77, "generate", [])
     ]
     assert "SIGKILL" in buried[0]["message"]
+
+
+def test_several_rows_that_kill_die_alone_and_the_others_beside_them_do_not(tmp_path: Path) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, crash_on="what is 17", slots=32, ms_per_row=20, replicas=2)  # 17, and 170 to 179
+    assert run(tmp_path, "--set", "max_dead=20") == 0, errors(tmp_path)
+    guilty = [17, *range(170, 180)]
+    assert sorted(row["row"] for row in dead(tmp_path)) == guilty
+    assert {row["code"] for row in dead(tmp_path)} == {"engine_crash"}
+    assert [row["id"] for row in output(tmp_path)] == [number for number in range(ROWS) if number not in guilty]
+
+
+def test_a_replica_that_runs_out_of_memory_takes_less_at_a_time(tmp_path: Path) -> None:
+    write_rows(tmp_path, 60)
+    # A row takes 19 tokens: three at a time fit, and the mock says that it has eight slots.
+    pipeline(tmp_path, oom_over_tokens=60, slots=8, ms_per_row=20, replicas=1)
+    assert run(tmp_path) == 0, errors(tmp_path)
+    assert len(output(tmp_path)) == 60 and not dead(tmp_path)
+    (replica,) = summary(tmp_path)["models"]["writer"]["replicas"]
+    assert 1 <= replica["restarts"] <= 5
+    log = (tmp_path / "out" / "logs" / "coordinator.log").read_text()
+    assert "ran out of memory; from now on it uses 75% of its room" in log
+
+
+def test_a_row_that_alone_takes_all_memory_dies_and_the_run_goes_on(tmp_path: Path) -> None:
+    rows = [{"id": number, "question": "word " * (100 if number == 3 else 2)} for number in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pipeline(tmp_path, oom_over_tokens=60, slots=1, ms_per_row=5, replicas=1)
+    assert run(tmp_path, "--set", "max_dead=2") == 0, errors(tmp_path)
+    (buried,) = dead(tmp_path)
+    assert buried["row"] == 3 and "out of memory 2 times while it ran alone" in buried["message"]
+    assert len(output(tmp_path)) == 11
 
 
 def test_a_refused_row_is_dead_and_not_retried(tmp_path: Path) -> None:

@@ -416,6 +416,32 @@ def what_sleeps_is_never_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Replica, "move", lambda self, event: event != "wake" and move(self, event))
 
 
+@plant
+def what_was_too_much_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that ran out of memory starts again with as much room."""
+
+    def uncut(self: Replica) -> bool:
+        cut(self)
+        self.share = 1.0
+        return True
+
+    cut = Replica.cut
+    monkeypatch.setattr(Replica, "cut", uncut)
+
+
+@plant
+def memory_is_a_suspects_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was in flight when memory ran out is charged with a death alone."""
+    starved = Dispatch._starved
+
+    def blame(self: Dispatch, pool: Pool, replica: Replica, reason: str) -> bool:
+        for request in replica.in_flight.values():
+            request.solo_crashes += 1
+        return starved(self, pool, replica, reason)
+
+    monkeypatch.setattr(Dispatch, "_starved", blame)
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTED[name](monkeypatch)

@@ -256,12 +256,16 @@ class ReplicaAsleep(Event):
 
 
 class ReplicaLost(Event):
-    """The replica's processes ended, or its connection did. `jitter` in [0, 1) spreads restarts."""
+    """The replica's processes ended, or its connection did. `jitter` in [0, 1) spreads restarts.
+
+    out_of_memory: it said so before it ended; no request is to blame
+    """
 
     replica: int
     incarnation: int
     reason: str
     jitter: float
+    out_of_memory: bool = False
 
 
 class AnswersArrived(Event):
@@ -311,11 +315,14 @@ class StartReplica(Instruction):
     """Ends in ReplicaReady, ReplicaLoadFailed or ReplicaLost of this incarnation.
 
     rung: 0 as planned; else how many steps down the ladder, since it ran out of memory while it started
+    share: of the slots and tokens that its engine has room for, how much it is to use, since it ran out of memory while
+    it worked
     """
 
     replica: int
     incarnation: int
     rung: int = 0
+    share: float = 1.0
 
 
 class SleepReplica(Instruction):
@@ -409,6 +416,7 @@ class Recovered(Instruction):
     """Something went wrong and was dealt with; for logs and figures, nothing to perform.
 
     kind: restart | requeued | stale_answer | suspect | circuit | hang | ladder (count: the rung)
+    | memory (count: percent of its room that it uses from now on)
     """
 
     kind: str

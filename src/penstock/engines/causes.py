@@ -14,7 +14,7 @@ from penstock.engines.base import EngineLoadError
 from penstock.engines.messages import LoadFailed
 from penstock.errors import MissingDependency, PenstockError
 
-__all__ = ["cause_lines", "failure_of", "read_tail"]
+__all__ = ["cause_lines", "failure_of", "is_out_of_memory", "read_tail"]
 
 _LOG_TAIL_BYTES = 64 * 1024
 
@@ -95,6 +95,10 @@ def _code(error: BaseException, message: str) -> str:
     if isinstance(error, PenstockError):
         return "bad_model"
     return "error"
+
+
+def is_out_of_memory(message: str) -> bool:
+    return _OUT_OF_MEMORY.search(message) is not None
 
 
 def cause_lines(log: str) -> list[str]:

@@ -26,6 +26,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import msgspec
+
 from penstock import __version__
 from penstock.engines.base import (
     Engine,
@@ -37,7 +39,7 @@ from penstock.engines.base import (
 from penstock.engines.causes import failure_of, read_tail
 from penstock.engines.channel import Channel
 from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, HostLoop
-from penstock.engines.messages import PROTOCOL_VERSION, Hello, Setup, Sleep
+from penstock.engines.messages import PROTOCOL_VERSION, Capacity, Hello, Setup, Sleep
 from penstock.engines.registry import create
 from penstock.engines.wire import host_decoder
 
@@ -111,7 +113,7 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
     began_s = time.monotonic()
     try:
         engine = _make(setup, functions)
-        capacity = engine.load(setup.config, loop.emit, loop.note)
+        capacity = _cut(engine.load(setup.config, loop.emit, loop.note), setup.share)
     except BaseException as error:  # SystemExit too: some libraries end the process where they should raise
         traceback.print_exc()
         sys.stderr.flush()
@@ -124,6 +126,14 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
     gc.freeze()
     loop.ready(engine, capacity, time.monotonic() - began_s)
     return engine
+
+
+def _cut(capacity: Capacity, share: float) -> Capacity:
+    """Less of it, after the engine ran out of memory with more; the intake keeps the engine within it."""
+    if share >= 1.0:
+        return capacity
+    slots, tokens = max(1, int(capacity.slots * share)), int(capacity.kv_tokens * share)
+    return msgspec.structs.replace(capacity, slots=slots, kv_tokens=tokens)
 
 
 def _attend(engine: Engine, loop: HostLoop) -> None:

@@ -165,6 +165,7 @@ class Setup(msgspec.Struct, tag="setup"):
     config: EngineConfig
     functions: list[str] = []  # importable "module:name", by Request.step; empty for forked workers
     timeout_s: float | None = None  # python steps: the limit of one call
+    share: float = 1.0  # of the engine's slots and tokens that are used; less after it ran out of memory at work
 
 
 class Requests(msgspec.Struct, tag="requests"):

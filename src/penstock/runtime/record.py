@@ -27,6 +27,7 @@ SHOWN_NOTES = 5
 _TOLD = {
     "ladder": "ran out of memory while it started; it tries again with {1}",
     "requeued": "ended with {0} in flight, which others take over: {1}",
+    "memory": "ran out of memory; from now on it uses {0} of its room: {1}",
     "hang": "is ended, since it hangs: {1}",
     "suspect": "tries {0} apart from the others that were in flight when a replica died",
     "circuit": "is given up, it died too often: {1}",
@@ -146,7 +147,8 @@ class Record:
         if recovered.kind == "ladder":
             reason = self._rungs[recovered.replica][recovered.count - 1].told
         if words is not None and recovered.count:
-            self._note(f"{self._names[recovered.replica]} " + words.format(noun(recovered.count, "request"), reason))
+            what = f"{recovered.count}%" if recovered.kind == "memory" else noun(recovered.count, "request")
+            self._note(f"{self._names[recovered.replica]} " + words.format(what, reason))
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

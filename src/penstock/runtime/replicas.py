@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
+from penstock.engines.causes import is_out_of_memory
 from penstock.engines.messages import (
     Abort,
     Answer,
@@ -93,6 +94,7 @@ class Replicas:
             config=launch.config,
             functions=list(launch.functions),
             timeout_s=launch.timeout_s,
+            share=start.share,
         )
         self._setups[start.replica, start.incarnation] = setup
         self._connected(start.replica, started)
@@ -233,11 +235,13 @@ class Replicas:
             self._forget(link)
             self._record.replica_ended(index, link)
             del self.links[index]
+        reason = self._record.reason_of(index, exit_, link)
         lost = ev.ReplicaLost(
             replica=index,
             incarnation=exit_.incarnation,
-            reason=self._record.reason_of(index, exit_, link),
+            reason=reason,
             jitter=random.random(),
+            out_of_memory=is_out_of_memory(reason),
         )
         return [*events, lost]
 

@@ -29,6 +29,8 @@ class _Task(Struct, gc=False):
     attempt: int = 0
     retries: int = 0
     crashes: int = 0
+    killed: int = -1  # the replica whose death outside the lane made it a suspect
+    starved: int = 0  # times that a replica ran out of memory while it ran alone
     suspect: bool = False  # in flight at a death, and neither answered nor returned since
     alone_deaths: int = 0
     answered_before: int = 0  # results that there were when it was submitted
@@ -43,6 +45,10 @@ class _Replica(Struct):
     up: bool = False  # started and not lost
     ready: bool = False  # told so, and not to be killed
     was_ready: bool = False
+    slots_now: int = 0  # as it said when it was ready, with tokens_now
+    tokens_now: int = 0
+    starved: dict[tuple[int, int], int] = {}
+    share: float = 1.0  # what it was told to use, at the most
     killed: bool = False
     lost_in: int = -1  # the turn in which it was lost
     leaving: bool = False  # its phase has ended: what becomes of it is no death
@@ -148,6 +154,7 @@ class RequestChecks:
             if replica.leaving:
                 return
             replica.ready = replica.was_ready = True
+            replica.slots_now, replica.tokens_now = event.slots, event.kv_tokens
             replica.never_ready = 0
 
     def saw_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
@@ -166,6 +173,9 @@ class RequestChecks:
             return
         out, replica.out = replica.out, {}
         alone = len(out) == 1 and replica.alone in out
+        if event.out_of_memory and replica.was_ready:
+            self._starved(replica, out, now)
+            return
         in_lane = bool(out) and all(self.tasks[number].suspect for number in out)
         for number in out:
             task = self.tasks[number]
@@ -173,6 +183,8 @@ class RequestChecks:
             task.crashes += 1
             task.alone_deaths += alone
             task.suspect = task.crashes >= self.limits.suspect_crashes
+            if not in_lane:
+                task.killed = event.replica
             if not task.suspect:
                 self.waiting[task.pool][number] = None
         replica.up = replica.ready = False
@@ -188,6 +200,30 @@ class RequestChecks:
             replica.sure_deaths = self._recent(replica.sure_deaths, now)
         if len(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
             replica.may_start = False
+
+    def _starved(self, replica: _Replica, out: dict[int, int], now: float) -> None:
+        """Out of memory makes no suspects; in the lane they stay what they are."""
+        share = max(replica.share * self.limits.memory_cut, self.limits.least_share)
+        cuts = replica.slots_now > 1 or replica.tokens_now > 0
+        smaller = cuts and share < replica.share and not replica.starved.get((replica.slots_now, replica.tokens_now))
+        for number in out:
+            task = self.tasks[number]
+            task.replica = -1
+            task.starved += len(out) == 1
+            task.suspect = task.suspect or not smaller
+            if not task.suspect:
+                self.waiting[task.pool][number] = None
+        room = (replica.slots_now, replica.tokens_now)
+        replica.starved[room] = replica.starved.get(room, 0) + 1
+        replica.up = replica.ready = False
+        replica.lost_in = self._turn
+        replica.asked.clear()
+        replica.begun.clear()
+        if replica.leaving:
+            replica.leaving = replica.asleep = False
+            return
+        replica.deaths = self._recent(replica.deaths, now)
+        replica.share = share
 
     def _recent(self, deaths: list[float], now: float) -> list[float]:
         return [death for death in deaths if death >= now - self.limits.circuit_window_s] + [now]
@@ -229,6 +265,8 @@ class RequestChecks:
             raise Violation(f"replica {start.replica} was started in phase {self.phase}, which is not its own")
         if start.rung != replica.rung:
             raise Violation(f"replica {start.replica} was started on rung {start.rung}: {replica}")
+        if start.share > replica.share + 1e-9:
+            raise Violation(f"replica {start.replica} uses {start.share} of its room, though that was too much")
         self._check_room(start.replica)
         replica.up, replica.was_ready, replica.killed, replica.alone = True, False, False, -1
         replica.lowered = replica.waking = False
@@ -302,8 +340,12 @@ class RequestChecks:
             raise Violation(f"request {number} failed with {code}, but it has ended")
         if code == "engine_error" and task.retries < self.limits.max_attempts:
             raise Violation(f"request {number} was given up after {task.retries} of {self.limits.max_attempts} tries")
-        if code == "engine_crash" and task.alone_deaths < self.limits.solo_crashes:
+        if task.starved >= self.limits.same_memory:
+            self.tally.hit("dead: out of memory alone")
+        elif code == "engine_crash" and task.alone_deaths < self.limits.solo_crashes:
             raise Violation(f"request {number} was given up; it killed alone {task.alone_deaths} times: {task}")
+        if code == "engine_crash" and task.killed >= 0:
+            self._forgive(self.replicas[task.killed])
         self._end(number)
 
     def _end(self, number: int) -> None:
@@ -313,6 +355,12 @@ class RequestChecks:
         self.waiting[task.pool].pop(number, None)
         if task.replica >= 0:
             self._leave(self.replicas[task.replica], number)
+
+    @staticmethod
+    def _forgive(replica: _Replica) -> None:
+        """One of its deaths was a request's; where it was given up for them, it stays so."""
+        if replica.sure_deaths:
+            replica.sure_deaths.pop()
 
     @staticmethod
     def _leave(replica: _Replica, number: int) -> None:

@@ -195,7 +195,7 @@ class Coordinator:
 
     def _start_replica(self, start: ev.StartReplica) -> Iterable[Event]:
         self.requests.started(start)
-        host = self.hosts[start.replica] = Host(self, start.replica, start.incarnation, start.rung)
+        host = self.hosts[start.replica] = Host(self, start.replica, start)
         host.start()
         return ()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from penstock.core import events as ev
-from penstock.core.events import Event
+from penstock.core.events import Event, StartReplica
 from penstock.sim.pipeline import Path
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Host", "SimRequest"]
 
 HEARTBEAT_S = 0.5
+OUT_OF_MEMORY = "oom"
 KILL_S = 0.3  # at most, from the order to the end of the processes
 POISON_S = 0.02  # of executing before it kills
 
@@ -56,13 +57,15 @@ class Answer(Struct, gc=False):
 class Host:
     """state: loading | ready | hung | asleep | dead."""
 
-    def __init__(self, coordinator: Coordinator, replica: int, incarnation: int, rung: int) -> None:
+    def __init__(self, coordinator: Coordinator, replica: int, start: StartReplica) -> None:
         self.coordinator = coordinator
         self.world = coordinator.world
         self.shape = self.world.scenario.hosts[replica]
         self.replica = replica
-        self.incarnation = incarnation
-        self.rung = rung
+        self.incarnation = start.incarnation
+        self.rung = start.rung
+        self.slots = max(1, int(self.shape.slots * start.share))
+        self.kv_tokens = int(self.shape.kv_tokens * start.share)
         self.state = "loading"
         self.beats = True
         self.waiting: deque[SimRequest] = deque()
@@ -108,8 +111,8 @@ class Host:
         ready = ev.ReplicaReady(
             replica=self.replica,
             incarnation=self.incarnation,
-            slots=self.shape.slots,
-            kv_tokens=self.shape.kv_tokens,
+            slots=self.slots,
+            kv_tokens=self.kv_tokens,
         )
         self._post(lambda: [ready], faulty=False)
         self._begin()
@@ -172,11 +175,17 @@ class Host:
             return
         self.state = "dead"
         self.world.tally.hit(reason)
-        self.tell_lost(reason, 0.0)
+        self.tell_lost(reason, 0.0, out_of_memory=reason == OUT_OF_MEMORY)
 
-    def tell_lost(self, reason: str, delay_s: float) -> None:
+    def tell_lost(self, reason: str, delay_s: float, *, out_of_memory: bool = False) -> None:
         jitter = self.world.strikes.chance()
-        lost = ev.ReplicaLost(replica=self.replica, incarnation=self.incarnation, reason=reason, jitter=jitter)
+        lost = ev.ReplicaLost(
+            replica=self.replica,
+            incarnation=self.incarnation,
+            reason=reason,
+            jitter=jitter,
+            out_of_memory=out_of_memory,
+        )
         self.world.at(delay_s + self.world.scenario.latency_s, lambda: self.coordinator.lost(lost))
 
     def kill(self) -> None:
@@ -246,7 +255,7 @@ class Host:
         """Give the engine what it has room for."""
         if self.state != "ready":
             return
-        room = self.shape.slots + self.shape.ahead
+        room = self.slots + self.shape.ahead
         while self.waiting and len(self.executing) < room and self._has_tokens_for(self.waiting[0]):
             request = self.waiting.popleft()
             self.executing[request.task] = request

@@ -165,9 +165,7 @@ class Dispatch(Machine):
         self, replica: Replica, pool: Pool, failed: list[tuple[int, Request]], event: ev.AnswersArrived
     ) -> None:
         assert event.codes is not None
-        ends = ev.FailRequests(
-            batch=event.batch, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[]
-        )
+        ends = _failures(replica, event.batch)
         for index, request in failed:
             code = event.codes[index]
             request.recalled = request.kept = False
@@ -225,7 +223,11 @@ class Dispatch(Machine):
             replica.incarnation += 1
             replica.loaded = replica.lowered = False
             replica.progress_at = replica.started_at = self._now
-            self._emit(ev.StartReplica(replica=replica.index, incarnation=replica.incarnation, rung=replica.rung))
+            self._emit(
+                ev.StartReplica(
+                    replica=replica.index, incarnation=replica.incarnation, rung=replica.rung, share=replica.share
+                )
+            )
 
     def _on_replica_ready(self, event: ev.ReplicaReady) -> None:
         replica = self.replicas[event.replica]
@@ -263,10 +265,14 @@ class Dispatch(Machine):
             self._requeue(pool, replica, event.reason)
             self.tenure.left(replica)
             return
-        in_lane = replica.trying > 0 and not pool.quarantine.died()
         replica.never_ready += not (replica.loaded or replica.lowered)
-        self._requeue(pool, replica, event.reason)
-        replica.died(self._now, event.jitter, counts=not (in_lane or replica.lowered))
+        if event.out_of_memory and replica.loaded:
+            counts = self._starved(pool, replica, event.reason)
+        else:
+            in_lane = replica.trying > 0 and not pool.quarantine.died()
+            self._requeue(pool, replica, event.reason)
+            counts = not (in_lane or replica.lowered)
+        replica.died(self._now, event.jitter, counts=counts)
         if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
             replica.move("give_up")
             self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
@@ -276,16 +282,19 @@ class Dispatch(Machine):
         """What was in flight on a dead replica goes elsewhere, to the suspects, or ends."""
         in_lane, alone = replica.trying > 0, replica.alone
         suspects: list[Request] = []
-        ends = ev.FailRequests(batch=0, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
+        ends = _failures(replica)
         requests = replica.take_all()
         pool.recount(replica)
         for request in requests:
             request.recalled = request.kept = False
             request.crashes += 1
             request.solo_crashes += request.task == alone
+            if not in_lane:
+                request.killed = replica.index
             if request.solo_crashes >= self.limits.solo_crashes:
                 message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
                 _add_failure(ends, request, "engine_crash", message, -1)
+                self._forgive(request)
             elif request.crashes >= self.limits.suspect_crashes:
                 suspects.append(request)
             else:
@@ -297,6 +306,48 @@ class Dispatch(Machine):
         self._emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
         if ends.tasks:
             self._emit(ends)
+
+    def _forgive(self, guilty: Request) -> None:
+        """The death that made it a suspect was no replica's: it does not count for the circuit."""
+        if guilty.killed >= 0:
+            self.replicas[guilty.killed].forgive()
+
+    def _starved(self, pool: Pool, replica: Replica, reason: str) -> bool:
+        """It ran out of memory at work, and uses less of its room from now on; its requests go elsewhere, none is a
+        suspect. Where less can't help, they are tried apart: one that takes all memory alone, twice, ends.
+
+        Returns whether the death counts.
+        """
+        in_lane = replica.trying > 0
+        smaller = replica.cut()
+        counts = not smaller and (not in_lane or pool.quarantine.died())
+        requests = replica.take_all()
+        again: list[Request] = []
+        ends = _failures(replica)
+        for request in requests:
+            request.recalled = request.kept = False
+            request.starved += len(requests) == 1
+            if request.starved >= self.limits.same_memory:
+                message = f"out of memory {request.starved} times while it ran alone: {reason}"
+                _add_failure(ends, request, "engine_crash", message, -1)
+                self._forgive(request)
+                continue
+            again.append(request)
+            if counts:
+                request.killed = replica.index
+        pool.recount(replica)
+        if in_lane:
+            pool.quarantine.halve(again)
+        elif not smaller:
+            pool.quarantine.add(again)
+        else:
+            for request in again:
+                pool.lanes.push(request)
+        share = round(100 * replica.share)
+        self._emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
+        if ends.tasks:
+            self._emit(ends)
+        return counts
 
     def check_pool(self, pool: Pool) -> None:
         """Say so when every replica that it has in this phase was given up."""
@@ -416,6 +467,10 @@ class Dispatch(Machine):
         if not self._drained and (self._now >= until or not any(r.in_flight for r in self.replicas)):
             self._drained = True
             self._emit(ev.Drained())
+
+
+def _failures(replica: Replica, batch: int = 0) -> ev.FailRequests:
+    return ev.FailRequests(batch=batch, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
 
 
 def _add_failure(ends: ev.FailRequests, request: Request, code: str, message: str, index: int) -> None:

@@ -20,7 +20,7 @@ __all__ = ["Quarantine"]
 
 _COMING = frozenset(("starting", "waiting", "killed", "waking"))
 SOON_S = 2.0  # requests of a dead replica are somebody else's by then, if it is not back itself
-SPARE_DEATHS = 4  # in the lane without an answer, beyond what halving takes; then the replica is to blame
+SPARE_DEATHS = 4  # in the lane without an answer, beyond what halving takes
 
 
 class Quarantine:
@@ -47,7 +47,10 @@ class Quarantine:
         self.groups.extendleft(reversed(_halves(suspects)))
 
     def take(self, most: int) -> list[Request]:
-        """The next group, and no more than `most` of it."""
+        """The next group, and no more than `most` of it. After many deaths without an answer the others get a turn:
+        if one of them is answered, the replica works."""
+        if self.fruitless > self._patience():
+            self.groups.rotate(1)
         group = self.groups.popleft()
         if len(group) > most:
             self.groups.appendleft(group[most:])
@@ -66,8 +69,11 @@ class Quarantine:
     def died(self) -> bool:
         """A death in the lane; whether the replica itself is to blame, since nothing at all works on it."""
         self.fruitless += 1
+        return self.fruitless > self._patience() + 2 * len(self.groups)
+
+    def _patience(self) -> int:
         slots = self.replica.slots if self.replica is not None else 1
-        return self.fruitless > slots.bit_length() + SPARE_DEATHS
+        return slots.bit_length() + SPARE_DEATHS
 
     def choose(self, now: float, *, others_wait: bool) -> Replica | None:
         """The lane, where it is ready: one that has nothing to do; or the replica that died, if it is back soon, for it

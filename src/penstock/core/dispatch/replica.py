@@ -60,6 +60,8 @@ class Replica:
         self.rung = 0  # steps down the ladder that it took, since it ran out of memory while it started
         self.lowered = False  # it ends because of that
         self.out_of_memory = False  # why it failed
+        self.share = 1.0  # of the room that its engine has; less after it ran out of memory at work
+        self.starved: dict[tuple[int, int], int] = {}  # (slots, tokens) -> how often it ran out of memory with them
         self.start_at = 0.0  # while waiting: when to start again
         self.last_reason = ""
         self.progress = -1
@@ -194,9 +196,24 @@ class Replica:
         backoff = min(limits.restart_backoff_s * 2 ** (len(self.deaths) - 1), limits.restart_backoff_max_s)
         self.start_at = now + backoff * (1.0 + 0.25 * jitter)
 
+    def cut(self) -> bool:
+        """It ran out of memory at work: use less of its room from the next start on. False where that was tried."""
+        room = (self.slots, self.kv_tokens)
+        self.starved[room] = self.starved.get(room, 0) + 1
+        limits = self.limits
+        share = max(self.share * limits.memory_cut, limits.least_share)
+        smaller = (self.slots > 1 or self.kv_tokens > 0) and share < self.share
+        self.share = share
+        return smaller and self.starved[room] < limits.same_memory
+
     def expected_ready_at(self) -> float:
         """When a replica that died will be back, if it loads as long as before."""
         return (self.start_at if self.state == "waiting" else self.started_at) + self.load_s
+
+    def forgive(self) -> None:
+        """One of its deaths was a request's fault, as is known now."""
+        if self.deaths:
+            self.deaths.pop()
 
     def circuit_open(self) -> bool:
         return len(self.deaths) >= self.limits.circuit_deaths

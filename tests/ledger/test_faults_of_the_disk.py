@@ -217,3 +217,25 @@ def test_rows_published_before_a_failure_stay(tmp_path: Path) -> None:
     coordinator.ledger.close()
     rows, _ = expected(5)
     assert read_rows(tmp_path / "out") == rows
+
+
+def interrupt(operation: str) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_at_any_operation_leaves_what_may_count(tmp_path: Path) -> None:
+    """Not every exception is an error of the disk; none may tidy away the files of an entry that stands."""
+    for at in range(1, 100):
+        out = tmp_path / str(at)
+        files = FaultyFiles(at, interrupt)
+        coordinator = prepared(out, files)
+        try:
+            coordinator.commit(CHOSEN)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        with open_ledger(out, takeover=True) as ledger:
+            Coordinator(ledger, 40).run()
+        assert_complete(out, 40)
+    assert at > 10

@@ -206,11 +206,13 @@ class Ledger:
             live = publisher.stage(stage, encoded.table, below)
             self._stage_rest(stage, batch, encoded, self._builder)
             entry = self._next(batch, encoded, stage, live, ended, below)
-            self._append(entry)
-        except CommitError:
-            raise  # whether the entry counts can't be known: its files stay
         except BaseException:
             stage.discard()
+            raise
+        try:
+            self._append(entry)
+        except (OSError, Fenced):
+            stage.discard()  # certainly no entry; after anything else there may be one, and its files stay
             raise
         self.entry, self._ended = entry, EndedPositions.decode(entry.watermark, entry.ended) if batch.final else ended
         self._show(entry)

@@ -1,0 +1,126 @@
+"""The power fails at every single operation of a run; whatever the disk has kept, the run goes on and is complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from ledger_support import Coordinator, assert_complete, open_ledger
+
+from penstock.errors import CommitError
+from penstock.ledger.files import Files
+from penstock.testing.files import PowerLoss, PowerlossFiles, Survivors
+
+ROWS = 200
+
+
+class Watched(Coordinator):
+    """Remembers what `commit` has promised to keep."""
+
+    def __init__(self, ledger: object, total: int, promised: set[int]) -> None:
+        super().__init__(ledger, total)  # type: ignore[arg-type]
+        self.promised = promised
+
+    def note(self, batch: object) -> None:
+        super().note(batch)  # type: ignore[arg-type]
+        self.promised.update(batch.ended)  # type: ignore[attr-defined]
+
+
+def run(out: Path, files: Files, promised: set[int], seed: int = 0) -> None:
+    """One life of a coordinator; what earlier lives have promised has to be there."""
+    with open_ledger(out, files=files, takeover=True) as ledger:
+        coordinator = Watched(ledger, ROWS, promised)
+        done = set(range(ledger.state.watermark)) | set(ledger.state.ended_above)
+        assert done >= promised, f"committed, and gone: {sorted(promised - done)}"
+        coordinator.run(batch_rows=25, window=50, seed=seed)
+
+
+def count_operations(out: Path) -> int:
+    files = PowerlossFiles(out.parent)
+    run(out, files, set())
+    assert_complete(out, ROWS)
+    return files.operations
+
+
+def lose_power(folder: Path, at: int, survivors: Survivors, seed: int, files_of: type[PowerlossFiles]) -> None:
+    """A run that loses power at operation `at`, and the same command afterwards."""
+    folder.mkdir()
+    out, promised = folder / "out", set[int]()
+    files = files_of(folder, fails_at=at)
+    with pytest.raises(PowerLoss):
+        run(out, files, promised)
+    files.restore(survivors, seed)
+    run(out, Files(), promised)
+    assert_complete(out, ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("survivors", ["none", "all", "some"])
+def test_power_fails_at_every_operation(tmp_path: Path, survivors: Survivors) -> None:
+    (tmp_path / "counted").mkdir()
+    operations = count_operations(tmp_path / "counted" / "out")
+    assert operations > 100
+    for at in range(1, operations + 1):
+        lose_power(tmp_path / f"{survivors}-{at}", at, survivors, at, PowerlossFiles)
+
+
+def test_power_fails_again_and_again(tmp_path: Path) -> None:
+    for seed in range(12):
+        rng, folder, promised = Random(seed), tmp_path / str(seed), set[int]()
+        folder.mkdir()
+        for life in range(8):
+            files = PowerlossFiles(folder, fails_at=rng.randint(5, 120))
+            try:
+                run(folder / "out", files, promised, seed + life)
+            except PowerLoss:
+                files.restore(rng.choice(("none", "all", "some", "some")), seed * 100 + life)
+        run(folder / "out", Files(), promised, seed)
+        assert_complete(folder / "out", ROWS)
+
+
+def test_no_space_or_a_failed_fsync_and_then_no_power(tmp_path: Path) -> None:
+    """The fault ends the life or is waited out; then the power fails as well."""
+    for number, fault in enumerate(("full_at", "broken_at") * 15):
+        rng, folder, promised = Random(number), tmp_path / str(number), set[int]()
+        folder.mkdir()
+        files = PowerlossFiles(folder, **{fault: rng.randint(20, 120)})
+        try:
+            run(folder / "out", files, promised, number)
+        except CommitError:
+            files.restore("some", number)
+        run(folder / "out", Files(), promised, number)
+        assert_complete(folder / "out", ROWS)
+
+
+# ---------------------------------------------------------------- what the disk is not bound to keep is not kept
+
+
+class ForgetsNames(PowerlossFiles):
+    """As if nobody synced a folder."""
+
+    def sync_folder(self, path: Path) -> None:
+        self._step(syncs=True)
+        if path.name == "manifest":
+            return
+        super().sync_folder(path)
+
+
+class ForgetsBytes(PowerlossFiles):
+    """As if nobody fsynced a file that is produced."""
+
+    def produce(self, path: Path, write: object) -> int:
+        made = super().produce(path, write)  # type: ignore[arg-type]
+        self._bytes.pop(self._file_at(path))
+        return made
+
+
+@pytest.mark.parametrize("files_of", [ForgetsNames, ForgetsBytes])
+def test_a_sync_that_is_missing_is_found(tmp_path: Path, files_of: type[PowerlossFiles]) -> None:
+    found = 0
+    for at in range(60, 120):
+        try:
+            lose_power(tmp_path / str(at), at, "none", at, files_of)
+        except Exception:  # whatever it breaks
+            found += 1
+    assert found > 0

@@ -350,3 +350,22 @@ def test_out_of_memory_in_the_lane_is_no_death_of_a_suspect() -> None:
         dispatch.bring_back(0, slots=8)
     requests = [*dispatch.machine.replicas[0].in_flight.values(), *dispatch.machine.pools[0].quarantine.requests()]
     assert len(requests) == 8 and all(request.solo_crashes == 0 for request in requests)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_suspects_do_not_wait_for_a_replica_that_does_not_come_back(busy: bool) -> None:
+    """Its node is gone, and it waits for a place: it is starting, for as long as that takes."""
+    dispatch = DrivenDispatch(2, load_timeout_s=1500.0)
+    dispatch.ready(0, 1, slots=4)
+    dispatch.submit(0, 1)
+    held = dispatch.out(0)
+    assert held and dispatch.out(1)
+    dispatch.lose(0)
+    if not busy:
+        dispatch.tell(dispatch.answers(1, *dispatch.out(1)))
+    for _ in range(40):
+        dispatch.tell(ev.Tick(), after_s=0.5)
+    assert dispatch.machine.replicas[0].state == "starting"
+    if busy:
+        dispatch.tell(dispatch.answers(1, *(task for task in dispatch.out(1) if task not in held)))
+    assert dispatch.out(1) == held

@@ -3,10 +3,13 @@ needs."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from penstock.executors.ray_cluster import nodes
 
 GPUS = (6, 2, 8)
 
@@ -40,11 +43,30 @@ def reserve(ray: Any) -> Iterator[Callable[[str, int], None]]:
     from ray.util.placement_group import placement_group, remove_placement_group
 
     groups = []
+    all_of_them = {node.id: node.gpus for node in nodes(ray) if node.gpus}
+    wait_for_count(ray, all_of_them)
+    left = dict(all_of_them)
 
     def reserve(node: str, gpus: int) -> None:
         groups.append(placement_group([{"GPU": gpus}], bundle_label_selector=[{"ray.io/node-id": node}]))
         ray.get(groups[-1].ready(), timeout=30)
+        left[node] -= gpus
+        wait_for_count(ray, left)
 
     yield reserve
     for group in groups:
         remove_placement_group(group)
+    if groups:
+        wait_for_count(ray, all_of_them)
+
+
+def free_gpus(ray: Any) -> dict[str, int]:
+    return {node.id: node.free_gpus for node in nodes(ray) if node.gpus}
+
+
+def wait_for_count(ray: Any, wanted: dict[str, int]) -> None:
+    """Ray's count of what is free trails by some tenths of a second."""
+    until = time.monotonic() + 30
+    while free_gpus(ray) != wanted:
+        assert time.monotonic() < until, f"Ray counts {free_gpus(ray)} free GPUs, not {wanted}"
+        time.sleep(0.05)

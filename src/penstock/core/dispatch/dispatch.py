@@ -364,6 +364,9 @@ class Dispatch(Machine):
             replica.saw(event.progress, event.executing, self._now)
 
     def _on_tick(self, event: ev.Tick) -> None:
+        for pool in self.pools:
+            if pool.quarantine.groups:
+                self._dirty[pool.index] = pool  # who was to try them may be overdue
         for replica in self.replicas:
             if replica.state == "waiting":
                 if self._now >= replica.start_at and not self.tenure.closing:

@@ -20,6 +20,7 @@ __all__ = ["Quarantine"]
 
 _COMING = frozenset(("starting", "waiting", "killed", "waking"))
 SOON_S = 2.0  # requests of a dead replica are somebody else's by then, if it is not back itself
+OVERDUE_S = 10.0  # later than its last load took: then it is not waited for
 SPARE_DEATHS = 4  # in the lane without an answer, beyond what halving takes
 
 
@@ -90,18 +91,23 @@ class Quarantine:
         idle = [] if others_wait else [each for each in self._replicas if each.state == "ready" and not each.in_flight]
         if idle:
             self.replica = idle[0]
-        elif chosen is None or chosen.state not in _COMING:
+        elif chosen is None or not self._is_coming(chosen, now):
             self.replica = self._any(now)
         chosen = self.replica
         return chosen if chosen is not None and chosen.state == "ready" else None
 
     @staticmethod
     def _is_soon_back(replica: Replica, now: float) -> bool:
-        return replica.state in _COMING and replica.expected_ready_at() - now <= SOON_S
+        return replica.state in _COMING and abs(replica.expected_ready_at() - now) <= SOON_S
+
+    @staticmethod
+    def _is_coming(replica: Replica, now: float) -> bool:
+        """And not long overdue: it may wait for a device, or for a node that is gone."""
+        return replica.state in _COMING and now <= replica.expected_ready_at() + OVERDUE_S
 
     def _any(self, now: float) -> Replica | None:
         ready = [each for each in self._replicas if each.state == "ready"]
-        coming = [each for each in self._replicas if each.state in _COMING and each.died_at >= 0]
+        coming = [each for each in self._replicas if each.died_at >= 0 and self._is_coming(each, now)]
         if coming:
             soonest = min(coming, key=lambda each: (each.expected_ready_at(), each.index))
             if not ready or self._is_soon_back(soonest, now):

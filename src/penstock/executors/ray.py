@@ -125,6 +125,11 @@ class RayExecutor:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join()
+        self._take()
+        for told in self._waiting:
+            if isinstance(told, Started) and told.connection is not None:
+                told.connection.close()  # nobody has asked for it any more
+        self._waiting.clear()
         for file in (self._wake, self._waker):
             os.close(file)
 
@@ -231,6 +236,7 @@ class _Start:
         self._actors: list[Any] = []
         self._group: Any = None
         self._connection: socket.socket | None = None
+        self._lock, self._over = threading.Lock(), False
         self._devices: tuple[str, ...] = ()
         name = f"penstock-{launch.replica}"
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -245,7 +251,11 @@ class _Start:
 
     def dialled(self, connection: socket.socket) -> None:
         """Its host is there; the coordinator is told once it is known where that is."""
-        self._connection = connection
+        with self._lock:
+            if not self._over:
+                self._connection = connection
+                return
+        connection.close()
 
     def _run(self) -> None:
         seat: Seat | None = None
@@ -300,7 +310,8 @@ class _Start:
                 f"{self._launch.replica} did not dial back to {self._executor.listens_at[0]}; its node must reach the "
                 "coordinator's address"
             )
-        self._executor.tell(Started(self._launch.replica, self._incarnation, self._connection, 0, self._devices))
+        connection, self._connection = self._connection, None  # from here on it is whose `connections` hands it out
+        self._executor.tell(Started(self._launch.replica, self._incarnation, connection, 0, self._devices))
 
     def _place(self, seat: Seat) -> None:
         """Reserve the bundle, or take the caller's, and put the actors there."""
@@ -360,6 +371,10 @@ class _Start:
             )
 
     def _leave(self, seat: Seat | None) -> None:
+        with self._lock:
+            self._over = True
+        if self._connection is not None:
+            self._connection.close()  # it dialled, and was not told of
         ray = self._executor.ray
         for actor in self._actors:
             with suppress(Exception):

@@ -62,10 +62,11 @@ def test_a_run_that_is_going_on(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["rows"] == {"in": 12, "ended": 10, "out": 7, "dead": 3, "filtered": 0}
     assert found["causes"] == {"generate too_long": 2, "bad_json": 1}
     assert found["owner"].endswith(f"process {os.getpid()}")
+    assert set(found["examples"]) == set(found["causes"]) and found["replicas"] == []
     lines = [line.split(maxsplit=1) for line in told(capsys, str(out)).splitlines()]
     assert ["status", "running"] in lines
     assert ["rows", "10 of 20 ended (50.0%)"] in lines
-    assert ["dead", "2 x generate too_long"] in lines
+    assert ["dead", f"2 x generate too_long: {found['examples']['generate too_long']}"] in lines
     ledger.close()
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_support import (
@@ -238,3 +241,25 @@ def test_an_engine_that_can_not_load_ends_the_run_with_its_cause(tmp_path: Path)
     text = errors(tmp_path)
     assert code in (1, 2), text
     assert "nowhere" in text and "Traceback" not in text, text
+
+
+def test_another_terminal_sees_what_each_replica_does(tmp_path: Path) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, ms_per_row=50, fail_on="what is 3?")
+    process = start(tmp_path)
+
+    def status() -> dict[str, Any]:
+        found = subprocess.run(
+            [sys.executable, "-m", "penstock.cli", "status", "out", "--json"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        return json.loads(found.stdout) if found.returncode == 0 else {}
+
+    wait_until(lambda: any(each["in_flight"] for each in status().get("replicas", ())), "a replica at work")
+    wait_until(lambda: status()["causes"], "the dead row")
+    told = status()
+    assert [each["id"] for each in told["replicas"]] == ["writer-0", "writer-1"]
+    assert "what is 3?" in told["examples"]["generate refused"]
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert status()["replicas"] == [], "it is not at work any more"

@@ -15,6 +15,8 @@ from penstock.cli.options import AsJson, Debug
 from penstock.errors import InputError
 from penstock.report.units import count, duration, percent_done
 
+MOST_OF_A_MESSAGE = 100
+
 if TYPE_CHECKING:
     from penstock.ledger.view import RunView
 
@@ -24,7 +26,8 @@ class Status(msgspec.Struct):
 
     status   running | done | stopped | failed | too_many_dead | interrupted (it was killed; the command resumes it)
     owner    "HOST, process N" of the coordinator at work, or None
-    causes   "step code" -> dead rows
+    causes   "step code" -> dead rows; examples: the message of one of them
+    replicas what each does or waits for, while the run is at work
     """
 
     status: str
@@ -34,6 +37,8 @@ class Status(msgspec.Struct):
     last_commit_s: float
     owner: str | None
     causes: dict[str, int]
+    examples: dict[str, str]
+    replicas: list[dict[str, Any]]
     summary: dict[str, Any] | None
 
 
@@ -60,8 +65,12 @@ def status(
 
 def collect(view: RunView, folder: Path) -> Status:
     """Put together the manifest's figures, the owner, the dead rows' causes and the last summary.json."""
+    from penstock.runtime.live import read_live
+
     summary = _summary(folder, since=view.committed)
     counts = view.counts
+    causes, examples = _causes(folder / "dead") if counts.dead else ({}, {})
+    live = read_live(folder) if view.owner_alive else None
     rows = {"in": counts.rows_in, "ended": counts.ended_sources, "out": counts.out, "dead": counts.dead}
     return Status(
         status=_state(view, summary),
@@ -70,7 +79,9 @@ def collect(view: RunView, folder: Path) -> Status:
         rows=rows | {"filtered": counts.filtered},
         last_commit_s=max(time.time() - view.committed, 0.0),
         owner=f"{view.owner.host}, process {view.owner.pid}" if view.owner and view.owner_alive else None,
-        causes=_causes(folder / "dead") if counts.dead else {},
+        causes=causes,
+        examples=examples,
+        replicas=[msgspec.to_builtins(each) for pool in live.pools for each in pool.replicas] if live else [],
         summary=summary,
     )
 
@@ -96,17 +107,33 @@ def _summary(folder: Path, *, since: float) -> dict[str, Any] | None:
         return None
 
 
-def _causes(folder: Path) -> dict[str, int]:
-    """Dead rows by step and code, most first."""
+def _causes(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """Dead rows by step and code, most first; and the message of the first of each."""
     import pyarrow.parquet as parquet
 
     causes: dict[str, int] = {}
+    examples: dict[str, str] = {}
     for part in sorted(folder.glob("part-*.parquet")):
-        table = parquet.read_table(part, columns=["step", "code"])
-        for group in table.group_by(["step", "code"]).aggregate([([], "count_all")]).to_pylist():
+        table = parquet.read_table(part, columns=["step", "code", "message"])
+        # In the order of the rows: "first" is defined without threads only.
+        groups = table.group_by(["step", "code"], use_threads=False)
+        for group in groups.aggregate([([], "count_all"), ("message", "first")]).to_pylist():
             name = f"{group['step']} {group['code']}".strip()
             causes[name] = causes.get(name, 0) + group["count_all"]
-    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
+            examples.setdefault(name, group["message_first"])
+    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0]))), examples
+
+
+def _short(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= MOST_OF_A_MESSAGE else line[: MOST_OF_A_MESSAGE - 1] + "…"
+
+
+def _replica(replica: dict[str, Any]) -> str:
+    doing = f"{count(replica['in_flight'])} in flight" if replica["in_flight"] else replica["reason"]
+    restarts = f", {count(replica['restarts'])} restarts" if replica["restarts"] else ""
+    told = f": {doing}" if doing else ""
+    return f"{replica['id']} {replica['state']}{told}; {count(replica['rows'])} answered{restarts}"
 
 
 def describe(status: Status) -> str:
@@ -122,9 +149,10 @@ def describe(status: Status) -> str:
     ]
     if status.owner:
         facts.append(("owner", status.owner))
-    facts += [
-        ("dead" if not place else "", f"{count(n)} x {name}") for place, (name, n) in enumerate(status.causes.items())
-    ]
+    for place, (name, n) in enumerate(status.causes.items()):
+        facts.append(("dead" if not place else "", f"{count(n)} x {name}: {_short(status.examples.get(name, ''))}"))
+    for place, replica in enumerate(status.replicas):
+        facts.append(("replicas" if not place else "", _replica(replica)))
     for name, pool in (status.summary or {}).get("models", {}).items():
         busy = [replica["busy_fraction"] for replica in pool["replicas"] if replica["busy_fraction"] is not None]
         if busy:

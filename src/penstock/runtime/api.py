@@ -20,6 +20,7 @@ from penstock.runtime.clock import RunClock, process_age_s
 from penstock.runtime.feasible import check_feasible
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.invocation import Invocation
+from penstock.runtime.live import telling
 from penstock.runtime.overlap import refuse_overlap
 from penstock.runtime.places import LocalPlace, Place, open_place
 from penstock.runtime.plan import RunPlan
@@ -141,7 +142,7 @@ def _place(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
 def _drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
     """Run it to its end, whatever that is: the facts at its end, and the exit code."""
     try:
-        facts = invocation.run(listener)
+        facts = invocation.run(telling(out_dir, listener))
         return facts, invocation.failure_code if facts.status == "failed" else EXIT_CODES[facts.status]
     except StopNow:
         left, code = invocation.facts("stopped", at_once=True), STOPPED_AT_ONCE

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from penstock.cli import output
 from penstock.cli.options import AsJson, Debug
 from penstock.errors import InputError
-from penstock.report.units import count, duration, percent_done
+from penstock.report.units import count, duration, noun, percent_done
 
 MOST_OF_A_MESSAGE = 100
 
@@ -131,8 +131,8 @@ def _short(message: str) -> str:
 
 def _replica(replica: dict[str, Any]) -> str:
     doing = f"{count(replica['in_flight'])} in flight" if replica["in_flight"] else replica["reason"]
-    restarts = f", {count(replica['restarts'])} restarts" if replica["restarts"] else ""
-    told = f": {doing}" if doing else ""
+    restarts = f", {noun(replica['restarts'], 'restart')}" if replica["restarts"] else ""
+    told = f": {doing}" if doing and doing != replica["state"] else ""
     return f"{replica['id']} {replica['state']}{told}; {count(replica['rows'])} answered{restarts}"
 
 

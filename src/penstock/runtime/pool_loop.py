@@ -20,7 +20,6 @@ from penstock.executors.base import Executor, Launch
 from penstock.runtime.calls import Begin, Call, Cancel, GenerationError, generation_of, submit_event
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.links import Link
 from penstock.runtime.record import Record
 from penstock.runtime.replicas import Replicas
 
@@ -90,19 +89,7 @@ class PoolLoop(threading.Thread):
                 events += action(instruction) if action is not None else ()
 
     def _wait(self) -> list[Event]:
-        self.replicas.begin_turn()
-        events: list[Event] = []
-        exits = False
-        for key, mask in self._selector.select(max(0.0, self._next_tick - self._clock.now())):
-            if isinstance(key.data, Link):
-                self.replicas.serve(key.data, mask, events)
-            elif key.fd == self.inbox.fileno():
-                for item in self.inbox.take():
-                    events += self._asked(item)
-            else:
-                exits = True
-        if exits:
-            events += self.replicas.ended()
+        events = self.replicas.wait(max(0.0, self._next_tick - self._clock.now()), self.inbox, self._asked)
         if any(isinstance(event, ev.ReplicaReady) for event in events):
             self.ready.set()
         if self._clock.now() >= self._next_tick:

@@ -27,6 +27,7 @@ from penstock.engines.messages import (
 from penstock.errors import PenstockError
 from penstock.executors.base import Executor, Exit, Launch, Started
 from penstock.runtime.clock import RunClock
+from penstock.runtime.inbox import Inbox
 from penstock.runtime.links import Link, answers_event, other_event, watch
 from penstock.runtime.record import Record
 from penstock.version import __version__
@@ -71,7 +72,7 @@ class Replicas:
             ev.AbortOn: self._abort,
         }
 
-    def begin_turn(self) -> None:
+    def _begin_turn(self) -> None:
         """What came in the turn before has been dealt with."""
         self.batches.clear()
         for link in self._answered:
@@ -175,7 +176,27 @@ class Replicas:
 
     # ------------------------------------------------------------ what they say
 
-    def ended(self) -> list[Event]:
+    def wait(self, timeout_s: float, inbox: Inbox, told: Callable[[Event], Iterable[Event]]) -> list[Event]:
+        """Wait until a replica says something, something lies in the inbox, or the time is over; all of it, as events.
+
+        told: what an item of the inbox comes to
+        """
+        self._begin_turn()
+        events: list[Event] = []
+        exits = False
+        for key, mask in self._selector.select(timeout_s):
+            if isinstance(key.data, Link):
+                self._serve(key.data, mask, events)
+            elif key.fd == inbox.fileno():
+                for item in inbox.take():
+                    events += told(item)
+            else:
+                exits = True
+        if exits:
+            events += self._ended()
+        return events
+
+    def _ended(self) -> list[Event]:
         """What the executor has to tell: who can be spoken to now, and who has ended."""
         events: list[Event] = []
         for started in self._executor.connections():
@@ -185,7 +206,7 @@ class Replicas:
         self._watch_exits()
         return events
 
-    def serve(self, link: Link, mask: int, events: list[Event]) -> None:
+    def _serve(self, link: Link, mask: int, events: list[Event]) -> None:
         if mask & selectors.EVENT_WRITE and link.flush() and not link.lost:
             watch(self._selector, link, writing=False)
         if mask & selectors.EVENT_READ:

@@ -16,7 +16,6 @@ from penstock.executors.base import Executor, Launch
 from penstock.ledger.base import CommitBatch, Counts
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.links import Link
 from penstock.runtime.reader import ChunkRead, Reader, SourceFailed
 from penstock.runtime.record import Record
 from penstock.runtime.replicas import Replicas
@@ -161,20 +160,7 @@ class Shell:
 
     def wait(self) -> list[Event]:
         """Wait until something happens or a tick is due; everything that has happened, as events."""
-        self.replicas.begin_turn()
-        timeout_s = max(0.0, self._next_tick - self._clock.now())
-        events: list[Event] = []
-        exits = False
-        for key, mask in self._selector.select(timeout_s):
-            if isinstance(key.data, Link):
-                self.replicas.serve(key.data, mask, events)
-            elif key.fd == self._inbox.fileno():
-                for event in self._inbox.take():
-                    events += self._from_thread(event)
-            else:
-                exits = True
-        if exits:
-            events += self.replicas.ended()
+        events = self.replicas.wait(max(0.0, self._next_tick - self._clock.now()), self._inbox, self._from_thread)
         reason = self._interrupts.pending()
         if reason:
             events.append(ev.StopRequested(reason=reason))

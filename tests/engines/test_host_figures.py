@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from penstock.engines import meter
 from penstock.engines.figures import Figures, Occupancy, Turnaround
+from penstock.engines.host import cut_capacity
+from penstock.engines.messages import Capacity
 from penstock.engines.meter import DeviceMeter, tree_figures
 
 
@@ -70,3 +72,10 @@ def test_figures_count_from_ready_on() -> None:
     load = figures.load(1, 3, 9, 52.0)
     assert (load.busy_s, load.fill_s, load.executing, load.waiting, load.progress) == (2.0, 1.0, 1, 3, 9)
     assert load.sent_at == 52.0
+
+
+@given(st.integers(1, 512), st.integers(0, 10**6), st.floats(0.1, 1.0))
+def test_less_room_is_never_none_and_no_limit_stays_none(slots: int, tokens: int, share: float) -> None:
+    cut = cut_capacity(Capacity(slots, tokens), share)
+    assert 1 <= cut.slots <= slots and cut.kv_tokens <= tokens
+    assert (cut.kv_tokens == 0) == (tokens == 0)

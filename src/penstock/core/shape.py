@@ -90,7 +90,9 @@ class DispatchLimits(Struct, frozen=True):
     max_lookahead: int = 1024
     memory_cut: float = 0.75  # of slots and tokens after running out of memory at work, once more each time
     least_share: float = 0.1  # and no less of them than this
-    same_memory: int = 2  # times that a replica may run out of memory with one and the same room
+    same_memory: int = (
+        2  # times that a replica may run out of memory with one and the same room, or of one request alone
+    )
     sleep_timeout_s: float = 60.0  # a replica that takes longer to fall asleep is ended
 
 

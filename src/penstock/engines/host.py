@@ -113,7 +113,7 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
     began_s = time.monotonic()
     try:
         engine = _make(setup, functions)
-        capacity = _cut(engine.load(setup.config, loop.emit, loop.note), setup.share)
+        capacity = cut_capacity(engine.load(setup.config, loop.emit, loop.note), setup.share)
     except BaseException as error:  # SystemExit too: some libraries end the process where they should raise
         traceback.print_exc()
         sys.stderr.flush()
@@ -128,11 +128,12 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
     return engine
 
 
-def _cut(capacity: Capacity, share: float) -> Capacity:
+def cut_capacity(capacity: Capacity, share: float) -> Capacity:
     """Less of it, after the engine ran out of memory with more; the intake keeps the engine within it."""
     if share >= 1.0:
         return capacity
     slots, tokens = max(1, int(capacity.slots * share)), int(capacity.kv_tokens * share)
+    tokens = max(1, tokens) if capacity.kv_tokens else 0  # 0 would be no limit
     return msgspec.structs.replace(capacity, slots=slots, kv_tokens=tokens)
 
 

@@ -53,7 +53,7 @@ class Replica:
         self.trying = 0  # suspects of the group that it was given
         self.alone = -1  # the one suspect of a group of one
         self.died_at = -1.0
-        self.started_at = self.load_s = 0.0  # load_s: what its last load took
+        self.started_at = self.load_s = 0.0  # of its last load or waking, and how long that took
         self.deaths: deque[float] = deque()
         self.loaded = False  # this incarnation has been ready
         self.never_ready = 0  # starts in a row that ended before the replica was ready

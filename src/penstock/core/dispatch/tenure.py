@@ -44,8 +44,7 @@ class Tenure:
                 continue
             pool.opened = True
             pool.lazy = index in event.lazy and not pool.waiting()
-            if not pool.lazy:
-                self._start(pool)
+            self._start(pool)
 
     def first_request(self, pool: Pool) -> None:
         """A request waits in the pool."""
@@ -60,7 +59,7 @@ class Tenure:
             if not self.belongs(replica):
                 continue
             if replica.move("wake"):
-                replica.progress_at = self._dispatch.now
+                replica.progress_at = replica.started_at = self._dispatch.now
                 self._dispatch.emit(ev.WakeReplica(replica=replica.index, incarnation=replica.incarnation))
             elif replica.state == "off":
                 self._dispatch.start(replica)

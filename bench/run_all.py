@@ -21,6 +21,7 @@ BENCHMARKS = (
     "lengths",
     "free_mock",
     "core_rate",
+    "poison",
     "planning",
     "ray_placement",
     "ray_beside_local",

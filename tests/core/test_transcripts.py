@@ -102,7 +102,7 @@ def requests_to_replicas() -> Driven:
 
 @scene
 def a_poisonous_request() -> Driven:
-    """Two deaths with two requests in flight; then each is tried alone; one kills twice and is given up."""
+    """A death with two requests in flight; each is tried apart; one kills alone, twice, and is given up."""
     dispatch = DrivenDispatch(1)
     dispatch.ready(0)
     dispatch.submit(0, 1)

@@ -4,13 +4,14 @@ A request is in exactly one place and leaves exactly once:
 
     Submit ──▶ waiting (a lane of its pool) ──Send──▶ in flight on one replica ──answer──▶ Deliver or FailRequests
                   ▲                                        │
-                  └── returned (TakeBack), "retry", replica lost ──┘     (attempt + 1 at the next Send)
+                  └── returned (TakeBack), "retry" ────────┤              (attempt + 1 at the next Send)
+               quarantine.py ◀── replica lost ─────────────┘
 
 An answer is taken only if its request is in flight on that replica, of that incarnation, with that attempt; any other
 is dropped and counted. A replica's states and what moves it between them are the table in `replica.py`.
 
-A request that was in flight at several deaths becomes a suspect: one replica tries suspects one at a time, and only one
-that kills it alone, twice, is given up (`engine_crash`). So a row that merely sat beside a poisonous one does not die.
+A request that was in flight at a death is a suspect: one replica runs suspects apart, in halves, and only one that
+kills it alone, twice, is given up (`engine_crash`). So a row that merely sat beside a poisonous one does not die.
 
 Invariants (`check.py`): each request is in exactly one place; tokens charged equal the sum over what is in flight; no
 ready replica with spare credit is idle while a request that it may run waits; attempts and restarts stay under their

@@ -28,7 +28,8 @@ from penstock.errors import PoolFailed, UsageError
 from penstock.runtime.calls import Begin, Call, Cancel, Generation, GenerationError
 from penstock.runtime.feasible import check_feasible
 from penstock.runtime.launches import dispatch_shape, launches_of
-from penstock.runtime.places import open_place
+from penstock.runtime.places import Place, open_place
+from penstock.runtime.plan import RunPlan
 from penstock.runtime.pool_loop import Close, PoolLoop
 from penstock.runtime.record import Record
 from penstock.spec.model import Model
@@ -86,7 +87,7 @@ class LaunchedPool:
     logs: the folder of the replicas' logs, removed by `close` unless the pool failed
     """
 
-    def __init__(self, name: str, planned: Any, place: Any, seed: int) -> None:
+    def __init__(self, name: str, planned: RunPlan, place: Place, seed: int) -> None:
         self.name = name
         self.logs = Path(tempfile.mkdtemp(prefix="penstock-pool-"))
         self._plan, self._place, self._seed = planned, place, seed

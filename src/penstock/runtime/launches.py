@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from penstock.core.planner.result import Rung
 from penstock.core.shape import DispatchLimits, DispatchShape, ReplicaShape
 from penstock.engines.messages import EngineConfig
 from penstock.executors.base import Launch
@@ -19,7 +20,7 @@ def dispatch_shape(planned: RunPlan) -> DispatchShape:
             replica.id,
             replica.pool,
             replica.progress_timeout_s,
-            rungs=len(launches_of(replica, Path())) - 1,
+            rungs=len(_own_rungs(replica)),
             phases=replica.phases,
         )
         for replica in planned.replicas
@@ -28,9 +29,14 @@ def dispatch_shape(planned: RunPlan) -> DispatchShape:
 
 
 def launches_of(replica: ReplicaPlan, logs: Path) -> list[Launch]:
-    """As planned, and on the rungs below; more tensor parallelism is another plan."""
-    rungs = [lowered(replica.config, rung) for rung in replica.rungs if rung.tensor_parallel is None]
-    return [_launch(replica, config, logs) for config in (replica.config, *rungs)]
+    """As planned, and on the rungs below."""
+    below = (lowered(replica.config, rung) for rung in _own_rungs(replica))
+    return [_launch(replica, config, logs) for config in (replica.config, *below)]
+
+
+def _own_rungs(replica: ReplicaPlan) -> list[Rung]:
+    """Those that it can take itself; more tensor parallelism is another plan."""
+    return [rung for rung in replica.rungs if rung.tensor_parallel is None]
 
 
 def _launch(replica: ReplicaPlan, config: EngineConfig, logs: Path) -> Launch:

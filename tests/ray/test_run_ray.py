@@ -25,6 +25,7 @@ from penstock.spec.load import load_pipeline
 pytestmark = pytest.mark.ray
 
 ROWS = 300
+SLOW = {"ms_per_row": 60}  # every replica is up, and has said what it got, before the last row
 
 
 def write(folder: Path, **model: Any) -> str:
@@ -68,7 +69,7 @@ def one_node_each(found: list[list[str]], size: int) -> None:
 
 def test_groups_stand_on_one_node_each(ray: Any, tmp_path: Path) -> None:
     """Nodes with 6, 2 and 8 devices hold three groups of four, and none is torn; one PACK group cut in order tears."""
-    write(tmp_path, tensor_parallel=4, load="eager")
+    write(tmp_path, tensor_parallel=4, load="eager", engine_options=SLOW)
     result = go(tmp_path)
     assert result.exit_code == 0 and len(lines(tmp_path)) == ROWS
     assert len(groups(result)) == 3
@@ -78,7 +79,7 @@ def test_groups_stand_on_one_node_each(ray: Any, tmp_path: Path) -> None:
 def test_devices_that_others_hold_are_left_alone(ray: Any, reserve: Callable[[str, int], None], tmp_path: Path) -> None:
     largest = max(nodes(ray), key=lambda node: node.gpus)
     reserve(largest.id, 5)
-    write(tmp_path, tensor_parallel=2)
+    write(tmp_path, tensor_parallel=2, load="eager", engine_options=SLOW)
     result = go(tmp_path)
     one_node_each(groups(result), 2)
     assert len(groups(result)) == 3 + 1 + 1  # of 6, 2 and 3 that are free
@@ -138,7 +139,7 @@ def test_inside_a_placement_group_of_the_caller(ray: Any, tmp_path: Path) -> Non
     group = placement_group([{"GPU": 1, "CPU": 0.01}] * 12, strategy="PACK")
     ray.get(group.ready(), timeout=30)
     try:
-        write(tmp_path, tensor_parallel=2, load="eager")
+        write(tmp_path, tensor_parallel=2, load="eager", engine_options=SLOW)
         result = go(tmp_path, placement_group=group)
         assert result.exit_code == 0
         one_node_each(groups(result), 2)
@@ -146,6 +147,21 @@ def test_inside_a_placement_group_of_the_caller(ray: Any, tmp_path: Path) -> Non
         assert placement_group_table(group)["state"] == "CREATED", "it is the caller's, and stays"
     finally:
         remove_placement_group(group)
+
+
+def test_a_replica_that_was_never_placed_holds_nothing(ray: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """The run ends before Ray has placed it: the numbers of the plan are not its devices, another may have got them."""
+    place = ray_executor._Start._place
+
+    def late(self: Any, seat: Any) -> None:
+        if self._launch.replica == "writer-1":
+            self._killed.wait(60)
+        place(self, seat)
+
+    monkeypatch.setattr(ray_executor._Start, "_place", late)
+    write(tmp_path, tensor_parallel=2, replicas=2, load="eager")
+    first, second = groups(go(tmp_path))
+    assert len(first) == 2 and second == []
 
 
 def test_a_killed_coordinator_leaves_nothing(cluster: Any, ray: Any, tmp_path: Path) -> None:

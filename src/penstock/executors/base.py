@@ -54,7 +54,8 @@ class Started(msgspec.Struct, frozen=True):
 
     connection    None where the host has to dial back first: `connections` brings it
     guardian_pid  0 where that is on another machine
-    devices       what the replica got, where only the executor knows: NODE/gpu:N; () where the plan says it
+    devices       what the replica got, where only the executor knows: NODE/gpu:N; () where the plan says it, or where
+                  it has not been placed yet (no connection)
     """
 
     replica: str

@@ -71,7 +71,7 @@ class Record:
         self.notes: deque[str] = deque(maxlen=SHOWN_NOTES)
         self.failure = ""
         self.exit_code = 1  # of a run that failed
-        self.devices: dict[int, tuple[str, ...]] = {}  # replica -> what it got, where the plan does not say it
+        self.devices: dict[int, tuple[str, ...]] = {}  # what it got, () before it is placed; absent: as planned
         self.out_of_memory: set[int] = set()  # pools whose replicas ran out of memory on the last rung
         self.load_codes: dict[int, str] = {}  # replica -> why it could not load, a code of messages.LoadFailed
 

@@ -104,10 +104,11 @@ class Replicas:
 
     def _connected(self, index: int, started: Started) -> None:
         """A replica can be spoken to, now or once its host has dialled back."""
+        if started.connection is None:
+            self._record.devices[index] = ()  # it has none until it is placed; the plan's numbers may be another's
+            return
         if started.devices:
             self._record.devices[index] = started.devices
-        if started.connection is None:
-            return
         setup = self._setups.pop((index, started.incarnation), None)
         if setup is None:
             started.connection.close()  # it was given up meanwhile

@@ -268,10 +268,10 @@ def family_closed_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source row ends although one of its children is open."""
     close = Flow._close_family
 
-    def early(self: Flow, family: Any) -> None:
+    def early(self: Flow, family: Any, step: int) -> None:
         if family.open_tasks == 1 and len(family.finished) > 1:
             family.open_tasks = 0
-        close(self, family)
+        close(self, family, step)
 
     monkeypatch.setattr(Flow, "_close_family", early)
 
@@ -440,6 +440,33 @@ def memory_is_a_suspects_death(monkeypatch: pytest.MonkeyPatch) -> None:
         return starved(self, pool, replica, reason)
 
     monkeypatch.setattr(Dispatch, "_starved", blame)
+
+
+@plant
+def paid_results_of_families_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What children have paid for is not committed before their whole family has ended."""
+    close = Flow._close_family
+
+    def without(self: Flow, family: Any, step: int) -> None:
+        held = dict(self.commits.partial)
+        close(self, family, step)
+        if family.open_tasks:
+            self.commits.partial = held
+
+    monkeypatch.setattr(Flow, "_close_family", without)
+
+
+@plant
+def paid_results_never_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stops leaves what unfinished rows have paid for behind."""
+    cut = Commits.next_batch
+
+    def only_ended(self: Commits, now: float, *, ended: bool, final: bool) -> ev.Commit | None:
+        if not self.ended:
+            self.partial = {}
+        return cut(self, now, ended=ended, final=final)
+
+    monkeypatch.setattr(Commits, "next_batch", only_ended)
 
 
 @pytest.mark.parametrize("name", PLANTED)

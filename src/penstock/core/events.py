@@ -136,6 +136,7 @@ class Commit(Instruction):
     finished    rows whose families ended, with an output
     ended       source positions that ended in this batch, ascending
     dead        rows whose dead records belong to this batch
+    partial     source positions that have not ended, with results of paid steps that no batch has had yet
     watermark   every position below it has ended, this batch included
     publish_to  see ledger.CommitBatch
     """
@@ -143,6 +144,7 @@ class Commit(Instruction):
     finished: list[int]
     ended: list[int]
     dead: list[int]
+    partial: list[int]
     watermark: int
     publish_to: int | None
     counts: FlowCounts

@@ -9,10 +9,12 @@ class StepShape(Struct, frozen=True):
     """A step of the phase, by index in topological order.
 
     after   steps whose results it needs; empty: it takes source rows. More than one: a join
+    paid    a replica does it: its results are committed before their rows end, and are not asked for again
     """
 
     name: str
     after: tuple[int, ...] = ()
+    paid: bool = False
 
 
 class FlowLimits(Struct, frozen=True):

@@ -38,6 +38,7 @@ PLACEMENT_LIMIT_S = 60.0  # for the first start of a replica; a later one waits 
 RETURN_LIMIT_S = 1500.0
 ACTOR_LIMIT_S = 120.0
 GREETING_BYTES = 512
+NEVER_STARTED = "it was ended before it had started"
 GREETING_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 30.0
 
@@ -260,6 +261,8 @@ class _Start:
     def _run(self) -> None:
         seat: Seat | None = None
         try:
+            if self._killed.is_set():  # nothing is asked of Ray only to be given back at once
+                raise _Given(NEVER_STARTED)
             seat = self._executor.seat(self._launch, self._incarnation)
             status, tail = self._live(seat)
         except _Given as given:
@@ -341,7 +344,7 @@ class _Start:
         left = list(refs)
         while left:
             if self._killed.is_set():
-                raise _Given("it was ended before it had started")
+                raise _Given(NEVER_STARTED)
             _, left = ray.wait(left, num_returns=len(left), timeout=0.2)
             if left and time.monotonic() > until_s:
                 if pending is not None:

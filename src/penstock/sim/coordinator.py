@@ -86,7 +86,7 @@ class Coordinator:
         self.flow = Flow(scenario.flow_shape(world.pipeline, world.max_dead), progress, world.now)
         rows = scenario.stretches[world.phase].rows
         self.source = Source(world.pipeline, rows, progress, counts_done=bool(scenario.seed % 3))
-        self.rows = Rows(world.pipeline, self.requests, world.tally)
+        self.rows = Rows(world.pipeline, self.requests, world.tally, world.sink.partial)
         self.requests.begin_phase(world.phase, closing=closing)
 
     def begin_phase(self) -> None:
@@ -144,7 +144,8 @@ class Coordinator:
         if self.status:
             return
         self.requests.check()
-        self.rows.check(self.flow.limits)
+        commits = self.flow.commits
+        self.rows.check(self.flow.limits, commits.partial, set(commits.ended))
         tasks = self.requests.tasks
         if self.flow.open.keys() != tasks.keys():
             raise Violation(f"the flow counts {sorted(self.flow.open)} as open; {sorted(tasks)} are")
@@ -286,7 +287,7 @@ class Coordinator:
     def _fail_requests(self, fail: ev.FailRequests) -> Iterable[Event]:
         for task, code in zip(fail.tasks, fail.codes, strict=True):
             self.requests.failed(task, code)
-            self.rows.died(task, code)
+            self.rows.failed(task, code)
         return (ev.TasksDead(tasks=fail.tasks),)
 
     def _pool_down(self, down: ev.PoolDown) -> Iterable[Event]:

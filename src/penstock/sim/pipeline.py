@@ -69,7 +69,7 @@ class Pipeline:
         self._fates: dict[tuple[int, Path, int], str] = {}
 
     def shapes(self) -> tuple[StepShape, ...]:
-        return tuple(StepShape(step.name, step.after) for step in self.steps)
+        return tuple(StepShape(step.name, step.after, paid=True) for step in self.steps)
 
     def draw(self, what: int, position: int, path: Path, step: int = 0) -> float:
         return mix(self.seed, what, position, step, *(index + 1 for index in path))

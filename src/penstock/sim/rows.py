@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from msgspec import Struct
 
@@ -12,7 +12,7 @@ from penstock.core.shape import FlowLimits
 from penstock.sim.checkers import RequestChecks
 from penstock.sim.pipeline import Path, Pipeline
 from penstock.sim.replicas import Answer, SimRequest
-from penstock.sim.sink import Batch, Dead, Output
+from penstock.sim.sink import Batch, Dead, Output, Paid
 from penstock.sim.tally import Tally
 from penstock.sim.violations import Violation
 
@@ -28,7 +28,15 @@ class _Payload(Struct, gc=False):
 
 
 class Rows:
-    def __init__(self, pipeline: Pipeline, requests: RequestChecks, tally: Tally) -> None:
+    """paid: what the lives before have committed of rows that have not ended: position -> (path, step) -> code."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        requests: RequestChecks,
+        tally: Tally,
+        paid: dict[int, dict[tuple[Path, int], str]],
+    ) -> None:
         self.pipeline = pipeline
         self.requests = requests
         self.tally = tally
@@ -37,6 +45,8 @@ class Rows:
         self._counts: dict[int, list[list[int]]] = {}  # source position -> begun, done, dead per step; until committed
         self._dead: dict[int, Dead] = {}
         self._filtered: dict[int, list[Path]] = {}
+        self._paid = {position: dict(results) for position, results in paid.items()}
+        self._fresh: dict[int, list[Paid]] = {}  # source position -> results that no batch has had yet
 
     def admit(self, event: ev.RowsRead) -> None:
         for position in (*event.rows, *event.unreadable):
@@ -53,6 +63,7 @@ class Rows:
     def start(self, start: ev.StartTasks) -> Iterable[Event]:
         step, pipeline = start.step, self.pipeline
         dead: list[int] = []
+        events: list[Event] = []
         submit = ev.Submit(pool=pipeline.steps[step].pool, step=step, tasks=[], orders=[], tokens_in=[], tokens_out=[])
         for task, order in zip(start.tasks, start.orders, strict=True):
             row = self._payload(task)
@@ -60,6 +71,12 @@ class Rows:
             if order != row.position or task % self._steps != step:
                 raise Violation(f"task {task} of source row {row.position} was started as {order} at step {step}")
             self.requests.submitted(task, submit.pool)
+            known = self._paid.get(row.position, {}).get((row.path, step))
+            if known is not None:
+                self.requests.cancelled(task)
+                self.tally.hit("result of a life before")
+                events += self._replayed(task, known)
+                continue
             if pipeline.fate(row.position, row.path, step) == "unrendered":
                 self.requests.cancelled(task)
                 self.died(task, "template_missing_field")
@@ -70,8 +87,15 @@ class Rows:
             submit.orders.append(order)
             submit.tokens_in.append(tokens_in)
             submit.tokens_out.append(limit)
-        events: list[Event] = [submit] if submit.tasks else []
+        if submit.tasks:
+            events.append(submit)
         return [*events, ev.TasksDead(tasks=dead)] if dead else events
+
+    def _replayed(self, task: int, code: str) -> Iterable[Event]:
+        if code:
+            self.died(task, code)
+            return [ev.TasksDead(tasks=[task])]
+        return self._concluded([(task, 0)])
 
     def request(self, task: int, attempt: int) -> SimRequest:
         row, step = self._payload(task), task % self._steps
@@ -79,14 +103,29 @@ class Rows:
         return SimRequest(task, attempt, row.position, row.path, step, tokens_in, tokens_out)
 
     def answered(self, answers: list[Answer]) -> Iterable[Event]:
-        """The step turns answers into columns, and rows into none or several."""
-        done, filtered = ev.TasksDone(tasks=[], growth_bytes=[]), ev.TasksFiltered(tasks=[])
-        events: list[Event] = []
         for answer in answers:
             task, row = answer.task, self._payload(answer.task)
-            step = task % self._steps
-            if answer.value != (row.position, row.path, step):
+            if answer.value != (row.position, row.path, task % self._steps):
                 raise Violation(f"task {task} of row {row.position}{row.path} got an answer to {answer.value}")
+            self._keep(task, "")
+        return self._concluded([(answer.task, answer.tokens_out) for answer in answers])
+
+    def failed(self, task: int, code: str) -> None:
+        """The request ended without a result, and the row with it."""
+        self._keep(task, code)
+        self.died(task, code)
+
+    def _keep(self, task: int, code: str) -> None:
+        row = self._payload(task)
+        self._fresh.setdefault(row.position, []).append(Paid(row.path, task % self._steps, code))
+
+    def _concluded(self, answers: list[tuple[int, int]]) -> Iterable[Event]:
+        """The step turns answers (task, tokens) into columns, and rows into none or several."""
+        done, filtered = ev.TasksDone(tasks=[], growth_bytes=[]), ev.TasksFiltered(tasks=[])
+        events: list[Event] = []
+        for task, tokens_out in answers:
+            row = self._payload(task)
+            step = task % self._steps
             if self.pipeline.fate(row.position, row.path, step) == "filtered":
                 filtered.tasks.append(task)
                 continue
@@ -99,7 +138,7 @@ class Rows:
             else:
                 self._count(task, 1)
                 done.tasks.append(task)
-                done.growth_bytes.append(5 + answer.tokens_out)
+                done.growth_bytes.append(5 + tokens_out)
         if done.tasks:
             events.append(done)
         if filtered.tasks:
@@ -166,10 +205,18 @@ class Rows:
             for total, counts in zip(steps, self._counts.pop(position), strict=True):
                 for at, count in enumerate(counts):
                     total[at] += count
-        return Batch(commit, outputs, dead, filtered, steps)
+        for position in commit.ended:
+            self._fresh.pop(position, None)
+            self._paid.pop(position, None)
+        partial = {position: self._fresh.pop(position, []) for position in commit.partial}
+        return Batch(commit, outputs, dead, filtered, steps, partial)
 
-    def check(self, limits: FlowLimits) -> None:
-        """Memory is bounded: what is open fits the window, and what has ended waits for two commits at most."""
+    def check(self, limits: FlowLimits, partial: Container[int], ended: Container[int]) -> None:
+        """Memory is bounded: what is open fits the window, and what has ended waits for two commits at most. What is
+        paid for is in the next batch."""
+        forgotten = [position for position in self._fresh if position not in partial and position not in ended]
+        if forgotten:
+            raise Violation(f"results of source rows {forgotten} were paid for, and no commit will have them")
         most = limits.window_rows + 2 * limits.commit_rows + limits.read_rows
         if len(self._counts) > most:
             raise Violation(f"{len(self._counts)} source rows are in memory; {most} may be")

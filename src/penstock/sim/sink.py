@@ -13,7 +13,7 @@ from penstock.sim.pipeline import Path, Pipeline, Values
 from penstock.sim.tally import Tally
 from penstock.sim.violations import Violation
 
-__all__ = ["Batch", "Dead", "Output", "Sink"]
+__all__ = ["Batch", "Dead", "Output", "Paid", "Sink"]
 
 
 class Output(Struct, gc=False):
@@ -32,14 +32,24 @@ class Dead(Struct, gc=False):
     proven: bool
 
 
+class Paid(Struct, gc=False):
+    """What came of a request of a row whose family has not ended. code: "" when it succeeded, else why the row died."""
+
+    path: Path
+    step: int
+    code: str
+
+
 class Batch(Struct):
-    """A commit with what the coordinator holds of its rows. steps: begun, done, dead per step, of these rows."""
+    """A commit with what the coordinator holds of its rows. steps: begun, done, dead per step, of these rows; partial:
+    what was paid for and is new, per source row that has not ended."""
 
     commit: Commit
     outputs: list[Output]
     dead: list[Dead]
     filtered: list[tuple[int, Path]]
     steps: list[list[int]]
+    partial: dict[int, list[Paid]]
 
 
 class Sink:
@@ -54,6 +64,7 @@ class Sink:
         self.dead_sources: set[int] = set()
         self.steps = [[0, 0, 0] for _ in pipeline.steps]
         self.final = False
+        self.partial: dict[int, dict[tuple[Path, int], str]] = {}
         self._writing: Batch | None = None
 
     def progress(self) -> Progress:
@@ -97,6 +108,7 @@ class Sink:
         commit = batch.commit
         self._check_rows(batch)
         self.ended.update(commit.ended)
+        self._keep_partial(batch)
         self._check_watermark(commit)
         self.out += len(batch.outputs)
         self.dead += len(batch.dead)
@@ -108,6 +120,18 @@ class Sink:
         self._check_counts(commit)
         self._publish(commit)
         return self._reject(batch)
+
+    def _keep_partial(self, batch: Batch) -> None:
+        for position in batch.commit.ended:
+            self.partial.pop(position, None)
+        for position, results in batch.partial.items():
+            if position in self.ended:
+                raise Violation(f"results of source row {position} were kept apart, but it has ended")
+            kept = self.partial.setdefault(position, {})
+            for paid in results:
+                if (paid.path, paid.step) in kept:
+                    raise Violation(f"row {position}{paid.path} was paid for twice at step {paid.step}")
+                kept[paid.path, paid.step] = paid.code
 
     def _reject(self, batch: Batch) -> list[int]:
         rejected = [output for output in batch.outputs if not self.pipeline.encodable(output.position, output.path)]

@@ -60,6 +60,7 @@ SOMETIMES = (
     "recovered: stale_answer",
     "recovered: suspect",
     "restart",
+    "result of a life before",
     "resumed with rows above the watermark",
     "slow",
     "stall",

@@ -58,6 +58,9 @@ def _check_positions(flow: Flow, roots: dict[int, int]) -> None:
     ended = set(commits.ended)
     if len(ended) != len(commits.ended):
         raise flow._broken("a source position waits twice for its commit")
+    late = [root for root in commits.partial if root not in roots]
+    if late:
+        raise flow._broken(f"results of source rows {late} wait for a commit, but the rows are not open", late[0])
     both = [root for root in roots if root in ended or _has_ended(positions, root)]
     if both:
         raise flow._broken(f"source rows {both} have ended and are open", both[0])

@@ -16,7 +16,8 @@ _NO_COUNTS = FlowCounts(rows_in=0, out=0, dead=0, filtered=0, dead_sources=0, en
 
 
 class Commits:
-    """finished: rows with an output. ended: source positions. dead: rows with a dead record. Since the last batch."""
+    """finished: rows with an output. ended: source positions. dead: rows with a dead record. partial: source positions
+    that have not ended and have results of paid steps, in the order of the first. Since the last batch."""
 
     def __init__(self, limits: FlowLimits, progress: Progress, now: float, *, ordered: bool) -> None:
         self.limits = limits
@@ -24,6 +25,7 @@ class Commits:
         self.finished: list[int] = []
         self.ended: list[int] = []
         self.dead: list[int] = []
+        self.partial: dict[int, None] = {}
         self.ended_bytes = 0
         self.durable = self.positions.ended_count  # source rows that have ended and are committed
         self._out_id = 0
@@ -41,6 +43,7 @@ class Commits:
 
     def end(self, position: int, size_bytes: int) -> None:
         """A source position has ended; `size_bytes` of memory go with the batch."""
+        self.partial.pop(position, None)
         self.ended.append(position)
         self.ended_bytes += size_bytes
 
@@ -71,15 +74,16 @@ class Commits:
         """The batch to commit now, or None. `ended`: nothing more will come; `final`: the phase is complete."""
         if self._out_id or (final and self.final):
             return None
-        due = bool(self.ended) and (
+        waiting = bool(self.ended or self.partial)
+        due = waiting and (
             len(self.ended) >= self.limits.commit_rows
             or self.ended_bytes >= self.limits.commit_bytes
             or now - self._last_at >= self.limits.commit_every_s
         )
-        last = ended and bool(self.ended or self._unpublished_rows)
+        last = ended and bool(waiting or self._unpublished_rows)
         if not (due or final or last):
-            if not self.ended:
-                self._last_at = now  # the clock of a batch starts with its first row
+            if not waiting:
+                self._last_at = now  # the clock of a batch starts with the first thing in it
             return None
         self._last_at = now
         self.final = final
@@ -94,6 +98,7 @@ class Commits:
             finished=self.finished,
             ended=self.ended,
             dead=self.dead,
+            partial=sorted(self.partial),
             watermark=watermark,
             publish_to=publish_to,
             counts=_NO_COUNTS,
@@ -103,6 +108,7 @@ class Commits:
         self._out_ended, self._out_bytes = len(self.ended), self.ended_bytes
         self._out_roots, self._out_dead_roots = self._roots, self._dead_roots
         self.finished, self.ended, self.dead, self.ended_bytes = [], [], [], 0
+        self.partial = {}
         self._roots, self._dead_roots = {}, set()
         return batch
 

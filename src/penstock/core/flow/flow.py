@@ -44,6 +44,7 @@ class Flow(Machine):
             for before in self._after[index]:
                 self._next[before].append(index)
         self._entries = [index for index in here if not self._after[index]]
+        self._paid = [step.paid for step in shape.steps]
         self._chain = len(self._entries) == 1 and all(len(n) <= 1 for n in self._next)
         self.commits = Commits(shape.limits, progress, now, ordered=shape.ordered)
         self.tally = Tally(progress, self._steps, self.commits.positions.ended_count, here)
@@ -165,6 +166,8 @@ class Flow(Machine):
             self.open_bytes += growth
             following = self._next[step]
             if following:
+                if family is None and self._paid[step]:
+                    self.commits.partial[row] = None
                 self.open_bytes -= size  # counted again where it goes on
                 self._begin_at(following, row, size)
             elif family is None:
@@ -177,11 +180,12 @@ class Flow(Machine):
                 family.bytes += size
             if family is not None:
                 family.steps[step][1] += 1
-                self._close_family(family)
+                self._close_family(family, step)
 
     def _done_in_chain(self, tasks: list[int], growths: list[int]) -> None:
         """The common case, one loop: every row is its own family, every step has one successor or none."""
-        steps, is_open, following = self._steps, self.open, self._next
+        steps, is_open, following, paid = self._steps, self.open, self._next, self._paid
+        partial = self.commits.partial
         finished = self.commits.finished
         growth_bytes = finished_bytes = 0
         before = len(finished)
@@ -198,9 +202,13 @@ class Flow(Machine):
                 begun_tasks, begun_orders = self._begun[then]
                 begun_tasks.append(task)
                 begun_orders.append(row)
+                if paid[step]:
+                    partial[row] = None
             else:
                 finished.append(row)
                 finished_bytes += size + growth
+                if partial:
+                    partial.pop(row, None)
         count = len(finished) - before
         self.commits.ended.extend(finished[before:])
         self.commits.ended_bytes += finished_bytes
@@ -240,7 +248,7 @@ class Flow(Machine):
             family.filtered += 1
         if not self._chain:
             self._cancel_branches(row, family)
-        self._close_family(family)
+        self._close_family(family, step)
 
     def _cancel_branches(self, row: int, family: Family) -> None:
         cancelled = []
@@ -284,7 +292,7 @@ class Flow(Machine):
                 family.finished.append(child)
                 family.bytes += size
                 self.open_bytes += size
-        self._close_family(family)
+        self._close_family(family, step)
 
     def _family_to_expand(self, row: int, step: int) -> Family:
         """The family of `row`; a plain row of a chain becomes one, with the steps that it has passed."""
@@ -297,8 +305,11 @@ class Flow(Machine):
                 family.steps[passed][1] = int(passed < step)
         return family
 
-    def _close_family(self, family: Family) -> None:
+    def _close_family(self, family: Family, step: int) -> None:
+        """A task of the family has ended at `step`; perhaps it was the last one open."""
         if family.open_tasks:
+            if self._paid[step]:
+                self.commits.partial[family.root] = None
             return
         self.open_bytes -= family.bytes
         self.commits.end_family(family)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.ledger import Ledger
-from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished, Row
+from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished, PaidResult, PaidResults, Row
 
 COLUMNS = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
@@ -78,8 +78,20 @@ def expected(total: int) -> tuple[list[Row], list[int]]:
     return rows, lost
 
 
+def paid(position: int, step: int = 0, path: tuple[int, ...] = ()) -> PaidResult:
+    return PaidResult(position, path, step, f"{position} {path} {step}".encode())
+
+
+def known(results: Iterable[PaidResult]) -> PaidResults:
+    found: PaidResults = {}
+    for result in results:
+        found.setdefault(result.position, {})[result.path, result.step] = result.answer
+    return found
+
+
 class Coordinator:
-    """Ends source rows in some order and commits them, going on from what the ledger says is done."""
+    """Ends source rows in some order and commits them, going on from what the ledger says is done. With each commit the
+    rows that come next have got one step further."""
 
     def __init__(self, ledger: Ledger, total: int) -> None:
         self.ledger = ledger
@@ -88,9 +100,15 @@ class Coordinator:
         self.watermark = state.watermark
         self.above = set(state.ended_above)
         self.counts = state.counts
+        self.steps = {position: len(results) for position, results in ledger.paid().items()}
 
     def remaining(self) -> list[int]:
         return [position for position in range(self.watermark, self.total) if position not in self.above]
+
+    def step_of(self, position: int) -> PaidResult:
+        """One more step of a row that has not ended."""
+        self.steps[position] = self.steps.get(position, 0) + 1
+        return paid(position, self.steps[position] - 1)
 
     def batch(self, positions: Iterable[int], *, publish: bool = True, final: bool = False) -> CommitBatch:
         """The batch that ends `positions`; does not count them as ended yet."""
@@ -110,8 +128,16 @@ class Coordinator:
         publish_to = watermark if publish else None
         return CommitBatch(rows, lost, ended, watermark, publish_to, counts, self.total if final else None, final)
 
-    def commit(self, positions: Iterable[int], *, publish: bool = True, final: bool = False) -> None:
+    def commit(
+        self,
+        positions: Iterable[int],
+        *,
+        publish: bool = True,
+        final: bool = False,
+        partial: Sequence[PaidResult] = (),
+    ) -> None:
         batch = self.batch(positions, publish=publish, final=final)
+        batch.partial = list(partial)
         self.ledger.commit(batch)
         self.note(batch)
 
@@ -130,7 +156,7 @@ class Coordinator:
             reach = left[: batch_rows + window]
             chosen = order.sample(reach, min(batch_rows, len(reach)))
             left = [position for position in left if position not in set(chosen)]
-            self.commit(chosen, publish=number // batch_rows % 2 == 1)
+            self.commit(chosen, publish=number // batch_rows % 2 == 1, partial=[self.step_of(row) for row in left[:5]])
         self.commit([], final=True)
 
 

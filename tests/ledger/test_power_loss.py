@@ -9,6 +9,8 @@ import pytest
 from ledger_support import Coordinator, assert_complete, open_ledger
 
 from penstock.errors import CommitError
+from penstock.ledger import Ledger
+from penstock.ledger.base import CommitBatch
 from penstock.ledger.files import Files
 from penstock.testing.files import PowerLoss, PowerlossFiles, Survivors
 
@@ -18,27 +20,40 @@ ROWS = 200
 class Watched(Coordinator):
     """Remembers what `commit` has promised to keep."""
 
-    def __init__(self, ledger: object, total: int, promised: set[int]) -> None:
-        super().__init__(ledger, total)  # type: ignore[arg-type]
+    def __init__(self, ledger: Ledger, total: int, promised: Promised) -> None:
+        super().__init__(ledger, total)
         self.promised = promised
 
-    def note(self, batch: object) -> None:
-        super().note(batch)  # type: ignore[arg-type]
-        self.promised.update(batch.ended)  # type: ignore[attr-defined]
+    def note(self, batch: CommitBatch) -> None:
+        super().note(batch)
+        self.promised.ended.update(batch.ended)
+        for result in batch.partial:
+            self.promised.steps[result.position] = result.step + 1
 
 
-def run(out: Path, files: Files, promised: set[int], seed: int = 0) -> None:
+class Promised:
+    """ended: rows. steps: of others, how many of their steps are paid for."""
+
+    def __init__(self) -> None:
+        self.ended: set[int] = set()
+        self.steps: dict[int, int] = {}
+
+
+def run(out: Path, files: Files, promised: Promised, seed: int = 0) -> None:
     """One life of a coordinator; what earlier lives have promised has to be there."""
     with open_ledger(out, files=files, takeover=True) as ledger:
         coordinator = Watched(ledger, ROWS, promised)
         done = set(range(ledger.state.watermark)) | set(ledger.state.ended_above)
-        assert done >= promised, f"committed, and gone: {sorted(promised - done)}"
+        assert done >= promised.ended, f"committed, and gone: {sorted(promised.ended - done)}"
+        for position, steps in promised.steps.items():
+            found = coordinator.steps.get(position, 0)
+            assert position in done or found >= steps, f"row {position} has {found} of {steps} paid steps"
         coordinator.run(batch_rows=25, window=50, seed=seed)
 
 
 def count_operations(out: Path) -> int:
     files = PowerlossFiles(out.parent)
-    run(out, files, set())
+    run(out, files, Promised())
     assert_complete(out, ROWS)
     return files.operations
 
@@ -46,7 +61,7 @@ def count_operations(out: Path) -> int:
 def lose_power(folder: Path, at: int, survivors: Survivors, seed: int, files_of: type[PowerlossFiles]) -> None:
     """A run that loses power at operation `at`, and the same command afterwards."""
     folder.mkdir()
-    out, promised = folder / "out", set[int]()
+    out, promised = folder / "out", Promised()
     files = files_of(folder, fails_at=at)
     with pytest.raises(PowerLoss):
         run(out, files, promised)
@@ -67,7 +82,7 @@ def test_power_fails_at_every_operation(tmp_path: Path, survivors: Survivors) ->
 
 def test_power_fails_again_and_again(tmp_path: Path) -> None:
     for seed in range(12):
-        rng, folder, promised = Random(seed), tmp_path / str(seed), set[int]()
+        rng, folder, promised = Random(seed), tmp_path / str(seed), Promised()
         folder.mkdir()
         for life in range(8):
             files = PowerlossFiles(folder, fails_at=rng.randint(5, 120))
@@ -82,7 +97,7 @@ def test_power_fails_again_and_again(tmp_path: Path) -> None:
 def test_no_space_or_a_failed_fsync_and_then_no_power(tmp_path: Path) -> None:
     """The fault ends the life or is waited out; then the power fails as well."""
     for number, fault in enumerate(("full_at", "broken_at") * 15):
-        rng, folder, promised = Random(number), tmp_path / str(number), set[int]()
+        rng, folder, promised = Random(number), tmp_path / str(number), Promised()
         folder.mkdir()
         files = PowerlossFiles(folder, **{fault: rng.randint(20, 120)})
         try:

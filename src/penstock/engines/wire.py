@@ -13,14 +13,15 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from penstock.engines import messages
-from penstock.engines.messages import Request, Requests, ToCoordinator, ToHost
+from penstock.engines.messages import Answer, Request, Requests, ToCoordinator, ToHost
 from penstock.engines.values import from_extension, to_wire
 from penstock.errors import PenstockError
 
-__all__ = ["Decoder", "WireError", "coordinator_decoder", "encode", "host_decoder"]
+__all__ = ["Decoder", "WireError", "coordinator_decoder", "decode_answer", "encode", "encode_answer", "host_decoder"]
 
 _LENGTH = struct.Struct(">I")
 _encoder = msgspec.msgpack.Encoder()
+_answers = msgspec.msgpack.Decoder(Answer, ext_hook=from_extension)
 
 Message = TypeVar("Message")
 
@@ -113,6 +114,20 @@ class Decoder(Generic[Message]):
             except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError, struct.error) as error:
                 message = f"a message of {len(body)} bytes that can't be read: {error}"
         raise WireError(message)
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """An answer for itself, to be kept. Raises UnsendableValue for a value that no host could have sent."""
+    value = to_wire(answer.value)
+    return _encoder.encode(answer if value is answer.value else msgspec.structs.replace(answer, value=value))
+
+
+def decode_answer(data: bytes) -> Answer:
+    """The inverse of `encode_answer`. Raises WireError."""
+    try:
+        return _answers.decode(data)
+    except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError, struct.error) as error:
+        raise WireError(f"an answer that was kept can't be read: {error}") from None
 
 
 def host_decoder() -> Decoder[ToHost]:

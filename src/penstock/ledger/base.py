@@ -13,7 +13,18 @@ import msgspec
 
 from penstock.data.base import Origin
 
-__all__ = ["CommitBatch", "Counts", "DeadRow", "Finished", "LedgerState", "Origin", "Receipt", "Row"]
+__all__ = [
+    "CommitBatch",
+    "Counts",
+    "DeadRow",
+    "Finished",
+    "LedgerState",
+    "Origin",
+    "PaidResult",
+    "PaidResults",
+    "Receipt",
+    "Row",
+]
 
 Row = dict[str, Any]
 
@@ -56,6 +67,20 @@ class Counts(msgspec.Struct, frozen=True):
     steps: dict[str, tuple[int, int, int]] = {}  # step name -> in, out, dead
 
 
+class PaidResult(msgspec.Struct, frozen=True):
+    """What came of one request of a row that has not ended: the row's path below `position`, the step's index among
+    those of the pipeline, and the answer as its maker encoded it."""
+
+    position: int
+    path: tuple[int, ...]
+    step: int
+    answer: bytes
+
+
+# position -> (path, step) -> answer, of source rows that have not ended
+PaidResults = dict[int, dict[tuple[tuple[int, ...], int], bytes]]
+
+
 class CommitBatch(msgspec.Struct):
     """Everything that becomes durable together.
 
@@ -69,6 +94,7 @@ class CommitBatch(msgspec.Struct):
     total_rows  rows of the whole source, once its end was seen
     final       the phase is complete with this batch: publish everything; after the last phase the run is finished
     carries     finished rows go on to the next phase instead of to data/
+    partial     results of rows that have not ended, each told once; `Ledger.paid` tells them to a resume
     """
 
     finished: list[Finished]
@@ -80,6 +106,7 @@ class CommitBatch(msgspec.Struct):
     total_rows: int | None = None
     final: bool = False
     carries: bool = False
+    partial: list[PaidResult] = []
 
 
 class Receipt(msgspec.Struct):

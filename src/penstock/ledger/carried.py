@@ -32,6 +32,7 @@ def after_phase(entry: Entry, phases: int) -> Entry:
         phase_counts=entry.counts,
         inputs=entry.carried,
         carried=(),
+        partial=(),
         ended="",
         drops=(*entry.drops, *spent),
     )

@@ -66,6 +66,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     ended         positions above the watermark that have ended (see bits.py)
     published_to  with order input: every row of a lower position stands in data/
     segments      all live segments, oldest first
+    partial       live segments of results of rows that have not ended, oldest first (see partial.py)
     parts, dead_parts, drops   of this entry alone: parts to move into data/ and dead/, and files (relative to the run
                   directory) that nothing refers to any more
     parts_total, dead_parts_total   the numbers of the next parts
@@ -92,6 +93,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     carried: tuple[SegmentFact, ...] = ()
     data_schema: str = ""
     segments: tuple[SegmentFact, ...] = ()
+    partial: tuple[SegmentFact, ...] = ()
     parts: tuple[PartFact, ...] = ()
     dead_parts: tuple[PartFact, ...] = ()
     drops: tuple[str, ...] = ()

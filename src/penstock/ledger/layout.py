@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["Layout", "carried_name", "epoch_of", "part_name", "segment_name", "staged_name"]
+__all__ = ["Layout", "carried_name", "epoch_of", "part_name", "partial_name", "segment_name", "staged_name"]
 
 
 class Layout:
@@ -40,6 +40,10 @@ def segment_name(epoch: int, seq: int) -> str:
 
 def carried_name(epoch: int, seq: int, number: int) -> str:
     return f"{epoch:04d}-{seq:08d}-carried-{number:04d}.arrow"
+
+
+def partial_name(epoch: int, seq: int) -> str:
+    return f"{epoch:04d}-{seq:08d}-partial.arrow"
 
 
 def epoch_of(name: str) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError
-from penstock.ledger.base import CommitBatch, LedgerState, Receipt
+from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.carried import CarriedRows, after_phase
@@ -34,6 +34,7 @@ from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import LostRace, Manifest
 from penstock.ledger.opening import BEGINNING, claim, finish_moves, refuse_lost_manifest, successor, sweep
 from penstock.ledger.owner import Owner, read_owner, refuse_if_owned
+from penstock.ledger.partial import read_partial, stage_partial
 from penstock.ledger.publish import Publisher, publish_below
 from penstock.ledger.run_file import Diff, prepare, run_file
 from penstock.ledger.segments import decode_schema, encode_schema
@@ -134,6 +135,10 @@ class Ledger:
         """What the phase reads, after the first."""
         return CarriedRows(self._layout, self._files, self.entry)
 
+    def paid(self) -> PaidResults:
+        """Results of rows of this phase that have not ended. Raises LedgerDamaged, OSError."""
+        return read_partial(self._layout, self._files, self.entry)
+
     @property
     def _carries(self) -> bool:
         """Whether the rows that this phase finishes go on to another."""
@@ -205,7 +210,8 @@ class Ledger:
         try:
             live = publisher.stage(stage, encoded.table, below)
             self._stage_rest(stage, batch, encoded, self._builder)
-            entry = self._next(batch, encoded, stage, live, ended, below)
+            partial = stage_partial(stage, self._layout, self._files, self.entry, batch.partial, ended)
+            entry = self._next(batch, encoded, stage, live, partial, ended, below)
         except BaseException:
             stage.discard()
             raise
@@ -244,12 +250,17 @@ class Ledger:
         encoded: Encoded,
         stage: Stage,
         live: tuple[SegmentFact, ...],
+        partial: tuple[SegmentFact, ...],
         ended: EndedPositions,
         below: int,
     ) -> Entry:
-        before = self.entry
+        before, needed = self.entry, (*live, *partial)
         placeholder = stage.placeholder or ("" if stage.parts else before.placeholder)
-        drops = [f".penstock/segments/{segment.name}" for segment in before.segments if segment not in live]
+        drops = [
+            f".penstock/segments/{segment.name}"
+            for segment in (*before.segments, *before.partial)
+            if segment not in needed
+        ]
         if before.placeholder and not placeholder:
             drops.append(f"data/{before.placeholder}")
         entry = successor(
@@ -263,6 +274,7 @@ class Ledger:
             total_rows=batch.total_rows if batch.total_rows is not None else before.total_rows,
             finished=batch.final and not self._carries,
             segments=live,
+            partial=partial,
             carried=(*before.carried, *stage.carried),
             parts=tuple(stage.parts),
             dead_parts=tuple(stage.dead_parts),

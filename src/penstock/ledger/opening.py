@@ -85,7 +85,7 @@ def sweep(layout: Layout, files: Files, entry: Entry) -> None:
     Those of its own epoch are garbage too: its coordinator is us between commits, or ended with a finished run. A
     newer epoch may just have begun, and is left alone.
     """
-    live = {segment.name for segment in (*entry.segments, *entry.inputs, *entry.carried)}
+    live = {segment.name for segment in (*entry.segments, *entry.partial, *entry.inputs, *entry.carried)}
     for folder in (layout.staging, layout.segments):
         for name in files.names(folder):
             if name not in live and epoch_of(name) <= entry.epoch:

@@ -4,6 +4,7 @@ the entry names it, and can be thrown away without a trace."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import pyarrow as pa
 
@@ -12,7 +13,7 @@ from penstock.ledger.entry import Entry, PartFact, SegmentFact
 from penstock.ledger.faults import fault
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import without_keys
-from penstock.ledger.layout import Layout, carried_name, part_name, segment_name, staged_name
+from penstock.ledger.layout import Layout, carried_name, part_name, partial_name, segment_name, staged_name
 from penstock.ledger.segments import hash_file, write_segment
 
 __all__ = ["PART_BYTES", "PART_ROWS", "Stage"]
@@ -36,6 +37,7 @@ class Stage:
         self.dead_parts: list[PartFact] = []
         self.segment: SegmentFact | None = None
         self.carried: list[SegmentFact] = []
+        self.partial: SegmentFact | None = None
         self.placeholder = ""
 
     def add_segment(self, tables: Iterable[pa.Table]) -> None:
@@ -44,6 +46,17 @@ class Stage:
         self.segment = write_segment(self._layout, self._files, name, tables)
         self._files.sync_folder(self._layout.segments)
         fault("commit.segment_written")
+
+    def add_partial(self, tables: Iterator[pa.Table]) -> SegmentFact | None:
+        """Sorted tables with keys become the one segment of partial results; None where they hold no row."""
+        first = next((table for table in tables if table.num_rows), None)
+        if first is None:
+            return None
+        name = partial_name(self._epoch, self._seq)
+        self.partial = write_segment(self._layout, self._files, name, chain([first], tables))
+        self._files.sync_folder(self._layout.segments)
+        fault("commit.partial_written")
+        return self.partial
 
     def add_parts(self, tables: Iterable[pa.Table], writer: PartWriter) -> None:
         """Sorted tables with keys become parts of data/, in this order."""
@@ -78,8 +91,9 @@ class Stage:
         """Remove what was written, so that a full disk has its room back. What resists is garbage for later."""
         paths = [self._layout.staging / name for name in self._files.names(self._layout.staging)]
         mark = f"{self._epoch:04d}-{self._seq:08d}-"
-        written = [self._layout.segment(fact.name) for fact in self.carried]
-        for path in (*paths, *written, self._layout.segment(segment_name(self._epoch, self._seq))):
+        names = (segment_name(self._epoch, self._seq), partial_name(self._epoch, self._seq))
+        written = [self._layout.segment(name) for name in (*names, *(fact.name for fact in self.carried))]
+        for path in (*paths, *written):
             if path.parent == self._layout.segments or path.name.startswith(mark):
                 try:
                     self._files.unlink(path)
@@ -89,7 +103,8 @@ class Stage:
     @property
     def bytes_written(self) -> int:
         written = sum(part.bytes for part in (*self.parts, *self.dead_parts))
-        return written + sum(fact.bytes for fact in (*self.carried, *((self.segment,) if self.segment else ())))
+        segments = [fact for fact in (*self.carried, self.segment, self.partial) if fact is not None]
+        return written + sum(fact.bytes for fact in segments)
 
     @property
     def part_rows(self) -> int:

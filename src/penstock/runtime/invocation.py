@@ -222,7 +222,9 @@ class Invocation:
             carries=number < len(self._plan.phases) - 1,
         )
         store = RowStore(source, in_phases=in_phases)
-        tasks = Tasks(self._nodes, self._logics, self._plan.pool_of_step, store, self._record, self._pipeline.seed)
+        tasks = Tasks(
+            self._nodes, self._logics, self._plan.pool_of_step, store, self._record, self._pipeline.seed, ledger.paid()
+        )
         limit = None if number else self._options.limit
         reader = Reader(source, self._inbox, state.watermark, state.ended_above, limit, limits.read_rows)
         reader.start()
@@ -294,7 +296,10 @@ class Invocation:
         return max(0.0, allowed * before.rows_in - before.dead_sources) / max(1, rows_of_phase)
 
     def _flow_shape(self, limits: FlowLimits, phase: PhasePlan) -> FlowShape:
-        steps = tuple(StepShape(node.name, node.after) for node in self._nodes)
+        steps = tuple(
+            StepShape(node.name, node.after, logic.pool is not None)
+            for node, logic in zip(self._nodes, self._logics, strict=True)
+        )
         carries = phase.end < len(self._nodes)
         ordered = carries or self._pipeline.sink.order == "input"
         return FlowShape(steps, limits, ordered=ordered, begin=phase.begin, end=phase.end)

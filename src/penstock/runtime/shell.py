@@ -128,6 +128,7 @@ class Shell:
             total_rows=commit.total_rows if self._source_complete else None,
             final=commit.final,
             carries=totals.carries,
+            partial=self.phase.tasks.take_paid(commit.ended, commit.partial),
         )
         store.forget(commit.ended)
         self._sent = batch.counts

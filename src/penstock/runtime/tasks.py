@@ -14,6 +14,8 @@ import msgspec
 from penstock.core import events as ev
 from penstock.core.events import Event
 from penstock.engines.messages import Answer, Request, Sampling
+from penstock.ledger.base import PaidResult, PaidResults
+from penstock.runtime.paid import PaidAnswers
 from penstock.runtime.record import Record
 from penstock.runtime.rows import RowStore
 from penstock.spec.graph import StepNode
@@ -61,7 +63,9 @@ class Tasks:
         store: RowStore,
         record: Record,
         seed: int,
+        paid: PaidResults | None = None,
     ) -> None:
+        """paid: answers of the invocations before, for rows that have not ended; these are not asked for again."""
         self._names = [node.name for node in nodes]
         self._logics = logics
         self._pool_of_step = pool_of_step
@@ -71,6 +75,7 @@ class Tasks:
         self._count = len(nodes)
         self._asked: dict[int, Asked] = {}
         self._children: dict[int, list[dict[str, Any]]] = {}
+        self._paid = PaidAnswers(store, paid or {}, self._count) if _keeps(nodes, logics) else None
 
     # ------------------------------------------------------------ tasks begin
 
@@ -89,7 +94,10 @@ class Tasks:
         )
         ended = Ended()
         rows, count, asked, render = self._store.rows, self._count, self._asked, logic.render
+        known = self._paid.known if self._paid is not None else None
         for task, order in zip(instruction.tasks, instruction.orders, strict=True):
+            if known and order in known and self._replayed(task, ended):
+                continue
             found = render(rows[task // count])
             if isinstance(found, Failed):
                 self._bury(task, found, 0, ended)
@@ -107,6 +115,19 @@ class Tasks:
         if submit.tasks:
             events.append(submit)
         return events
+
+    def _replayed(self, task: int, ended: Ended) -> bool:
+        """Whether an invocation before has the answer; then it is taken as if it came now."""
+        assert self._paid is not None
+        answer = self._paid.find(task)
+        if answer is None:
+            return False
+        if answer.code:
+            self._bury(task, Failed(answer.code, answer.message), answer.attempt, ended)
+        else:
+            row, step = divmod(task, self._count)
+            self._conclude(task, self._logics[step].apply(self._store.rows[row], answer), 1, ended)
+        return True
 
     def _run_here(self, logic: StepLogic, instruction: ev.StartTasks) -> list[Event]:
         ended = Ended()
@@ -146,9 +167,12 @@ class Tasks:
         ended = Ended()
         rows, logics, count, forget = self._store.rows, self._logics, self._count, self._asked.__delitem__
         done, growth_bytes = ended.done, ended.growth_bytes
+        keep = self._paid.keep if self._paid is not None else None
         for index in deliver.accepted:
             answer = items[index]
             task = answer.id
+            if keep is not None:
+                keep(task, answer)
             row, step = divmod(task, count)
             outcome = logics[step].apply(rows[row], answer)
             forget(task)
@@ -166,6 +190,8 @@ class Tasks:
         for at, task in enumerate(failed.tasks):
             index = failed.indexes[at]
             message = failed.messages[at] if index < 0 else items[index].message
+            if self._paid is not None:
+                self._paid.keep(task, Answer(task, failed.attempts[at], failed.codes[at], message))
             self._bury(task, Failed(failed.codes[at], message), failed.attempts[at], ended)
         return ended.all(failed.id)
 
@@ -193,9 +219,18 @@ class Tasks:
     def adopt(self, adopt: ev.Adopt) -> None:
         self._store.adopt(adopt.task // self._count, adopt.first_row, self._children.pop(adopt.task))
 
+    def take_paid(self, ended: Sequence[int], partial: Sequence[int]) -> list[PaidResult]:
+        """For a commit: what is new of the source rows `partial`; what is kept of `ended` is of no use any more."""
+        return self._paid.take(ended, partial) if self._paid is not None else []
+
     def cancel(self, tasks: Sequence[int]) -> None:
         for task in tasks:
             self._asked.pop(task, None)
+
+
+def _keeps(nodes: Sequence[StepNode], logics: Sequence[StepLogic]) -> bool:
+    """Whether a row can have a paid result before it has ended: never where one step is all that there is."""
+    return len(nodes) > 1 and any(logic.pool is not None for logic in logics)
 
 
 def _samples(sampling: Sampling) -> bool:

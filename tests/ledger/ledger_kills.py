@@ -18,7 +18,7 @@ from pathlib import Path
 from ledger_support import Coordinator, assert_complete, open_ledger
 from phase_support import PhasedCoordinator, assert_phased_complete, open_phased
 
-from penstock.ledger.faults import FAULT_POINTS, arm
+from penstock.faults import LEDGER_POINTS, arm
 
 TOTAL = 90
 DEATHS_IN_A_ROW = 3
@@ -62,7 +62,7 @@ def die_at(out: Path, point: str, hit: int, *, phased: bool) -> int:
 
 def main(folder: Path, hits: int) -> None:
     tally = {}
-    for point in FAULT_POINTS:
+    for point in LEDGER_POINTS:
         tally[point] = 0
         for phased in (False, True):
             for hit in range(1, hits + 1):

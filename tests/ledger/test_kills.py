@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from ledger_support import Coordinator, assert_complete, open_ledger
 
-from penstock.ledger import faults
-from penstock.ledger.faults import FAULT_POINTS
+from penstock import faults
+from penstock.faults import LEDGER_POINTS
 
 HERE = Path(__file__).parent
 RUN = """
@@ -42,7 +42,7 @@ def test_every_fault_point_is_a_safe_place_to_die(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     tally = json.loads(done.stdout)
     assert {point for point, deaths in tally.items() if deaths == 0} == set()
-    assert set(tally) == set(FAULT_POINTS)
+    assert set(tally) == set(LEDGER_POINTS)
 
 
 @pytest.mark.process
@@ -75,6 +75,6 @@ def test_points_are_hit_in_the_order_in_which_they_are_listed(tmp_path: Path, mo
     monkeypatch.setattr(faults, "_trigger", recorder)
     with open_ledger(tmp_path / "out") as ledger:
         coordinator = Coordinator(ledger, 20)
-        coordinator.commit([*range(8), 15])
+        coordinator.commit([*range(8), 15], partial=[coordinator.step_of(9)])
         coordinator.commit(coordinator.remaining(), final=True)
-    assert set(recorder.first_hits) == set(FAULT_POINTS) - {"commit.carried_written"}  # of phases that go on
+    assert set(recorder.first_hits) == set(LEDGER_POINTS) - {"commit.carried_written"}  # of phases that go on

@@ -47,6 +47,7 @@ from penstock.engines.messages import (
     Wake,
 )
 from penstock.engines.wire import WireError
+from penstock.faults import fault
 
 __all__ = ["EXIT_CLOSED", "EXIT_ENGINE_FAILED", "EXIT_LOAD_FAILED", "HostLoop"]
 
@@ -111,6 +112,7 @@ class HostLoop(threading.Thread):
             self._answers.own()
             self._news.own()
             self._channel.send(self._hello)
+            fault("host.started")
             for source in (self._answers, self._news):
                 self._poll.register(source.fileno(), select.POLLIN)
             while not self.ended.is_set():
@@ -145,9 +147,11 @@ class HostLoop(threading.Thread):
     def _handle(self, message: ToHost, now_s: float) -> None:
         match message:
             case Requests():
+                fault("host.requests_received")
                 self._figures.turnaround.observe(message.echo, now_s)
                 self._intake.add(message, now_s)
             case TakeBack():
+                fault("host.takeback_received")
                 if self._engine is not None:
                     self._feed(self._engine)  # what came just before fills free slots first
                 self._send_answers(self._take_back(message.ids))
@@ -156,6 +160,7 @@ class HostLoop(threading.Thread):
                 if inside and self._engine is not None:
                     self._engine.abort(inside)
             case Setup():
+                fault("host.setup_received")
                 self._figures = Figures(message.config.devices, len(message.config.cores))
                 self.orders.put(message)
             case Sleep() | Wake():
@@ -191,6 +196,7 @@ class HostLoop(threading.Thread):
         self._intake.open(ready.capacity)
         self._figures.start(ready.capacity.slots, time.monotonic())
         self._channel.send(ready)
+        fault("host.ready_told")
 
     def _feed(self, engine: Engine) -> None:
         """Take the engine's answers and give it what it has room for, until neither changes anything."""
@@ -233,6 +239,7 @@ class HostLoop(threading.Thread):
             self._out = out  # the engine is dead; what it answered before still goes out
             raise
         self._channel.send(Answers(out, load, returned))
+        fault("host.answers_told")
 
     def _load(self) -> Load:
         now_s = time.monotonic()

@@ -23,12 +23,12 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError
+from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.carried import CarriedRows, after_phase
 from penstock.ledger.entry import Entry, SegmentFact
-from penstock.ledger.faults import fault
 from penstock.ledger.files import Files, commit_error
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import LostRace, Manifest

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.errors import CommitError, LedgerDamaged
+from penstock.faults import fault
 from penstock.ledger.entry import Entry, decode_entry, encode_entry, entry_hash
-from penstock.ledger.faults import fault
 from penstock.ledger.files import Files, commit_error
 from penstock.ledger.layout import Layout, staged_name
 

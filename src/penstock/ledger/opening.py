@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from penstock.errors import LedgerDamaged, RunOwned
+from penstock.faults import fault
 from penstock.ledger.entry import Entry, PartFact
-from penstock.ledger.faults import fault
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout, epoch_of
 from penstock.ledger.manifest import LostRace, Manifest

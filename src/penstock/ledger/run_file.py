@@ -16,7 +16,7 @@ import msgspec
 
 from penstock import __version__
 from penstock.errors import LedgerDamaged, RunMismatch, UsageError
-from penstock.ledger.faults import fault
+from penstock.faults import fault
 from penstock.ledger.files import FULL_DISK_ERRNOS, Files, FsyncFailed, commit_error
 from penstock.ledger.layout import Layout
 

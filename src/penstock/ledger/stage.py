@@ -9,8 +9,8 @@ from itertools import chain
 import pyarrow as pa
 
 from penstock.data.base import PartWriter
+from penstock.faults import fault
 from penstock.ledger.entry import Entry, PartFact, SegmentFact
-from penstock.ledger.faults import fault
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import without_keys
 from penstock.ledger.layout import Layout, carried_name, part_name, partial_name, segment_name, staged_name

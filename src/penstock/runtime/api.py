@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.errors import Fenced, InvariantError, PenstockError, RunMismatch, UsageError
+from penstock.faults import fault
 from penstock.ledger.view import RunView, read_run
 from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
@@ -110,6 +111,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             place = LocalPlace(holder) if complete else _place(pipeline, options, holder)
             stack.callback(place.close)
             planned = RunPlan((), (), {}) if complete else place.plan(pipeline, _settled_cut(stands, pipeline))
+            fault("run.planned")
             while True:
                 with Invocation(pipeline, options, out_dir, place, planned, clock, inbox, interrupts) as invocation:
                     if complete:
@@ -124,8 +126,10 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             if facts.at_once or facts.status == "failed":
                 facts = _durable(facts, out_dir)
             listener(facts)
+    fault("run.ended")
     written = summary(facts)
     code = _write_summary(out_dir, written, facts, code, needed=not complete)
+    fault("run.summary_written")
     return RunResult(code, written, out_dir, facts)
 
 

@@ -30,6 +30,7 @@ from penstock.core.shape import (
 from penstock.data.base import Source
 from penstock.data.columns import TableBuilder
 from penstock.data.open import open_rows, open_source
+from penstock.faults import fault
 from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
 from penstock.report.facts import RunFacts
@@ -128,6 +129,7 @@ class Invocation:
             cut=self._plan.cut,
         )
         self._stack.callback(self._ledger.close)
+        fault("run.opened")
 
     def _open_source(self) -> Source:
         source = self._pipeline.source
@@ -141,6 +143,7 @@ class Invocation:
         """Drive the run to its end, phase by phase; the facts at its end."""
         first = self._ledger.state.phase
         core, shell, observer = self._assemble(self._begin(first))
+        fault("run.assembled")
         interval_s, shown_at = self._options.interval_s, -1.0
 
         def watch(now: float) -> None:

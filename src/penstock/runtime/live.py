@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from penstock.faults import fault
 from penstock.report.facts import RunFacts
 
 __all__ = ["Live", "live_path", "read_live", "telling"]
@@ -44,6 +45,7 @@ def telling(out_dir: Path, listener: Callable[[RunFacts], None]) -> Callable[[Ru
             with suppress(OSError):
                 temporary.write_bytes(msgspec.json.encode(Live(time.time(), facts)))
                 temporary.rename(path)
+                fault("live.written")
         listener(facts)
 
     return tell

@@ -9,6 +9,7 @@ from contextlib import suppress
 from penstock.core.events import Event
 from penstock.data.base import Chunk, Source
 from penstock.errors import InputError
+from penstock.faults import fault
 from penstock.runtime.inbox import Inbox
 
 NOTHING = Chunk(positions=[], rows=[], sizes_bytes=[], unreadable=[], next_position=0)
@@ -66,6 +67,7 @@ class Reader:
                     self._inbox.put(SourceFailed(cause=cause, error=error))
                     continue
                 given, ahead = _split(found, max_rows) if found is not None else (None, None)
+                fault("reader.chunk_read")
                 self._inbox.put(ChunkRead(cause=cause, chunk=given, total_rows=self._next, complete=self._complete))
                 if ahead is NOTHING:
                     with suppress(InputError):  # told when it is asked for

@@ -26,6 +26,7 @@ from penstock.engines.messages import (
 )
 from penstock.errors import PenstockError
 from penstock.executors.base import Executor, Exit, Launch, Started
+from penstock.faults import fault
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.links import Link, answers_event, other_event, watch
@@ -109,6 +110,7 @@ class Replicas:
             return
         if started.devices:
             self._record.devices[index] = started.devices
+        fault("replica.connected")
         setup = self._setups.pop((index, started.incarnation), None)
         if setup is None:
             started.connection.close()  # it was given up meanwhile
@@ -247,6 +249,7 @@ class Replicas:
         link.close()
 
     def _exited(self, exit_: Exit) -> list[Event]:
+        fault("replica.exited")
         index = self._index[exit_.replica]
         link = self._link(index, exit_.incarnation)
         self._setups.pop((index, exit_.incarnation), None)

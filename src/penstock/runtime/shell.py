@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
 from penstock.executors.base import Executor, Launch
+from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, Counts
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
@@ -25,6 +26,7 @@ from penstock.runtime.tasks import Tasks
 from penstock.runtime.totals import Totals
 from penstock.runtime.writer import BatchCommitted, Writer
 
+_POINTS = {kind: f"perform.{kind.__name__}" for kind in Instruction.__subclasses__()}
 TICK_S = 0.2  # how often the core looks at its clocks
 
 
@@ -90,7 +92,9 @@ class Shell:
         self.phase, self.ended, self._source_complete = phase, "", False
 
     def perform(self, instruction: Instruction) -> Iterable[Event]:
-        action = self._table.get(type(instruction))
+        kind = type(instruction)
+        fault(_POINTS[kind])
+        action = self._table.get(kind)
         return () if action is None else action(instruction)
 
     # ------------------------------------------------------------ rows

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from penstock.core.events import Event
 from penstock.errors import CommitError
+from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, Receipt
 from penstock.report.units import byte_size
 from penstock.runtime.inbox import Inbox
@@ -110,6 +111,7 @@ class Writer:
                 continue
             self.waiting = ""
             give_memory_back()
+            fault("writer.committed")
             self._inbox.put(BatchCommitted(cause=cause, receipt=receipt))
             return
 

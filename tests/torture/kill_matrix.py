@@ -1,0 +1,144 @@
+"""SIGKILL at every fault point, in every variant, at one hit after the other, several deaths in a row; then the same
+command again, and a comparison byte by byte with a run that nobody has disturbed.
+
+    python tests/torture/kill_matrix.py [--kills 1000] [--jobs 2]
+
+Prints the tally; exit code 1 where a point was never reached, or a run was not what it had to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from torture_support import VARIANTS, Content, content, died, differences, live, no_orphans, write
+
+from penstock.faults import FAULT_POINTS, HOST_POINTS
+
+DEATHS_IN_A_ROW = 3
+FAR_HITS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
+
+
+class Broken(Exception):
+    """A run that was killed did not become what it had to be."""
+
+
+def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content) -> int:
+    """Die at the point, once or several times, go on, compare; how often it died."""
+    write(folder, variant)
+    deaths = 0
+    if point in HOST_POINTS:
+        status = live(folder, f"{point}:{hit}")  # the host dies, the run goes on
+        deaths = sum(1 for _ in folder.glob("died-*"))
+    else:
+        while deaths < DEATHS_IN_A_ROW and died(status := live(folder, f"{point}:{hit if deaths == 0 else 1}")):
+            deaths += 1
+        if deaths == DEATHS_IN_A_ROW:
+            status = live(folder)
+    what = f"{variant}, {point}:{hit}, {deaths} deaths"
+    if status:
+        raise Broken(f"{what}: the run ended with wait status {status}; {(folder / 'stderr.txt').read_text()[-2000:]}")
+    no_orphans(folder)
+    told = differences(content(folder), wanted)
+    if told:
+        raise Broken(f"{what}: {'; '.join(told)}")
+    return deaths
+
+
+def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Content], tally: Path) -> None:
+    """The trials of one job. A point that is not reached at a hit is not tried at a later one."""
+    deaths: Counter[str] = Counter()
+    runs, failures, beyond = 0, [], set()
+    for number, (variant, point, hit) in enumerate(trials):
+        if (variant, point) in beyond:
+            continue
+        here = folder / str(number)
+        try:
+            found = trial(here, variant, point, hit, wanted[variant])
+            runs += 1
+            deaths[point] += found
+            if not found:
+                beyond.add((variant, point))
+        except (Broken, AssertionError, OSError) as broken:
+            failures.append(str(broken))
+        shutil.rmtree(here, ignore_errors=True)
+    tally.write_text(json.dumps({"deaths": deaths, "runs": runs, "failures": failures}))
+
+
+def matrix(points: tuple[str, ...], hits: tuple[int, ...]) -> list[tuple[str, str, int]]:
+    return [(variant, point, hit) for hit in hits for point in points for variant in VARIANTS]
+
+
+def run_all(trials: list[tuple[str, str, int]], jobs: int) -> tuple[Counter[str], int, list[str]]:
+    """All trials, shared out by point: deaths by point, runs compared, failures."""
+    with tempfile.TemporaryDirectory(prefix="penstock-kills-") as name:
+        folder = Path(name)
+        wanted = {}
+        for variant in sorted({variant for variant, _, _ in trials}):
+            write(folder / variant, variant)
+            assert live(folder / variant) == 0, (folder / variant / "stderr.txt").read_text()
+            wanted[variant] = content(folder / variant)
+        shares = [[each for each in trials if _share(each, jobs) == job] for job in range(jobs)]
+        children = []
+        for job, share in enumerate(shares):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    work(folder / f"job-{job}", share, wanted, folder / f"tally-{job}.json")
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(child)
+        ended = [os.waitpid(child, 0)[1] for child in children]
+        deaths: Counter[str] = Counter()
+        runs, failures = 0, [f"a job ended with {status}" for status in ended if status]
+        for job in range(jobs):
+            path = folder / f"tally-{job}.json"
+            if path.exists():
+                found = json.loads(path.read_text())
+                deaths.update(found["deaths"])
+                runs += found["runs"]
+                failures += found["failures"]
+    return deaths, runs, failures
+
+
+def _share(each: tuple[str, str, int], jobs: int) -> int:
+    return (VARIANTS.index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--kills", type=int, default=1000, help="go on with later hits until so many deaths")
+    options.add_argument("--jobs", type=int, default=2)
+    asked = options.parse_args()
+    began = time.monotonic()
+    deaths: Counter[str] = Counter()
+    runs, failures = 0, []
+    for hit in FAR_HITS:
+        found = run_all(matrix(FAULT_POINTS, (hit,)), asked.jobs)
+        deaths.update(found[0])
+        runs += found[1]
+        failures += found[2]
+        minutes = (time.monotonic() - began) / 60
+        print(f"hit {hit}: {deaths.total()} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
+        if deaths.total() >= asked.kills or failures:
+            break
+    for point in FAULT_POINTS:
+        print(f"{deaths[point]:6d}  {point}")
+    never = [point for point in FAULT_POINTS if not deaths[point]]
+    for failure in failures:
+        print("BROKEN:", failure)
+    print(f"{deaths.total()} kills, {runs} runs compared, {len(failures)} broken; never reached: {never or 'none'}")
+    return 1 if failures or never else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

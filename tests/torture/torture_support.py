@@ -1,0 +1,153 @@
+"""What torture works on: small runs that use every kind of step, each life in a process of its own, and the comparison
+with a run that nobody has disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from penstock import faults
+from penstock.runtime.api import RunOptions, run
+from penstock.spec.load import load_pipeline
+
+ROWS = 48
+STEPS = """\
+def draft(row):
+    return {"draft": f"draft of {row['id']}"}
+
+def split(row):
+    return [{"part": part} for part in range(1 + row["id"] % 2)]
+"""
+VARIANTS = ("streaming", "phases", "asleep")
+ORPHANS_LIMIT_S = 10.0
+
+
+class Content(NamedTuple):
+    """What a finished run has come to: the bytes of its output in order, its dead rows, its counts."""
+
+    data: bytes
+    dead: list[tuple[Any, ...]]
+    rows: dict[str, int]
+
+
+def write(folder: Path, variant: str, **engine_options: Any) -> None:
+    """A pipeline and its rows. One line is no JSON, one row is refused, some are filtered, some have two children."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"id": number, "q": f"q{number}."}) for number in range(ROWS)]
+    lines[7] = '{"id": 7, "q"'
+    (folder / "rows.jsonl").write_text("".join(line + "\n" for line in lines))
+    (folder / "torture_steps.py").write_text(STEPS)
+    options = {"slots": 3, "ms_per_row": 2, "fail_on": "q13.", **engine_options}
+    models = {"a": {"ref": "mock:a", "replicas": 2, "load": "eager", "engine_options": options}}
+    steps: list[dict[str, Any]] = [{"map": {"function": "torture_steps:draft"}}]
+    steps += [{"generate": {"model": "a", "prompt": "{{ q }} {{ draft }}", "output": "one", "max_tokens": 3}}]
+    steps += [{"filter": {"expr": "id % 5 != 2"}}]
+    if variant == "streaming":
+        steps += [
+            {"expand": {"function": "torture_steps:split"}},
+            {"generate": {"model": "a", "prompt": "{{ part }} {{ one }}", "output": "two", "temperature": 1.0}},
+        ]
+    else:
+        models["b"] = {"ref": "mock:b", "engine_options": {"slots": 3, "ms_per_row": 1}}
+        steps += [
+            {"generate": {"model": "b", "prompt": "{{ one }}", "output": "two", "temperature": 1.0}},
+            {"generate": {"model": "a", "prompt": "{{ two }}", "output": "three", "max_tokens": 2}},
+        ]
+        if variant == "asleep":
+            models["a"]["engine_options"] = {**options, "wake_ms": 1}
+    written = {
+        "models": models,
+        "source": {"path": "rows.jsonl"},
+        "steps": steps,
+        "sink": {"path": "out", "format": "jsonl"},
+        "commit_every_s": 0.03,
+        "max_dead": 10,
+        "resources": {"load_strategy": "together" if variant == "streaming" else "phases"},
+    }
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+
+
+def live(folder: Path, setting: str | None = None) -> int:
+    """One life in a child that dies at the fault point, if it is one of the coordinator: its wait status."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setsid()
+            log = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 2)
+            os.chdir(folder)
+            sys.path.insert(0, str(folder))
+            if setting is not None:
+                os.environ["PENSTOCK_FAULTPOINT"] = setting
+                os.environ["PENSTOCK_FAULT_ONCE"] = str(folder / f"died-{time.monotonic_ns()}")
+            faults.arm(setting)
+            pipeline = load_pipeline(Path("pipeline.yaml").read_text(), "pipeline.yaml")
+            code = run(pipeline, RunOptions(listener=lambda facts: None, interval_s=0.02)).exit_code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def died(status: int) -> bool:
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def content(folder: Path) -> Content:
+    import pyarrow.parquet as pq
+
+    out = folder / "out"
+    data = b"".join(path.read_bytes() for path in sorted((out / "data").iterdir()))
+    dead: list[tuple[Any, ...]] = []
+    for path in sorted((out / "dead").iterdir()):
+        for row in pq.read_table(path, partitioning=None, use_threads=False).to_pylist():
+            dead.append((row["row"], tuple(row["path"]), row["step"], row["code"], row["input"]))
+    rows = json.loads((out / "summary.json").read_text())["rows"]
+    return Content(data, sorted(dead), {key: rows[key] for key in ("in", "out", "dead", "filtered")})
+
+
+def leftovers(folder: Path) -> list[int]:
+    """Processes that still write to a log of the run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.readlink(entry / "fd" / "1").startswith(str(folder / "out" / "logs")):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def no_orphans(folder: Path) -> None:
+    until = time.monotonic() + ORPHANS_LIMIT_S
+    while left := leftovers(folder):
+        if time.monotonic() > until:
+            raise AssertionError(f"processes {left} are still there, {ORPHANS_LIMIT_S:.0f} s after the run")
+        time.sleep(0.02)
+
+
+def differences(found: Content, wanted: Content) -> list[str]:
+    """What a disturbed run has lost, has twice, or has otherwise."""
+    told = []
+    if found.data != wanted.data:
+        lines, right = found.data.splitlines(), wanted.data.splitlines()
+        told.append(
+            f"the output differs: {len(lines)} lines of {len(right)}, {len(set(right) - set(lines))} missing, "
+            f"{len(lines) - len(set(lines))} twice"
+        )
+    if found.dead != wanted.dead:
+        told.append(f"the dead rows are {found.dead}, not {wanted.dead}")
+    if found.rows != wanted.rows:
+        told.append(f"the counts are {found.rows}, not {wanted.rows}")
+    return told

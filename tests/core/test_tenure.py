@@ -121,6 +121,16 @@ def test_a_lazy_pool_starts_with_its_first_request() -> None:
     assert isinstance(start, ev.StartReplica) and start.replica == 1
 
 
+def test_a_lazy_pool_of_both_phases_waits_until_others_have_left() -> None:
+    """Its first request comes in the second phase, while the memory that it needs is still another's."""
+    driven = made(*TWO)
+    driven.tell(ev.OpenPools(pools=[0, 1], lazy=[1]))
+    ready(driven, 0)
+    driven.tell(ev.ClosePools(pools=[0], phase=1))
+    assert not driven.submit(5, pool=1)
+    assert kinds(lost(driven, 0))[-2:] == ["PoolsClosed", "StartReplica"]
+
+
 def test_a_replica_is_loaded_in_its_phases_only() -> None:
     driven = made(ReplicaShape("a0", 0, phases=(0, 1)), ReplicaShape("a1", 0, phases=(1,)), pools=1)
     assert [each.replica for each in driven.tell(ev.OpenPools(pools=[0], phase=0))] == [0]

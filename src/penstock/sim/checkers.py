@@ -238,7 +238,7 @@ class RequestChecks:
             replica.begun.update(replica.asked)
             replica.asked.clear()
             replica.fruitless += not event.returned
-            if replica.fruitless > MOST_MOVES + replica.slots:
+            if replica.fruitless > MOST_MOVES + replica.slots + len(replica.out):  # each may be asked for once
                 raise Violation(f"replica {event.replica} is asked in vain for what it has begun: {replica}")
         for task, attempt, code in zip(event.tasks, event.attempts, event.codes or (), strict=False):
             if code == "retry" and replica.out.get(task) == attempt:

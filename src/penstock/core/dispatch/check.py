@@ -90,7 +90,7 @@ def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
         raise dispatch._broken(f"{name} is {replica.state} in phase {tenure.phase}, where the plan does not load it")
     if up and pool.lazy:
         raise dispatch._broken(f"{name} is {replica.state}, and no request has come for its pool")
-    if pool.lazy and pool.waiting():
+    if pool.lazy and pool.waiting() and not tenure.closing:
         raise dispatch._broken(f"requests wait for {pool.name}, and nothing is started")
     if (replica.state in ("leaving", "falling_asleep")) != (replica.index in tenure.leaving):
         raise dispatch._broken(f"{name} is {replica.state}, and the phase before thinks otherwise")

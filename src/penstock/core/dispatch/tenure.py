@@ -47,8 +47,8 @@ class Tenure:
             self._start(pool)
 
     def first_request(self, pool: Pool) -> None:
-        """A request waits in the pool."""
-        if pool.lazy:
+        """A request waits in the pool. While others leave nothing starts; `check` follows."""
+        if pool.lazy and not self.closing:
             pool.lazy = False
             self._start(pool)
 
@@ -115,6 +115,9 @@ class Tenure:
         if self.closing and not self.leaving:
             self.closing = False
             self._dispatch.emit(ev.PoolsClosed())
+            for pool in self._dispatch.pools:
+                if pool.opened and pool.waiting():
+                    self.first_request(pool)  # it came while others were leaving
 
     # ------------------------------------------------------------ memory
 

@@ -27,7 +27,7 @@ define pip_install
 	  || { cat $(1)/../pip.log >&2; exit 1; }
 endef
 
-.PHONY: help setup demo test test-fast check bench vllm-env bench-env clean
+.PHONY: help setup demo test test-fast check bench kills torture vllm-env bench-env clean
 
 help:
 	@echo "make setup      .venv with Penstock, torch and Transformers"
@@ -36,6 +36,8 @@ help:
 	@echo "make test       all tests; real vLLM in an environment of its own"
 	@echo "make test-fast  tests that start no process and load no model"
 	@echo "make bench      all benchmarks, one table"
+	@echo "make kills      SIGKILL at every fault point, a thousand times"
+	@echo "make torture    kills, stops and starvation at random, for MINUTES=30"
 	@echo "make clean      remove environments and caches"
 
 setup: $(INSTALLED)
@@ -100,6 +102,15 @@ test: $(DEV) vllm-env
 	$(PYTEST) -m "ray" $(ARGS) || failed=1; \
 	$(PYTEST) -m "transformers or vllm" $(ARGS) || failed=1; \
 	exit $$failed
+
+# SIGKILL at every fault point, 1,000 times and more, and a comparison with an undisturbed run (some 5 minutes).
+kills: $(DEV)
+	$(BIN)/python tests/torture/kill_matrix.py $(ARGS)
+
+# Kills, stops and starvation at random, for so many minutes; prints what was done and what came of it.
+MINUTES ?= 30
+torture: $(DEV)
+	$(BIN)/python tests/torture/torture.py --minutes $(MINUTES) $(ARGS)
 
 bench: $(DEV) bench-env distilabel-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); \

@@ -30,7 +30,7 @@ class Broken(Exception):
     """A run that was killed did not become what it had to be."""
 
 
-def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content) -> int:
+def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content, most: int) -> int:
     """Die at the point, once or several times, go on, compare; how often it died."""
     write(folder, variant)
     deaths = 0
@@ -38,9 +38,9 @@ def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content) -> 
         status = live(folder, f"{point}:{hit}")  # the host dies, the run goes on
         deaths = sum(1 for _ in folder.glob("died-*"))
     else:
-        while deaths < DEATHS_IN_A_ROW and died(status := live(folder, f"{point}:{hit if deaths == 0 else 1}")):
+        while deaths < most and died(status := live(folder, f"{point}:{hit if deaths == 0 else 1}")):
             deaths += 1
-        if deaths == DEATHS_IN_A_ROW:
+        if deaths == most:
             status = live(folder)
     what = f"{variant}, {point}:{hit}, {deaths} deaths"
     if status:
@@ -52,7 +52,7 @@ def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content) -> 
     return deaths
 
 
-def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Content], tally: Path) -> None:
+def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Content], tally: Path, most: int) -> None:
     """The trials of one job. A point that is not reached at a hit is not tried at a later one."""
     deaths: Counter[str] = Counter()
     runs, failures, beyond = 0, [], set()
@@ -61,7 +61,7 @@ def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Con
             continue
         here = folder / str(number)
         try:
-            found = trial(here, variant, point, hit, wanted[variant])
+            found = trial(here, variant, point, hit, wanted[variant], most)
             runs += 1
             deaths[point] += found
             if not found:
@@ -72,12 +72,21 @@ def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Con
     tally.write_text(json.dumps({"deaths": deaths, "runs": runs, "failures": failures}))
 
 
-def matrix(points: tuple[str, ...], hits: tuple[int, ...]) -> list[tuple[str, str, int]]:
-    return [(variant, point, hit) for hit in hits for point in points for variant in VARIANTS]
+def matrix(hit: int) -> list[tuple[str, str, int]]:
+    return [(variant, point, hit) for point in FAULT_POINTS for variant in VARIANTS]
 
 
-def run_all(trials: list[tuple[str, str, int]], jobs: int) -> tuple[Counter[str], int, list[str]]:
-    """All trials, shared out by point: deaths by point, runs compared, failures."""
+def _variant_of(point: str) -> str:
+    """One that reaches the point for certain."""
+    if point in ("perform.SleepReplica", "perform.WakeReplica"):
+        return "asleep"
+    if point in ("commit.carried_written", "perform.KillReplica", "replica.exited"):
+        return "phases"
+    return "streaming"
+
+
+def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[Counter[str], int, list[str]]:
+    """All trials, shared out by point: deaths by point, runs compared, failures. most: deaths in a row."""
     with tempfile.TemporaryDirectory(prefix="penstock-kills-") as name:
         folder = Path(name)
         wanted = {}
@@ -92,7 +101,7 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int) -> tuple[Counter[str]
             if child == 0:
                 code = 1
                 try:
-                    work(folder / f"job-{job}", share, wanted, folder / f"tally-{job}.json")
+                    work(folder / f"job-{job}", share, wanted, folder / f"tally-{job}.json", most)
                     code = 0
                 finally:
                     os._exit(code)
@@ -118,12 +127,14 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--kills", type=int, default=1000, help="go on with later hits until so many deaths")
     options.add_argument("--jobs", type=int, default=2)
+    options.add_argument("--once", action="store_true", help="each point once, in the first variant that reaches it")
     asked = options.parse_args()
     began = time.monotonic()
     deaths: Counter[str] = Counter()
     runs, failures = 0, []
-    for hit in FAR_HITS:
-        found = run_all(matrix(FAULT_POINTS, (hit,)), asked.jobs)
+    for hit in (1,) if asked.once else FAR_HITS:
+        trials = [(_variant_of(point), point, 1) for point in FAULT_POINTS] if asked.once else matrix(hit)
+        found = run_all(trials, asked.jobs, 1 if asked.once else DEATHS_IN_A_ROW)
         deaths.update(found[0])
         runs += found[1]
         failures += found[2]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from penstock import faults
+from penstock.errors import PenstockError
 from penstock.runtime.api import RunOptions, run
 from penstock.spec.load import load_pipeline
 
@@ -28,6 +29,7 @@ def split(row):
 """
 VARIANTS = ("streaming", "phases", "asleep")
 ORPHANS_LIMIT_S = 10.0
+PROGRESS_TIMEOUT_S = 2.0
 
 
 class Content(NamedTuple):
@@ -40,13 +42,22 @@ class Content(NamedTuple):
 
 def write(folder: Path, variant: str, **engine_options: Any) -> None:
     """A pipeline and its rows. One line is no JSON, one row is refused, some are filtered, some have two children."""
+    slow = engine_options.pop("slow", 1)
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"id": number, "q": f"q{number}."}) for number in range(ROWS)]
     lines[7] = '{"id": 7, "q"'
     (folder / "rows.jsonl").write_text("".join(line + "\n" for line in lines))
     (folder / "torture_steps.py").write_text(STEPS)
-    options = {"slots": 3, "ms_per_row": 2, "fail_on": "q13.", **engine_options}
-    models = {"a": {"ref": "mock:a", "replicas": 2, "load": "eager", "engine_options": options}}
+    options = {"slots": 3, "ms_per_row": 2 * slow, "fail_on": "q13.", **engine_options}
+    models = {
+        "a": {
+            "ref": "mock:a",
+            "replicas": 2,
+            "load": "eager",
+            "progress_timeout_s": PROGRESS_TIMEOUT_S,
+            "engine_options": options,
+        }
+    }
     steps: list[dict[str, Any]] = [{"map": {"function": "torture_steps:draft"}}]
     steps += [{"generate": {"model": "a", "prompt": "{{ q }} {{ draft }}", "output": "one", "max_tokens": 3}}]
     steps += [{"filter": {"expr": "id % 5 != 2"}}]
@@ -56,7 +67,11 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
             {"generate": {"model": "a", "prompt": "{{ part }} {{ one }}", "output": "two", "temperature": 1.0}},
         ]
     else:
-        models["b"] = {"ref": "mock:b", "engine_options": {"slots": 3, "ms_per_row": 1}}
+        models["b"] = {
+            "ref": "mock:b",
+            "progress_timeout_s": PROGRESS_TIMEOUT_S,
+            "engine_options": {"slots": 3, "ms_per_row": slow},
+        }
         steps += [
             {"generate": {"model": "b", "prompt": "{{ one }}", "output": "two", "temperature": 1.0}},
             {"generate": {"model": "a", "prompt": "{{ two }}", "output": "three", "max_tokens": 2}},
@@ -77,6 +92,12 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
 
 def live(folder: Path, setting: str | None = None) -> int:
     """One life in a child that dies at the fault point, if it is one of the coordinator: its wait status."""
+    return os.waitpid(begin(folder, setting), 0)[1]
+
+
+def begin(folder: Path, setting: str | None = None, *, takeover: bool = False) -> int:
+    """A life in a child, which leads a process group of its own: its process id. Nothing is printed; errors go to
+    stderr.txt. This process must have no thread."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -91,12 +112,15 @@ def live(folder: Path, setting: str | None = None) -> int:
                 os.environ["PENSTOCK_FAULT_ONCE"] = str(folder / f"died-{time.monotonic_ns()}")
             faults.arm(setting)
             pipeline = load_pipeline(Path("pipeline.yaml").read_text(), "pipeline.yaml")
-            code = run(pipeline, RunOptions(listener=lambda facts: None, interval_s=0.02)).exit_code
+            options = RunOptions(listener=lambda facts: None, interval_s=0.02, takeover=takeover)
+            code = run(pipeline, options).exit_code
+        except PenstockError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
-    return os.waitpid(child, 0)[1]
+    return child
 
 
 def died(status: int) -> bool:
@@ -114,6 +138,19 @@ def content(folder: Path) -> Content:
             dead.append((row["row"], tuple(row["path"]), row["step"], row["code"], row["input"]))
     rows = json.loads((out / "summary.json").read_text())["rows"]
     return Content(data, sorted(dead), {key: rows[key] for key in ("in", "out", "dead", "filtered")})
+
+
+def processes(folder: Path, what: bytes) -> list[int]:
+    """Those of the run whose command line has `what`: --fd the hosts, guardian the guardians."""
+    found = []
+    for pid in leftovers(folder):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if what in command and (what == b"guardian") == (b"guardian" in command):
+            found.append(pid)
+    return sorted(found)
 
 
 def leftovers(folder: Path) -> list[int]:

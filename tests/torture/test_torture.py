@@ -1,0 +1,28 @@
+"""A short form of `make kills` and `make torture`. Both fork, so they run in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+HERE = Path(__file__).parent
+
+
+def told(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(HERE / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_fault_point_of_a_run_is_a_safe_place_to_die() -> None:
+    assert "0 broken; never reached: none" in told("kill_matrix.py", "--once")
+
+
+def test_some_scenarios_at_random() -> None:
+    assert "24 runs compared, 0 broken" in told("torture.py", "--minutes", "4", "--most", "24", "--seed", "7000")

@@ -18,11 +18,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from torture_support import VARIANTS, Content, content, died, differences, live, no_orphans, write
+from torture_support import VARIANTS, Content, content, died, differences, live, no_orphans, run_again, write
 
 from penstock.faults import FAULT_POINTS, HOST_POINTS
 
 DEATHS_IN_A_ROW = 3
+FINISHED, RETRY = "phases", "retry"  # the variant whose dead rows are run again, and the variant that does so
 FAR_HITS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 
@@ -32,7 +33,10 @@ class Broken(Exception):
 
 def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content, most: int) -> int:
     """Die at the point, once or several times, go on, compare; how often it died."""
-    write(folder, variant)
+    if variant == RETRY:
+        run_again(folder, folder.parent.parent / FINISHED)
+    else:
+        write(folder, variant)
     deaths = 0
     if point in HOST_POINTS:
         status = live(folder, f"{point}:{hit}")  # the host dies, the run goes on
@@ -73,7 +77,13 @@ def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Con
 
 
 def matrix(hit: int) -> list[tuple[str, str, int]]:
-    return [(variant, point, hit) for point in FAULT_POINTS for variant in VARIANTS]
+    return [(variant, point, hit) for point in FAULT_POINTS for variant in (*VARIANTS, RETRY)]
+
+
+def once() -> list[tuple[str, str, int]]:
+    """Every point in a variant that reaches it, and those between run and retry."""
+    retried = [(RETRY, point, 1) for point in FAULT_POINTS if point.startswith(("commit.", "move.", "run."))]
+    return [*((_variant_of(point), point, 1) for point in FAULT_POINTS), *retried]
 
 
 def _variant_of(point: str) -> str:
@@ -90,8 +100,11 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
     with tempfile.TemporaryDirectory(prefix="penstock-kills-") as name:
         folder = Path(name)
         wanted = {}
-        for variant in sorted({variant for variant, _, _ in trials}):
-            write(folder / variant, variant)
+        for variant in (*VARIANTS, RETRY):
+            if variant == RETRY:
+                run_again(folder / variant, folder / FINISHED)
+            else:
+                write(folder / variant, variant)
             assert live(folder / variant) == 0, (folder / variant / "stderr.txt").read_text()
             wanted[variant] = content(folder / variant)
         shares = [[each for each in trials if _share(each, jobs) == job] for job in range(jobs)]
@@ -120,7 +133,7 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
 
 
 def _share(each: tuple[str, str, int], jobs: int) -> int:
-    return (VARIANTS.index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
+    return ((*VARIANTS, RETRY).index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
 
 
 def main() -> int:
@@ -133,7 +146,7 @@ def main() -> int:
     deaths: Counter[str] = Counter()
     runs, failures = 0, []
     for hit in (1,) if asked.once else FAR_HITS:
-        trials = [(_variant_of(point), point, 1) for point in FAULT_POINTS] if asked.once else matrix(hit)
+        trials = once() if asked.once else matrix(hit)
         found = run_all(trials, asked.jobs, 1 if asked.once else DEATHS_IN_A_ROW)
         deaths.update(found[0])
         runs += found[1]

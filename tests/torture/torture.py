@@ -126,6 +126,8 @@ def suspend_and_take_over(life: Life) -> None:
     life.signal(signal.SIGCONT)
     if life.wait(FENCED_LIMIT_S, "one that was taken over from") == 0 and status == 0:
         life.tally["it had finished before the takeover"] += 1
+    elif status and ("RunOwned" in _errors(life.folder) or "Fenced" in _errors(life.folder)):
+        life.tally["it claimed the run only when it woke, and won"] += 1  # it was stopped before its own claim
     elif status:
         raise Broken(f"the successor ended with wait status {status}: {_errors(life.folder)}")
 

@@ -25,6 +25,7 @@ _DEBUG_FLAG = "--debug"
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("penstock.cli.run:run", "Run a pipeline, or resume it: the same command again continues."),
     "plan": ("penstock.cli.plan:plan", "Show which model goes where, and why, without loading anything."),
+    "retry": ("penstock.cli.retry:retry", "Run the dead rows of a run again: all, or those of some codes."),
     "preview": ("penstock.cli.preview:preview", "Show what a few rows become, through every step."),
     "status": ("penstock.cli.status:status", "Show what a run is doing or did."),
     "doctor": ("penstock.cli.doctor:doctor", "Show what this machine has, what is missing, and how to get it."),
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors end here, in one message each."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = _DEBUG_FLAG in tokens
-    stoppable = tokens[:1] == ["run"] and threading.current_thread() is threading.main_thread()
+    stoppable = tokens[:1] in (["run"], ["retry"]) and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if stoppable else None  # until a run takes both
     try:
         code = build_app(next(iter(tokens), None))(tokens, exit_on_error=False, print_error=False)

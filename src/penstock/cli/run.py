@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ from cyclopts.validators import Number
 
 from penstock.cli import output
 from penstock.cli.options import AsJson, Debug, DisplayKind, ExecutorName, PipelineFile, Sets
-from penstock.cli.pipeline_file import load
+from penstock.cli.pipeline_file import load, read_text
+from penstock.runtime.given import Given
 
 if TYPE_CHECKING:
     from penstock.runtime.api import RunResult
@@ -55,6 +57,7 @@ def run(
         takeover=takeover,
         display=display,
         again=shlex.join(again),
+        given=Given(pipeline, read_text(pipeline), tuple(set_), os.getcwd()),
     )
     if json_:
         output.json_data(result.summary)
@@ -71,11 +74,13 @@ def execute(
     takeover: bool = False,
     display: DisplayKind = "auto",
     again: str | None = None,
+    given: Given | None = None,
     closing: bool = True,
 ) -> RunResult:
     """Run a pipeline under a display on stderr. A run that did not end well is an error at any display.
 
     again: the command that continues the run, shown when there is something to continue.
+    given: how the pipeline was given, for later commands on the folder
     closing: whether the display ends with the figures of the run.
     """
     from penstock.report.display import choose
@@ -91,6 +96,7 @@ def execute(
         ray_address=ray_address,
         takeover=takeover,
         listener=shown.update,
+        given=given,
         whole_process=True,
     )
     try:

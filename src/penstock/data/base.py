@@ -6,7 +6,7 @@ order and lines (or records) within; blank lines have none, unreadable lines hav
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,4 +87,9 @@ class PartWriter(Protocol):
 
     def write(self, path: Path, table: pa.Table) -> int:
         """Write `table` to `path`, flush and fsync it; return its size in bytes. Raises OSError."""
+        ...
+
+    def write_with(self, path: Path, part: Path, table: pa.Table, order: Sequence[int]) -> int:
+        """Write the rows of `part`, which this writer made, and those of `table` to `path`: row n of it is row
+        order[n] of the two put together. Flush and fsync; return the size in bytes. Raises OSError, ArrowInvalid."""
         ...

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -20,28 +22,48 @@ _ROWS_PER_BATCH = 4096  # converted to Python at once when writing JSON
 class FormatWriter:
     """Writes parts of one format. A file that failed halfway is the caller's to remove."""
 
-    def __init__(self, suffix: str, encode: Callable[[pa.Table, BinaryIO], None]) -> None:
+    def __init__(
+        self, suffix: str, encode: Callable[[pa.Table, BinaryIO], None], merge: Callable[[Path, Rows, BinaryIO], None]
+    ) -> None:
         self.suffix = suffix
         self._encode = encode
+        self._merge = merge
 
     def write(self, path: Path, table: pa.Table) -> int:
-        with open(path, "wb") as stream:
-            self._encode(table, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-            return stream.tell()
+        return _durable(path, partial(self._encode, table))
+
+    def write_with(self, path: Path, part: Path, table: pa.Table, order: Sequence[int]) -> int:
+        return _durable(path, partial(self._merge, part, Rows(table, order)))
+
+
+class Rows(NamedTuple):
+    """Rows that go into a part, and the order of all rows then."""
+
+    table: pa.Table
+    order: Sequence[int]
+
+    def into(self, old: pa.Table) -> pa.Table:
+        return pa.concat_tables([old, self.table.cast(old.schema)]).take(pa.array(self.order, pa.int64()))
+
+
+def _durable(path: Path, write: Callable[[BinaryIO], None]) -> int:
+    with open(path, "wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+        return stream.tell()
 
 
 def writer_for(format: str) -> PartWriter:
     """The writer of `parquet` (zstd), `jsonl` or `arrow` (IPC file, not compressed, so that it maps into memory)."""
-    writers: dict[str, tuple[str, Callable[[pa.Table, BinaryIO], None]]] = {
-        "parquet": (".parquet", _write_parquet),
-        "jsonl": (".jsonl", _write_jsonl),
-        "arrow": (".arrow", _write_arrow),
+    writers = {
+        "parquet": FormatWriter(".parquet", _write_parquet, _merge_parquet),
+        "jsonl": FormatWriter(".jsonl", _write_jsonl, _merge_jsonl),
+        "arrow": FormatWriter(".arrow", _write_arrow, _merge_arrow),
     }
     if format not in writers:
         raise ConfigError(f"the sink format {format!r} is not known; one of: {', '.join(writers)}")
-    return FormatWriter(*writers[format])
+    return writers[format]
 
 
 def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:
@@ -53,9 +75,28 @@ def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:
         raise ConfigError(f"Parquet can't hold this table: {error}; use `format: arrow` in the sink") from None
 
 
+def _merge_parquet(part: Path, rows: Rows, stream: BinaryIO) -> None:
+    import pyarrow.parquet as pq
+
+    _write_parquet(rows.into(pq.read_table(part, partitioning=None)), stream)
+
+
 def _write_arrow(table: pa.Table, stream: BinaryIO) -> None:
     with pa.ipc.new_file(stream, table.schema) as writer:
         writer.write_table(table, max_chunksize=65_536)
+
+
+def _merge_arrow(part: Path, rows: Rows, stream: BinaryIO) -> None:
+    with pa.ipc.open_file(part) as reader:
+        _write_arrow(rows.into(reader.read_all()), stream)
+
+
+def _merge_jsonl(part: Path, rows: Rows, stream: BinaryIO) -> None:
+    """Lines stay as they are: JSON does not tell their types."""
+    new = io.BytesIO()
+    _write_jsonl(rows.table, new)
+    lines = [*part.read_bytes().splitlines(keepends=True), *new.getvalue().splitlines(keepends=True)]
+    stream.writelines(lines[index] for index in rows.order)
 
 
 def _write_jsonl(table: pa.Table, stream: BinaryIO) -> None:

@@ -41,19 +41,22 @@ class SegmentFact(msgspec.Struct, frozen=True):
 
 
 class PartFact(msgspec.Struct, frozen=True):
-    """A part that this entry adds. `staged`: its name in staging/ until the move to data/ or dead/ is done."""
+    """A part that this entry adds, or puts in the place of one of the same name. `staged`: its name in staging/ until
+    the move to data/ or dead/ is done. `keys`: the file that tells its rows (part_keys.py); "" in dead/."""
 
     name: str
     staged: str
     rows: int
     bytes: int
     hash: str
+    keys: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a run after commit `seq`.
 
-    kind          epoch: a coordinator took the run over; commit: work became durable
+    kind          epoch: a coordinator took the run over; commit: work became durable; phase: and that ended a phase;
+                  retry: dead rows that were run again took their places
     owner         the token of the coordinator that wrote it
     previous      hash of entry seq - 1; "" for the first
     phase         the phase that is running, from 0; watermark, ended and published_to are positions of that phase
@@ -70,6 +73,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     parts, dead_parts, drops   of this entry alone: parts to move into data/ and dead/, and files (relative to the run
                   directory) that nothing refers to any more
     parts_total, dead_parts_total   the numbers of the next parts
+    retries       how many times dead rows were run again
     placeholder   the empty part that stands in data/ because a run ended without output; "" where there is none
     schema        the columns that the phase writes, Arrow IPC in base64; "" until they are fixed
     """
@@ -100,6 +104,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     parts_total: int = 0
     dead_parts_total: int = 0
     part_rows_total: int = 0
+    retries: int = 0
     placeholder: str = ""
     schema: str = ""
 

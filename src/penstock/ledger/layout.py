@@ -18,11 +18,12 @@ class Layout:
         self.manifest = self.private / "manifest"
         self.segments = self.private / "segments"
         self.staging = self.private / "staging"
+        self.keys = self.private / "keys"
         self.owner = self.private / "owner.json"
         self.hint = self.private / "newest"
 
     def folders(self) -> tuple[Path, ...]:
-        return (self.private, self.manifest, self.segments, self.staging, self.data, self.dead)
+        return (self.private, self.manifest, self.segments, self.staging, self.keys, self.data, self.dead)
 
     def entry(self, seq: int) -> Path:
         return self.manifest / f"{seq:08d}.json"

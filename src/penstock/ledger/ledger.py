@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError
 from penstock.faults import fault
+from penstock.ledger.again import Again, stage_again
 from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
@@ -140,6 +141,10 @@ class Ledger:
         return read_partial(self._layout, self._files, self.entry)
 
     @property
+    def phases(self) -> int:
+        return self._phases
+
+    @property
     def _carries(self) -> bool:
         """Whether the rows that this phase finishes go on to another."""
         return self.entry.phase < self._phases - 1
@@ -169,6 +174,49 @@ class Ledger:
             if failure is error:
                 raise
             raise failure from error
+
+    def put_again(self, again: Again) -> None:
+        """Dead rows that were run again take their places, in one entry (see again.py). The run is finished.
+
+        Raises as `commit` does; LedgerDamaged where a part is not as it was written.
+        """
+        self._claim_finished_run()
+        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)
+        before = self.entry
+        try:
+            drops = stage_again(
+                stage,
+                self._layout,
+                self._files,
+                self._manifest,
+                before,
+                again,
+                (self._writer, self._dead_writer),
+                order=self._sink_order,
+            )
+            entry = successor(
+                before,
+                self._manifest.hash_of(before.seq),
+                kind="retry",
+                counts=again.counts,
+                parts=tuple(stage.parts),
+                dead_parts=tuple(stage.dead_parts),
+                drops=tuple(drops),
+                parts_total=stage.parts_total,
+                dead_parts_total=before.dead_parts_total + bool(again.dead),
+                part_rows_total=again.counts.out,
+                placeholder="" if stage.parts else before.placeholder,
+                retries=before.retries + 1,
+            )
+        except OSError as error:
+            stage.discard()
+            raise commit_error(error, "put rows that were run again into their places", self._layout.out_dir) from error
+        except BaseException:
+            stage.discard()
+            raise
+        self._append(entry)
+        self.entry = entry
+        self._show(entry)
 
     def heartbeat(self) -> None:
         """Say that we live; cheap, at most a write every few seconds. Raises Fenced when another has taken over."""
@@ -279,7 +327,7 @@ class Ledger:
             parts=tuple(stage.parts),
             dead_parts=tuple(stage.dead_parts),
             drops=tuple(drops),
-            parts_total=before.parts_total + len(stage.parts),
+            parts_total=stage.parts_total,
             dead_parts_total=before.dead_parts_total + len(stage.dead_parts),
             part_rows_total=before.part_rows_total + stage.part_rows,
             placeholder=placeholder,

@@ -3,8 +3,10 @@ the entry names it, and can be thrown away without a trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -12,8 +14,9 @@ from penstock.data.base import PartWriter
 from penstock.faults import fault
 from penstock.ledger.entry import Entry, PartFact, SegmentFact
 from penstock.ledger.files import Files
-from penstock.ledger.keyed import without_keys
+from penstock.ledger.keyed import Key, without_keys
 from penstock.ledger.layout import Layout, carried_name, part_name, partial_name, segment_name, staged_name
+from penstock.ledger.part_keys import encode_keys, keys_of
 from penstock.ledger.segments import hash_file, write_segment
 
 __all__ = ["PART_BYTES", "PART_ROWS", "Stage"]
@@ -37,6 +40,7 @@ class Stage:
         self.dead_parts: list[PartFact] = []
         self.segment: SegmentFact | None = None
         self.carried: list[SegmentFact] = []
+        self._new_parts = 0
         self.partial: SegmentFact | None = None
         self.placeholder = ""
 
@@ -60,8 +64,22 @@ class Stage:
 
     def add_parts(self, tables: Iterable[pa.Table], writer: PartWriter) -> None:
         """Sorted tables with keys become parts of data/, in this order."""
-        for table in _cut(without_keys(table, origins=self._in_phases) for table in tables):
-            self._add_part(table, writer)
+        for table in _cut(iter(tables)):
+            name = part_name(self._before.parts_total + self._new_parts, writer.suffix)
+            rows = without_keys(table, origins=self._in_phases)
+            self.put_part(
+                name, keys_of(table, origins=self._in_phases), rows.num_rows, partial(writer.write, table=rows)
+            )
+            self._new_parts += 1
+
+    def put_part(self, name: str, keys: Sequence[Key], rows: int, write: Callable[[Path], int]) -> None:
+        """A part of data/, new or in the place of one of that name; `write(path)` makes the file and fsyncs it."""
+        known = ""
+        if keys:
+            known = f"{self._epoch:04d}-{self._seq:08d}-{name}.keys"
+            self._files.write(self._layout.keys / known, encode_keys(keys))
+        self.parts.append(self._write("data", name, rows, write, known))
+        fault("commit.part_staged")
 
     def add_carried(self, tables: Iterable[pa.Table]) -> None:
         """Sorted tables with keys become segments that the next phase reads, in this order."""
@@ -74,17 +92,23 @@ class Stage:
 
     def add_placeholder(self, table: pa.Table, writer: PartWriter) -> None:
         """An empty part, so that data/ of a run without output can be opened and tells its columns."""
-        self._add_part(table, writer)
-        self.placeholder = self.parts[-1].name
+        name = part_name(self._before.parts_total + self._new_parts, writer.suffix)
+        self.put_part(name, (), 0, partial(writer.write, table=table))
+        self._new_parts += 1
+        self.placeholder = name
 
-    def add_dead(self, table: pa.Table, writer: PartWriter) -> None:
-        name = part_name(self._before.dead_parts_total, writer.suffix)
-        self.dead_parts.append(self._write("dead", name, table, writer))
+    def add_dead(self, table: pa.Table, writer: PartWriter, name: str = "") -> None:
+        """A part of dead/: a new one, or in the place of the one called `name`."""
+        name = name or part_name(self._before.dead_parts_total, writer.suffix)
+        write = partial(writer.write, table=table)
+        self.dead_parts.append(self._write("dead", name, table.num_rows, write))
         fault("commit.dead_staged")
 
     def sync(self) -> None:
         if self.parts or self.dead_parts:
             self._files.sync_folder(self._layout.staging)
+        if any(part.keys for part in self.parts):
+            self._files.sync_folder(self._layout.keys)
         fault("commit.stage_synced")
 
     def discard(self) -> None:
@@ -93,8 +117,9 @@ class Stage:
         mark = f"{self._epoch:04d}-{self._seq:08d}-"
         names = (segment_name(self._epoch, self._seq), partial_name(self._epoch, self._seq))
         written = [self._layout.segment(name) for name in (*names, *(fact.name for fact in self.carried))]
+        written += [self._layout.keys / part.keys for part in self.parts if part.keys]
         for path in (*paths, *written):
-            if path.parent == self._layout.segments or path.name.startswith(mark):
+            if path.parent != self._layout.staging or path.name.startswith(mark):
                 try:
                     self._files.unlink(path)
                 except OSError:
@@ -107,21 +132,21 @@ class Stage:
         return written + sum(fact.bytes for fact in segments)
 
     @property
+    def parts_total(self) -> int:
+        """The number of the next part."""
+        return self._before.parts_total + self._new_parts
+
+    @property
     def part_rows(self) -> int:
         return sum(part.rows for part in self.parts)
 
-    def _add_part(self, table: pa.Table, writer: PartWriter) -> None:
-        name = part_name(self._before.parts_total + len(self.parts), writer.suffix)
-        self.parts.append(self._write("data", name, table, writer))
-        fault("commit.part_staged")
-
-    def _write(self, kind: str, name: str, table: pa.Table, writer: PartWriter) -> PartFact:
+    def _write(self, kind: str, name: str, rows: int, write: Callable[[Path], int], keys: str = "") -> PartFact:
         staged = staged_name(self._epoch, self._seq, kind, name)
         path = self._layout.staged(staged)
-        size = self._files.produce(path, lambda target: writer.write(target, table))
+        size = self._files.produce(path, write)
         with self._files.open(path) as file:
             digest = hash_file(file)
-        return PartFact(name, staged, table.num_rows, size, digest)
+        return PartFact(name, staged, rows, size, digest, keys)
 
 
 def _cut(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -19,6 +19,7 @@ from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.runtime.clock import RunClock, process_age_s
 from penstock.runtime.feasible import check_feasible
+from penstock.runtime.given import Given
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.invocation import Invocation
 from penstock.runtime.live import telling
@@ -47,6 +48,7 @@ class RunOptions:
     takeover    take the folder over from a process that still seems to own it
     display     for the Python API: auto | rich | plain | json | none, on stderr
     listener    called about every `interval_s` seconds with fresh facts, from the run's own thread; replaces `display`
+    given       how the pipeline was given, noted in the run directory for `penstock retry`
     whole_process  count times from the start of the process (the command line) rather than from this call
     """
 
@@ -59,6 +61,7 @@ class RunOptions:
     display: Literal["auto", "rich", "plain", "json", "none"] = "auto"
     listener: Listener | None = None
     interval_s: float = 0.5
+    given: Given | None = None
     whole_process: bool = False
 
 
@@ -108,7 +111,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             complete = stands is not None and _is_complete(stands, options.limit)
             if not complete:
                 check_feasible(pipeline)
-            place = LocalPlace(holder) if complete else _place(pipeline, options, holder)
+            place = LocalPlace(holder) if complete else place_of(pipeline, options, holder)
             stack.callback(place.close)
             planned = RunPlan((), (), {}) if complete else place.plan(pipeline, _settled_cut(stands, pipeline))
             fault("run.planned")
@@ -117,7 +120,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
                     if complete:
                         facts, code = nothing_to_do(pipeline, out_dir, clock), 0
                     else:
-                        facts, code = _drive(invocation, out_dir, listener)
+                        facts, code = drive(invocation, out_dir, listener)
                 wider = invocation.wider_model() if facts.status == "failed" else None
                 if wider is None:
                     break
@@ -128,12 +131,12 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             listener(facts)
     fault("run.ended")
     written = summary(facts)
-    code = _write_summary(out_dir, written, facts, code, needed=not complete)
+    code = tell_summary(out_dir, written, facts, code, needed=not complete)
     fault("run.summary_written")
     return RunResult(code, written, out_dir, facts)
 
 
-def _place(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
+def place_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
     return open_place(
         options.executor,
         pipeline,
@@ -143,7 +146,7 @@ def _place(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
     )
 
 
-def _drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
+def drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
     """Run it to its end, whatever that is: the facts at its end, and the exit code."""
     try:
         facts = invocation.run(telling(out_dir, listener))
@@ -181,7 +184,7 @@ def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
     )
 
 
-def _write_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
+def tell_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
     """Write summary.json; where that can't be done, say so. Returns the exit code that is then right."""
     try:
         write_summary(out_dir, content)

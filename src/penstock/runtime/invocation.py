@@ -34,7 +34,9 @@ from penstock.faults import fault
 from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
 from penstock.report.facts import RunFacts
+from penstock.runtime.again import ChosenSource, Selection
 from penstock.runtime.clock import RunClock
+from penstock.runtime.given import note_given
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.launches import dispatch_shape, launches_of
 from penstock.runtime.observe import Observer
@@ -70,6 +72,20 @@ class Begun(NamedTuple):
     estimate: Callable[[], int | None]
 
 
+class RunAgain(NamedTuple):
+    """That only chosen rows of the run in `out_dir` are run, into a ledger of their own; `columns` of its output."""
+
+    selection: Selection
+    out_dir: Path
+    columns: pa.Schema | None
+
+
+def cut_again(cut: Sequence[int], steps: int) -> tuple[int, ...]:
+    """The phases of a run over chosen rows: those of the run, and one that never begins. So what the last of them
+    finishes stays in segments, with its keys."""
+    return (*(cut or (steps,)), steps)
+
+
 WINDOW_ROWS_PER_REPLICA = 2_048  # twice what the engines with the most sequences hold
 
 
@@ -87,7 +103,10 @@ class Invocation:
         clock: RunClock,
         inbox: Inbox,
         interrupts: Interrupts,
+        again: RunAgain | None = None,
     ) -> None:
+        self._again = again
+        self._logs = (out_dir if again is None else again.out_dir) / "logs"
         self._pipeline, self._options, self._out_dir = pipeline, options, out_dir
         self._place, self._plan, self._clock = place, planned, clock
         self._inbox, self._interrupts = inbox, interrupts
@@ -95,7 +114,7 @@ class Invocation:
         self._names = [node.name for node in self._nodes]
         self._stack = ExitStack()
         self._observer: Observer | None = None
-        self._record = Record(planned, out_dir / "logs")
+        self._record = Record(planned, self._logs)
         self._phase_stack = ExitStack()
 
     def __enter__(self) -> Invocation:
@@ -113,8 +132,9 @@ class Invocation:
         pipeline = self._pipeline
         self._executor = self._place.executor(self._plan)
         self._stack.callback(self._executor.close)
-        self._source = self._open_source()
-        self._stack.callback(self._source.close)
+        opened = open_pipeline_source(pipeline)
+        self._stack.callback(opened.close)
+        self._source = opened if self._again is None else ChosenSource(opened, self._again.selection.positions)
         self._logics = [logic_for(node.step, self._source.schema.names) for node in self._nodes]
         check_columns(pipeline, self._source.schema.names or None)  # a source without a row has no columns to miss
         self._ledger = Ledger.open(
@@ -126,16 +146,11 @@ class Invocation:
             diff=identity_diff,
             takeover=self._options.takeover,
             locate=self._source.locate,
-            cut=self._plan.cut,
+            cut=self._plan.cut if self._again is None else cut_again(self._plan.cut, len(self._nodes)),
         )
         self._stack.callback(self._ledger.close)
+        note_given(self._out_dir, self._options.given)
         fault("run.opened")
-
-    def _open_source(self) -> Source:
-        source = self._pipeline.source
-        if source.rows is not None:
-            return open_rows([dict(row) for row in source.rows])
-        return open_source(source.paths, source.format, source.column_types)
 
     # ------------------------------------------------------------ running
 
@@ -212,21 +227,28 @@ class Invocation:
         phase, ledger = self._plan.phases[number], self._ledger
         source = ledger.inputs() if number else self._source
         known = _known_columns(source.schema, self._logics[phase.begin : phase.end])
-        ledger.begin_phase(partial(_builder, known))
+        ledger.begin_phase(partial(_builder, known, self._columns_of(phase)))
         state = ledger.state
         limits = self._limits(source.total_rows if number else None)
         flow = Flow(self._flow_shape(limits, phase), self._progress(number), self._clock.now())
-        in_phases = len(self._plan.phases) > 1
+        in_phases = ledger.phases > 1
         totals = Totals(
             state.counts,
             flow.tally.counts(),
             self._names,
             first=number == 0,
-            carries=number < len(self._plan.phases) - 1,
+            carries=number < ledger.phases - 1,
         )
         store = RowStore(source, in_phases=in_phases)
         tasks = Tasks(
-            self._nodes, self._logics, self._plan.pool_of_step, store, self._record, self._pipeline.seed, ledger.paid()
+            self._nodes,
+            self._logics,
+            self._plan.pool_of_step,
+            store,
+            self._record,
+            self._pipeline.seed,
+            ledger.paid(),
+            None if self._again is None else self._again.selection,
         )
         limit = None if number else self._options.limit
         reader = Reader(source, self._inbox, state.watermark, state.ended_above, limit, limits.read_rows)
@@ -247,7 +269,7 @@ class Invocation:
             inbox=self._inbox,
             interrupts=self._interrupts,
             executor=self._executor,
-            launches=[launches_of(replica, self._out_dir / "logs") for replica in self._plan.replicas],
+            launches=[launches_of(replica, self._logs) for replica in self._plan.replicas],
             writer=writer,
             record=self._record,
             phase=begun.parts,
@@ -266,6 +288,10 @@ class Invocation:
             phase=number,
         )
         return core, shell, observer
+
+    def _columns_of(self, phase: PhasePlan) -> pa.Schema | None:
+        """Of rows that are run again: those that the output has."""
+        return self._again.columns if self._again is not None and phase.end == len(self._nodes) else None
 
     def _estimate_rows(self) -> int | None:
         """Rows that this invocation will have seen at its end, as far as that can be told."""
@@ -292,6 +318,8 @@ class Invocation:
     def _max_dead(self, rows_of_phase: int | None) -> int | float:
         """How many may still die in a later phase, as a count or as a share of the rows that it has."""
         allowed, before = self._pipeline.max_dead, self._ledger.state.phase_counts
+        if self._again is not None:
+            return 1.0  # they were counted when they died first
         if rows_of_phase is None:
             return allowed
         if isinstance(allowed, int):
@@ -303,7 +331,7 @@ class Invocation:
             StepShape(node.name, node.after, logic.pool is not None)
             for node, logic in zip(self._nodes, self._logics, strict=True)
         )
-        carries = phase.end < len(self._nodes)
+        carries = phase.end < len(self._nodes) or self._again is not None
         ordered = carries or self._pipeline.sink.order == "input"
         return FlowShape(steps, limits, ordered=ordered, begin=phase.begin, end=phase.end)
 
@@ -331,5 +359,14 @@ def _known_columns(source: pa.Schema, logics: Sequence[StepLogic]) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
-def _builder(known: pa.Schema, fixed: pa.Schema | None) -> TableBuilder:
+def _builder(known: pa.Schema, given: pa.Schema | None, fixed: pa.Schema | None) -> TableBuilder:
+    fixed = fixed if fixed is not None else given
     return TableBuilder(known) if fixed is None else TableBuilder.from_fixed(fixed)
+
+
+def open_pipeline_source(pipeline: Pipeline) -> Source:
+    """Raises InputError, ConfigError."""
+    source = pipeline.source
+    if source.rows is not None:
+        return open_rows([dict(row) for row in source.rows])
+    return open_source(source.paths, source.format, source.column_types)

@@ -52,12 +52,12 @@ class RowStore:
         if origins is not None:
             self._origins.update(zip(positions, origins, strict=True))
 
-    def adopt(self, parent: int, first_row: int, children: list[Row]) -> None:
-        """Children replace their parent."""
+    def adopt(self, parent: int, first_row: int, children: list[tuple[int, Row]]) -> None:
+        """Children, each with its index among all that there are, replace their parent."""
         position, path = self.place(parent)
-        for index, child in enumerate(children):
-            self.rows[first_row + index] = child
-            self._child_of[first_row + index] = (position, (*path, index))
+        for row, (index, child) in enumerate(children, first_row):
+            self.rows[row] = child
+            self._child_of[row] = (position, (*path, index))
         self.rows.pop(parent, None)
         self._child_of.pop(parent, None)
 

@@ -15,6 +15,7 @@ from penstock.core import events as ev
 from penstock.core.events import Event
 from penstock.engines.messages import Answer, Request, Sampling
 from penstock.ledger.base import PaidResult, PaidResults
+from penstock.runtime.again import Selection
 from penstock.runtime.paid import PaidAnswers
 from penstock.runtime.record import Record
 from penstock.runtime.rows import RowStore
@@ -64,8 +65,10 @@ class Tasks:
         record: Record,
         seed: int,
         paid: PaidResults | None = None,
+        selection: Selection | None = None,
     ) -> None:
-        """paid: answers of the invocations before, for rows that have not ended; these are not asked for again."""
+        """paid: answers of the invocations before, for rows that have not ended; these are not asked for again.
+        selection: only these are run again, of children too"""
         self._names = [node.name for node in nodes]
         self._logics = logics
         self._pool_of_step = pool_of_step
@@ -74,7 +77,8 @@ class Tasks:
         self._seed = seed
         self._count = len(nodes)
         self._asked: dict[int, Asked] = {}
-        self._children: dict[int, list[dict[str, Any]]] = {}
+        self._children: dict[int, list[tuple[int, dict[str, Any]]]] = {}  # with their indexes
+        self._selection = selection
         self._paid = PaidAnswers(store, paid or {}, self._count) if _keeps(nodes, logics) else None
 
     # ------------------------------------------------------------ tasks begin
@@ -204,11 +208,23 @@ class Tasks:
         elif isinstance(outcome, Filtered):
             ended.filtered.append(task)
         elif isinstance(outcome, Children):
-            self._children[task] = outcome.rows
-            sizes = [_size(child) for child in outcome.rows]
-            ended.events.append(ev.TaskExpanded(task=task, sizes_bytes=sizes))
+            self._expand(task, outcome.rows, ended)
         else:
             self._bury(task, outcome, attempts, ended)
+
+    def _expand(self, task: int, rows: list[dict[str, Any]], ended: Ended) -> None:
+        children = list(enumerate(rows))
+        if self._selection is not None:
+            position, path = self._store.source_place(task // self._count)
+            lost = self._selection.missing(position, path, len(rows))
+            if lost is not None:
+                message = f"the function made {len(rows)} children of this row; child {list(lost)} had died before"
+                self._bury(task, Failed("function_result", message), 1, ended)
+                return
+            children = [child for child in children if self._selection.wants(position, (*path, child[0]))]
+        self._children[task] = children
+        sizes = [_size(child) for _, child in children]
+        ended.events.append(ev.TaskExpanded(task=task, sizes_bytes=sizes))
 
     def _bury(self, task: int, failed: Failed, attempts: int, ended: Ended) -> None:
         row, step = divmod(task, self._count)

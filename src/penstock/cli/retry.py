@@ -1,0 +1,106 @@
+"""`penstock retry`: the dead rows of a run again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from penstock.cli import output
+from penstock.cli.options import AsJson, Debug, DisplayKind, ExecutorName, Sets
+from penstock.cli.pipeline_file import load
+from penstock.errors import DEAD_CODES, InputError, UsageError
+from penstock.spec.problems import suggestion
+
+if TYPE_CHECKING:
+    from penstock.spec.pipeline import Pipeline
+
+
+def retry(
+    directory: Annotated[str, Parameter(help="The output folder of a run.")],
+    /,
+    *,
+    code: Annotated[
+        tuple[str, ...], Parameter(help="Only rows that died of this, for instance `engine_crash`. May be repeated.")
+    ] = (),
+    pipeline: Annotated[
+        str | None, Parameter(help="The pipeline file, where the folder does not tell it, or it has moved.")
+    ] = None,
+    set_: Sets = (),
+    executor: ExecutorName = "local",
+    ray_address: Annotated[
+        str | None, Parameter(help="A Ray cluster, HOST:PORT or auto; else RAY_ADDRESS, else a fresh Ray here.")
+    ] = None,
+    display: DisplayKind = "auto",
+    takeover: Annotated[
+        bool, Parameter(help="Take the folder over from a process that still seems to own it.")
+    ] = False,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Run the dead rows of a finished run again: all of them, or those of some codes.
+
+    Rows that succeed now are put into `data/` where they belong, and leave `dead/`; those that die again stay there
+    with their new reason. Nothing changes before all of them have ended. The same command again continues.
+    """
+    from penstock.ledger.view import read_run
+    from penstock.report.display import choose
+    from penstock.report.final import headline
+    from penstock.report.units import noun
+    from penstock.runtime.api import RunOptions
+    from penstock.runtime.retry import retry as run_again
+
+    for name in code:
+        if name not in DEAD_CODES:
+            raise UsageError(f"no row dies of {name!r}{suggestion(name, DEAD_CODES)}", where="--code")
+    if not Path(directory).is_dir():
+        raise InputError("no such folder; give the output folder of a run", where=directory)
+    read_run(Path(directory))  # so that a folder of something else is told as that
+    out = str(Path(directory).absolute())
+    given = load(pipeline, set_) if pipeline is not None else _as_given(Path(directory), set_)
+    again = shlex.join(["penstock", "retry", directory, *(["--pipeline", pipeline] if pipeline else [])])
+    shown = choose(display, sys.stderr)
+    options = RunOptions(
+        out=out,
+        executor=executor,
+        ray_address=ray_address,
+        takeover=takeover,
+        listener=shown.update,
+        whole_process=True,
+    )
+    try:
+        result = run_again(given, options, code)
+    except BaseException:
+        shown.close(None)
+        raise
+    shown.close(result.facts, again=again)
+    if (done := result.summary.get("retried")) and display not in ("json", "none"):
+        output.note(f"{noun(done['rows'], 'dead row')} run again: {noun(done['out'], 'row')} out, {done['dead']} dead")
+    if result.exit_code and display in ("json", "none"):
+        output.error(headline(result.facts) + f"; to go on: {again}")
+    if json_:
+        output.json_data(result.summary)
+    return result.exit_code
+
+
+def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:
+    """The pipeline that the run was made of, from the working directory that it was made in."""
+    from penstock.runtime.given import read_given
+    from penstock.spec.load import load_pipeline
+
+    given = read_given(out_dir)
+    try:
+        os.chdir(given.folder)
+    except OSError as error:
+        raise UsageError(
+            f"the run was begun in {given.folder}, which can't be entered ({error.strerror}); go to where its paths "
+            "are right, and give the pipeline file with --pipeline",
+            where=str(out_dir),
+        ) from None
+    if given.folder not in sys.path:
+        sys.path.insert(0, given.folder)
+    return load_pipeline(given.text, given.file, (*given.sets, *sets))

@@ -1,0 +1,60 @@
+"""Which rows a part holds, in a small file of its own: the part itself has no column for it, and rows that are run
+again later have to find their place.
+
+A list of runs in msgpack: [position, count] are source rows one after the other, each with one row of output;
+[position, 1, path] is a child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pyarrow as pa
+
+from penstock.errors import LedgerDamaged
+from penstock.ledger.entry import PartFact
+from penstock.ledger.files import Files
+from penstock.ledger.keyed import KEY_COLUMNS, Key
+from penstock.ledger.layout import Layout
+
+__all__ = ["encode_keys", "keys_of", "read_keys"]
+
+
+class _Run(msgspec.Struct, array_like=True):
+    position: int
+    count: int = 1
+    path: list[int] = []
+
+
+def keys_of(table: pa.Table, *, origins: bool = False) -> list[Key]:
+    """Of a table with its keys in front. origins: those of the first source, in a run of several phases."""
+    first = KEY_COLUMNS if origins else 0
+    positions, paths = table.column(first).to_pylist(), table.column(first + 1).to_pylist()
+    return list(zip(positions, map(tuple, paths), strict=True))
+
+
+def encode_keys(keys: Sequence[Key]) -> bytes:
+    runs: list[_Run] = []
+    for position, path in keys:
+        last = runs[-1] if runs else None
+        if path or last is None or last.path or last.position + last.count != position:
+            runs.append(_Run(position, 1, list(path)))
+        else:
+            last.count += 1
+    return msgspec.msgpack.encode(runs)
+
+
+def read_keys(layout: Layout, files: Files, part: PartFact) -> list[Key]:
+    """The keys of the rows of a part, in their order. Raises LedgerDamaged, OSError."""
+    path, what = layout.keys / part.keys, f"this file, which tells the rows of {part.name},"
+    try:
+        runs = msgspec.msgpack.decode(files.read(path), type=list[_Run])
+    except FileNotFoundError as error:
+        raise LedgerDamaged(f"{what} is gone. Bring it back.", where=str(path)) from error
+    except msgspec.MsgspecError as error:
+        raise LedgerDamaged(f"{what} can't be read: {error}", where=str(path)) from error
+    found = [(run.position + index, tuple(run.path)) for run in runs for index in range(run.count)]
+    if len(found) != part.rows:
+        raise LedgerDamaged(f"{part.name} has {part.rows} rows, and this file tells of {len(found)}", where=str(path))
+    return found

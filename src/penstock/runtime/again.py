@@ -1,0 +1,200 @@
+"""Dead rows that are run again: which they are, and their source rows as a source of their own.
+
+A row that died below an `expand` needs its source row to be expanded again; its brothers and sisters that did not die
+are left out then, since what became of them stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.data.base import Chunk, Origin, Source
+from penstock.errors import InputError
+from penstock.ledger.again import DeadKey
+from penstock.ledger.base import Counts
+from penstock.spec.graph import StepNode
+from penstock.spec.steps import Expand
+
+__all__ = ["Chosen", "ChosenSource", "Selection", "counts_without", "positions_of"]
+
+_SCAN_ROWS = 65_536
+
+
+class Chosen(msgspec.Struct, frozen=True, array_like=True):
+    """A dead row that is run again, as the dead-letter table names it; `position` of its source row in the source."""
+
+    source: str
+    row: int
+    path: tuple[int, ...]
+    step: str
+    position: int
+
+    @property
+    def key(self) -> DeadKey:
+        return self.source, self.row, self.path
+
+
+class Selection:
+    """The dead rows of one retry."""
+
+    def __init__(self, chosen: Iterable[Chosen]) -> None:
+        self.chosen = sorted(chosen, key=lambda one: (one.position, one.path))
+        self.positions = sorted({one.position for one in self.chosen})
+        self._paths: dict[int, list[tuple[int, ...]]] = {}
+        for one in self.chosen:
+            self._paths.setdefault(one.position, []).append(one.path)
+
+    def wants(self, position: int, path: tuple[int, ...]) -> bool:
+        """Whether the row has died, or is above or below one that has."""
+        return any(path[: len(dead)] == dead or dead[: len(path)] == path for dead in self._paths.get(position, ()))
+
+    def missing(self, position: int, path: tuple[int, ...], children: int) -> tuple[int, ...] | None:
+        """A dead row below `path` that has no parent among so many children; None: they all have."""
+        depth = len(path)
+        for dead in self._paths.get(position, ()):
+            if len(dead) > depth and dead[:depth] == path and dead[depth] >= children:
+                return dead
+        return None
+
+
+class ChosenSource:
+    """The source rows of a selection, as a source (data.base.Source); positions are ordinals among them."""
+
+    def __init__(self, source: Source, positions: Sequence[int]) -> None:
+        self._source, self._positions = source, positions
+        self.schema = source.schema
+        self.total_rows: int | None = len(positions)
+
+    def read(self, start: int, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        """Raises InputError where the source has come to be shorter."""
+        ordinals = range(start, min(start + max_rows, len(self._positions)))
+        if not ordinals:
+            return None
+        wanted = {self._positions[ordinal] for ordinal in ordinals if skip is None or not skip(ordinal)}
+        found = Chunk([], [], [], [], ordinals.stop, origins=[])
+        if wanted:
+            self._read(wanted, found)
+        return found
+
+    def _read(self, wanted: set[int], found: Chunk) -> None:
+        assert found.origins is not None
+        at, end = min(wanted), max(wanted) + 1
+        while at < end:
+            chunk = self._source.read(at, lambda position: position not in wanted, end - at)
+            if chunk is None:
+                raise InputError(f"the source ends before its row {at}; it had that row when the run was made")
+            for position, row, size in zip(chunk.positions, chunk.rows, chunk.sizes_bytes, strict=True):
+                found.positions.append(bisect_left(self._positions, position))
+                found.rows.append(row)
+                found.sizes_bytes.append(size)
+                found.origins.append(Origin(position, (), *self._source.locate(position)))
+            for bad in chunk.unreadable:
+                if bad.position in wanted:
+                    ordinal = bisect_left(self._positions, bad.position)
+                    found.unreadable.append(msgspec.structs.replace(bad, position=ordinal))
+            at = chunk.next_position
+
+    def locate(self, position: int) -> tuple[str, int]:
+        return self._source.locate(self._positions[position])
+
+    def estimate_rows(self) -> int | None:
+        return len(self._positions)
+
+    def identity(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(msgspec.msgpack.encode(self._positions), digest_size=16)
+        return {"format": "chosen", "of": self._source.identity(), "rows": digest.hexdigest()}
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def positions_of(source: Source, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The positions of rows that are known as (file, ordinal in it). Goes through the source as far as it has to,
+    without parsing. Raises InputError where the source has no such row."""
+    found: dict[tuple[str, int], int] = {}
+    at = 0
+    while len(found) < len(places):
+        chunk = source.read(at, lambda position: True, _SCAN_ROWS)
+        if chunk is None:
+            break
+        _note(source, at, chunk.next_position, places, found)
+        at = chunk.next_position
+    missing = sorted(places - found.keys())
+    if missing:
+        raise InputError(f"the source has no row {missing[0][1]} in {missing[0][0]}; it had when the run was made")
+    return found
+
+
+def _note(
+    source: Source, begin: int, end: int, places: set[tuple[str, int]], found: dict[tuple[str, int], int]
+) -> None:
+    """Those between two positions: within a file ordinals go with positions, so only its bounds are looked up."""
+    while begin < end:
+        name, row = source.locate(begin)
+        low, high = begin, end
+        while high - low > 1:  # the last position of this file
+            middle = (low + high) // 2
+            low, high = (middle, high) if source.locate(middle)[0] == name else (low, middle)
+        for place in places:
+            if place[0] == name and 0 <= place[1] - row < high - begin:
+                found[place] = begin + place[1] - row
+        begin = high
+
+
+def counts_without(
+    counts: Counts, selection: Selection, others: set[tuple[str, int]], nodes: Sequence[StepNode]
+) -> Counts:
+    """The totals of a run without what running the chosen rows again will count once more.
+
+    others: source rows, as (file, ordinal), of dead rows that are not chosen
+    """
+    steps = {name: list(figures) for name, figures in counts.steps.items()}
+    passed: set[tuple[int, tuple[int, ...], str]] = set()
+    by_name = {node.name: node for node in nodes}
+    for one in selection.chosen:
+        for node in _way_to(one.step, by_name, nodes):
+            path = one.path[: _level(node, nodes)]
+            if (one.position, path, node.name) in passed:
+                continue
+            passed.add((one.position, path, node.name))
+            figures = steps.get(node.name)
+            if figures is not None:
+                figures[0] -= 1
+                figures[2 if node.name == one.step else 1] -= 1
+    sources = {(one.source, one.row) for one in selection.chosen}
+    return msgspec.structs.replace(
+        counts,
+        rows_in=counts.rows_in - len(sources),
+        dead=counts.dead - len(selection.chosen),
+        dead_sources=counts.dead_sources - len(sources - others),
+        ended_sources=counts.ended_sources - len(sources),
+        steps={name: (figures[0], figures[1], figures[2]) for name, figures in steps.items()},
+    )
+
+
+def _way_to(step: str, by_name: Mapping[str, StepNode], nodes: Sequence[StepNode]) -> list[StepNode]:
+    """The steps that a row which died at `step` has come through, that one included. At the sink: all of them."""
+    node = by_name.get(step)
+    if node is None:
+        return [] if step == "source" else list(nodes)
+    return [*_above(node, nodes), node]
+
+
+def _above(node: StepNode, nodes: Sequence[StepNode]) -> list[StepNode]:
+    found: dict[int, StepNode] = {}
+    waiting = list(node.after)
+    while waiting:
+        index = waiting.pop()
+        found[index] = nodes[index]
+        waiting += nodes[index].after
+    return [found[index] for index in sorted(found)]
+
+
+def _level(node: StepNode, nodes: Sequence[StepNode]) -> int:
+    """How many times a row was expanded before it comes to the step."""
+    return sum(isinstance(above.step, Expand) for above in _above(node, nodes))

@@ -1,0 +1,198 @@
+"""`penstock retry`: dead rows run again, and what becomes of them stands where it belongs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+import yaml
+from run_support import STARTED, WAIT_LIMIT_S, dead, errors, run, start, summary, wait_until
+
+pytestmark = pytest.mark.process
+
+ROWS = 40
+FUNCTIONS = "def halves(row):\n    return [{'half': 0}, {'half': 1}]\n"
+
+
+def write(folder: Path, *, format: str = "parquet", order: str = "input", phases: bool = False, **engine: Any) -> None:
+    """Rows of two children each; `fail_on` of the engine decides which of them die."""
+    folder.mkdir(exist_ok=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"id": n, "q": f"q{n}."}) + "\n" for n in range(ROWS)))
+    (folder / "own_steps.py").write_text(FUNCTIONS)
+    models = {"a": {"ref": "mock:a", "replicas": 2, "engine_options": {"slots": 4, **engine}}}
+    steps: list[dict[str, Any]] = [
+        {"generate": {"model": "a", "prompt": "{{ q }}", "output": "one", "max_tokens": 3}},
+        {"expand": {"function": "own_steps:halves"}},
+        {"filter": {"expr": "not (id % 9 == 4 and half == 0)"}},
+        {"generate": {"model": "a", "prompt": "{{ id }}/{{ half }};", "output": "two", "temperature": 1.0}},
+    ]
+    if phases:
+        models["b"] = {"ref": "mock:b", "engine_options": {"slots": 4, **engine}}
+        steps[3]["generate"]["model"] = "b"
+    written = {
+        "models": models,
+        "source": {"path": "rows.jsonl"},
+        "steps": steps,
+        "sink": {"path": "out", "format": format, "order": order},
+        "commit_every_s": 0.1,
+        "max_dead": 1.0,
+        "resources": {"load_strategy": "phases" if phases else "together"},
+    }
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+
+
+def begin_retry(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "penstock.cli", "retry", "out", "--display", "json", *arguments]
+    with (folder / "stderr.txt").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, text=True
+        )
+    STARTED.append(process)
+    return process
+
+
+def retry(folder: Path, *arguments: str) -> int:
+    return begin_retry(folder, *arguments).wait(timeout=WAIT_LIMIT_S)
+
+
+def well(text: str = "nothing") -> tuple[str, str]:
+    """The engines refuse only this from now on."""
+    return "--set", f"models.a.engine_options.fail_on={text}"
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for file in sorted((folder / "out" / "data").iterdir()):
+        if file.suffix == ".jsonl":
+            found += [json.loads(line) for line in file.read_text().splitlines()]
+        else:
+            found += ds.dataset(file, format=file.suffix[1:]).to_table().to_pylist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write(folder)
+    assert run(folder) == 0
+    return rows(folder)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    found = summary(folder)
+    return {"rows": {key: found["rows"][key] for key in ("in", "out", "dead", "filtered")}, "steps": found["steps"]}
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "arrow"])
+@pytest.mark.parametrize("fail_on", ["q1", "/1;", "q"], ids=["sources", "children", "all"])
+def test_what_succeeds_now_stands_where_it_belongs(
+    tmp_path: Path, undisturbed: list[dict[str, Any]], format: str, fail_on: str
+) -> None:
+    write(tmp_path, format=format, fail_on=fail_on)
+    assert run(tmp_path) == 0
+    died = len(dead(tmp_path))
+    assert died == {"q1": 11, "/1;": ROWS, "q": ROWS}[fail_on]
+    assert retry(tmp_path, *well()) == 0, errors(tmp_path)
+    assert rows(tmp_path) == undisturbed and not dead(tmp_path)
+    assert summary(tmp_path)["retried"]["rows"] == died
+    found = figures(tmp_path)
+    write(tmp_path / "never")
+    assert run(tmp_path / "never") == 0
+    assert found == figures(tmp_path / "never")
+    assert not list((tmp_path / "out" / ".penstock").glob("retry-*"))
+
+
+def test_after_phases(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path, phases=True, fail_on="/1;")
+    assert run(tmp_path) == 0
+    assert len(dead(tmp_path)) == ROWS
+    assert retry(tmp_path, "--set", "models.b.engine_options.fail_on=nothing") == 0, errors(tmp_path)
+    assert [(row["id"], row["half"]) for row in rows(tmp_path)] == [(row["id"], row["half"]) for row in undisturbed]
+
+
+def test_brothers_and_sisters_are_not_asked_again(tmp_path: Path) -> None:
+    write(tmp_path, fail_on="/1;")
+    assert run(tmp_path) == 0
+    assert retry(tmp_path, *well()) == 0, errors(tmp_path)
+    asked = sum(replica["rows"] for replica in summary(tmp_path)["models"]["a"]["replicas"])
+    assert asked == 2 * ROWS, "each source row once more, up to the expand, and each dead child"
+
+
+def test_only_rows_of_a_code(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path, fail_on="q7.")
+    text = (tmp_path / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join([*text[:3], '{"id": 3', *text[4:]]) + "\n")
+    assert run(tmp_path) == 0
+    assert retry(tmp_path, "--code", "refused", *well()) == 0, errors(tmp_path)
+    assert [(row["row"], row["code"]) for row in dead(tmp_path)] == [(3, "bad_json")]
+    assert rows(tmp_path) == [row for row in undisturbed if row["id"] != 3]
+    assert retry(tmp_path, "--code", "refused") == 0
+    assert "no row died of refused" in errors(tmp_path)
+
+
+def test_completion_order_gets_them_at_the_end(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path, order="completion", fail_on="q1")
+    assert run(tmp_path) == 0
+    before = rows(tmp_path)
+    assert retry(tmp_path, *well()) == 0, errors(tmp_path)
+    after = rows(tmp_path)
+    assert after[: len(before)] == before and sorted(map(str, after)) == sorted(map(str, undisturbed))
+
+
+def test_what_dies_again_stays_dead_and_can_be_tried_once_more(
+    tmp_path: Path, undisturbed: list[dict[str, Any]]
+) -> None:
+    write(tmp_path, fail_on="q1")
+    assert run(tmp_path) == 0
+    assert retry(tmp_path, *well("q12.")) == 0, errors(tmp_path)
+    (left,) = dead(tmp_path)
+    assert (left["row"], left["code"]) == (12, "refused") and "q12." in left["message"]
+    assert summary(tmp_path)["retried"] == {"rows": 11, "out": 19, "dead": 1}  # a child of 13 is filtered
+    assert retry(tmp_path, *well()) == 0, errors(tmp_path)
+    assert rows(tmp_path) == undisturbed and not dead(tmp_path)
+
+
+def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
+    write(tmp_path, fail_on="q")
+    assert run(tmp_path) == 0
+    slow = ("--set", "models.a.engine_options.ms_per_row=60")
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)):
+        process = begin_retry(tmp_path, *well(), *slow)
+        inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
+        seen = len(list(inner.glob("*"))) if inner.exists() else 0
+        wait_until(lambda inner=inner, seen=seen: len(list(inner.glob("*"))) > seen + 2, "commits")
+        process.send_signal(number)
+        assert process.wait(timeout=WAIT_LIMIT_S) == code
+        assert len(dead(tmp_path)) == ROWS and not rows(tmp_path), "nothing changes before the end"
+    assert retry(tmp_path, *well()) == 0, errors(tmp_path)
+    assert rows(tmp_path) == undisturbed and not dead(tmp_path)
+
+
+def test_refused(tmp_path: Path) -> None:
+    write(tmp_path, ms_per_row=60, fail_on="q1")
+    process = start(tmp_path)
+    wait_until(lambda: '"ended":' in errors(tmp_path), "the run to begin")
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    assert retry(tmp_path) == 2
+    assert "this run has not come to its end" in errors(tmp_path)
+    assert retry(tmp_path, "--code", "refusd") == 2
+    assert "did you mean 'refused'" in errors(tmp_path)
+    write(tmp_path, fail_on="q1")
+    assert run(tmp_path) == 0
+    assert retry(tmp_path, "--set", "seed=9") == 2
+    assert "seed: was 0, is 9" in errors(tmp_path)
+    (tmp_path / "out" / ".penstock" / "given.json").unlink()
+    assert retry(tmp_path) == 2
+    assert "give it with --pipeline" in errors(tmp_path)
+    assert retry(tmp_path, "--pipeline", "pipeline.yaml", *well()) == 0
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-m", "penstock.cli", "retry", "empty"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert told.returncode == 2 and "holds no Penstock run" in told.stderr

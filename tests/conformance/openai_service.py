@@ -19,7 +19,8 @@ def good(text: str = "fine", tokens_out: int = 3, **more: Any) -> dict[str, Any]
 
 
 class Service:
-    """Runs in a thread of its own. `acts`: a status, (status, body), (status, body, headers), "hang" or "drop"."""
+    """Runs in a thread of its own. `acts`: a status, (status, body), (status, body, headers), "hang", "drop", or
+    "echo", which answers with the prompt."""
 
     def __init__(self, acts: list[Any] | None = None, *, port: int = 0) -> None:
         self.acts = list(acts or [])
@@ -76,6 +77,9 @@ class Service:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if act == "echo":
+            reply = good(f"answer to {body['messages'][-1]['content']}")
+            act = (200, {"id": f"chatcmpl-{len(self.bodies)}", **reply})
         status, content, headers = (*act, *(None, {})[len(act) - 1 :]) if isinstance(act, tuple) else (act, None, {})
         if content is None:
             content = good() if status == 200 else {"error": {"message": f"status {status}"}}

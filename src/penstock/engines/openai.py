@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ from penstock.engines.base import Emit, EngineLoadError, Prompted
 from penstock.engines.chat_options import check_options, option
 from penstock.engines.messages import Answer, Capacity, EngineConfig
 from penstock.engines.openai_endpoints import Endpoint, Endpoints, RetryBudget
+from penstock.engines.openai_lanes import Lanes
+from penstock.engines.openai_replies import Replies
 from penstock.engines.openai_request import Api, CallFailed
 from penstock.engines.openai_retry import Backoff, backoff_s
 from penstock.engines.sampling import RowFault
@@ -81,6 +84,7 @@ class OpenAIEngine:
         self._api = Api(config.ref, options, _key(options))
         self._backoff = Backoff()
         self._endpoints = Endpoints(_checked(config.base_urls), concurrency)
+        self._replies: dict[str, Replies] = defaultdict(Replies)
         self._budget = RetryBudget()
         self._patience_s = float(option(options, "patience_s", (int, float), PATIENCE_S))
         total_s = float(option(options, "timeout_s", (int, float), TOTAL_TIMEOUT_S))
@@ -125,11 +129,8 @@ class OpenAIEngine:
         self._loop.run_forever()
 
     async def _open(self, aiohttp: Any) -> None:
-        connector = aiohttp.TCPConnector(limit=0)
         self._changed = asyncio.Event()
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=self._timeout, headers=self._api.headers, trust_env=self._proxied
-        )
+        self._lanes = Lanes(aiohttp, timeout=self._timeout, headers=self._api.headers, trust_env=self._proxied)
         self._pulse()
 
     async def _find_service(self, urls: Sequence[str], patience_s: float, note: Callable[[str], None]) -> None:
@@ -151,7 +152,10 @@ class OpenAIEngine:
 
         try:
             timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
-            async with self._session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False):
+            async with (
+                self._lanes.take(url) as session,
+                session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False),
+            ):
                 return ""
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
             return ""
@@ -172,7 +176,7 @@ class OpenAIEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._session.close()
+        await self._lanes.close()
 
     def _begin(self, requests: list[Prompted]) -> None:
         for each in requests:
@@ -211,6 +215,7 @@ class OpenAIEngine:
                 answer = await self._send(endpoint.url, body, prompted)
             except CallFailed as failure:
                 failures.append(failure)
+                self._replies[endpoint.url].despair(failures)
                 self._endpoints.failed(endpoint, self._loop.time(), failure)
             else:
                 self._endpoints.answered(endpoint)
@@ -252,10 +257,13 @@ class OpenAIEngine:
         import aiohttp
 
         try:
-            async with self._session.post(
-                url + self._api.path, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
-            ) as response:
+            async with self._lanes.take(url) as session:
+                response = await session.post(
+                    url + self._api.path, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+                )
                 content = await response.read()
+                self._replies[url].check(url, content)
+                return self._api.read(url, response.status, response.headers, content, prompted)
         except TimeoutError as error:
             kind = "away" if isinstance(error, aiohttp.ConnectionTimeoutError) else "broken"
             raise CallFailed(f"{url}: {type(error).__name__} (timeout_s is {self._timeout.total:g})", kind) from error
@@ -263,7 +271,6 @@ class OpenAIEngine:
             raise CallFailed(f"{url}: {type(error).__name__}", "broken") from error
         except (aiohttp.ClientError, OSError) as error:
             raise CallFailed(f"{url}: {type(error).__name__}", "away") from error
-        return self._api.read(url, response.status, response.headers, content, prompted)
 
 
 def _aiohttp() -> Any:

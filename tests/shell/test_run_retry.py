@@ -14,6 +14,8 @@ import pytest
 import yaml
 from run_support import STARTED, WAIT_LIMIT_S, dead, errors, run, start, summary, wait_until
 
+import penstock as ps
+
 pytestmark = pytest.mark.process
 
 ROWS = 40
@@ -59,6 +61,11 @@ def begin_retry(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def retry(folder: Path, *arguments: str) -> int:
     return begin_retry(folder, *arguments).wait(timeout=WAIT_LIMIT_S)
+
+
+def status(folder: Path) -> str:
+    command = [sys.executable, "-m", "penstock.cli", "status", "out"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
 
 
 def well(text: str = "nothing") -> tuple[str, str]:
@@ -167,11 +174,28 @@ def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: 
         inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
         seen = len(list(inner.glob("*"))) if inner.exists() else 0
         wait_until(lambda inner=inner, seen=seen: len(list(inner.glob("*"))) > seen + 2, "commits")
+        assert "retrying" in status(tmp_path)
         process.send_signal(number)
         assert process.wait(timeout=WAIT_LIMIT_S) == code
         assert len(dead(tmp_path)) == ROWS and not rows(tmp_path), "nothing changes before the end"
+        assert "`penstock retry` goes on" in status(tmp_path)
     assert retry(tmp_path, *well()) == 0, errors(tmp_path)
     assert rows(tmp_path) == undisturbed and not dead(tmp_path)
+
+
+def test_from_python(tmp_path: Path, undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"id": n}) + "\n" for n in range(5)))
+
+    def made(fail_on: str) -> ps.Rows:
+        model = ps.Model("mock:a", engine_options={"fail_on": fail_on})
+        return ps.read("rows.jsonl").generate(model, prompt="n{{ id }}.", output="answer").write("out")
+
+    first = made("n3.").run(max_dead=1.0, display="none")
+    assert first.summary["rows"]["dead"] == 1
+    again = made("nothing").retry("refused", display="none")
+    assert (again.exit_code, again.summary["rows"]["dead"]) == (0, 0)
+    assert [row["id"] for row in rows(tmp_path)] == [0, 1, 2, 3, 4]
 
 
 def test_refused(tmp_path: Path) -> None:

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 class Status(msgspec.Struct):
     """A run as its folder tells it. Counts as in summary.json; `last_commit_s`: seconds since the newest commit.
 
-    status   running | done | stopped | failed | too_many_dead | interrupted (it was killed; the command resumes it)
+    status   running | retrying | done | stopped | failed | too_many_dead | interrupted (it was killed; the command
+             resumes it)
     owner    "HOST, process N" of the coordinator at work, or None
     causes   "step code" -> dead rows; examples: the message of one of them
     replicas what each does or waits for, while the run is at work
+    retry    how far dead rows have been run again, where that was begun and has not ended
     """
 
     status: str
@@ -40,6 +42,7 @@ class Status(msgspec.Struct):
     examples: dict[str, str]
     replicas: list[dict[str, Any]]
     summary: dict[str, Any] | None
+    retry: dict[str, int | None] | None = None
 
 
 def status(
@@ -65,15 +68,21 @@ def status(
 
 def collect(view: RunView, folder: Path) -> Status:
     """Put together the manifest's figures, the owner, the dead rows' causes and the last summary.json."""
+    from penstock.ledger.view import read_retry
     from penstock.runtime.live import read_live
 
     summary = _summary(folder, since=view.committed)
     counts = view.counts
     causes, examples = _causes(folder / "dead") if counts.dead else ({}, {})
-    live = read_live(folder) if view.owner_alive else None
+    again = read_retry(view)
+    live = None
+    if view.owner_alive:
+        live = read_live(folder)
+    elif again is not None and again.owner_alive:
+        live = read_live(Path(again.out_dir))
     rows = {"in": counts.rows_in, "ended": counts.ended_sources, "out": counts.out, "dead": counts.dead}
     return Status(
-        status=_state(view, summary),
+        status="retrying" if again is not None and again.owner_alive else _state(view, summary),
         directory=str(folder),
         total_rows=view.total_rows,
         rows=rows | {"filtered": counts.filtered},
@@ -83,6 +92,7 @@ def collect(view: RunView, folder: Path) -> Status:
         examples=examples,
         replicas=[msgspec.to_builtins(each) for pool in live.pools for each in pool.replicas] if live else [],
         summary=summary,
+        retry=None if again is None else {"rows": again.total_rows, "ended": again.counts.ended_sources},
     )
 
 
@@ -147,6 +157,9 @@ def describe(status: Status) -> str:
         ("", ", ".join(f"{count(rows[name])} {name}" for name in ("out", "dead", "filtered"))),
         ("commit", f"{duration(status.last_commit_s)} ago"),
     ]
+    if status.retry is not None:
+        on = "" if status.status == "retrying" else "; `penstock retry` goes on"
+        facts.append(("retry", f"{count(status.retry['ended'] or 0)} source rows of dead ones were run again{on}"))
     if status.owner:
         facts.append(("owner", status.owner))
     for place, (name, n) in enumerate(status.causes.items()):

@@ -28,6 +28,10 @@ class Layout:
     def entry(self, seq: int) -> Path:
         return self.manifest / f"{seq:08d}.json"
 
+    def retry(self, number: int) -> Path:
+        """The folder of the `number`th run over dead rows of this one."""
+        return self.private / f"retry-{number:04d}"
+
     def staged(self, name: str) -> Path:
         return self.staging / name
 

@@ -15,7 +15,7 @@ from penstock.ledger.manifest import Manifest
 from penstock.ledger.owner import OwnerRecord, is_alive, read_owner
 from penstock.ledger.run_file import RunFile, read_run_file
 
-__all__ = ["RunView", "read_run"]
+__all__ = ["RunView", "read_retry", "read_run"]
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +33,17 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     committed: float
     part_rows: int
     live_segments: int
+    retries: int
     owner: OwnerRecord | None
     owner_alive: bool
+
+
+def read_retry(view: RunView) -> RunView | None:
+    """The run over dead rows that has been begun in `view`, and has not been put into its place yet."""
+    try:
+        return read_run(Layout(Path(view.out_dir)).retry(view.retries + 1))
+    except RunMismatch:
+        return None
 
 
 def read_run(out_dir: Path) -> RunView:
@@ -58,6 +67,7 @@ def read_run(out_dir: Path) -> RunView:
         committed=newest.written if newest else run.created,
         part_rows=newest.part_rows_total if newest else 0,
         live_segments=len(newest.segments) if newest else 0,
+        retries=newest.retries if newest else 0,
         owner=owner,
         owner_alive=owner is not None and is_alive(owner, time.time()),
     )

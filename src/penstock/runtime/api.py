@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,13 +83,18 @@ def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
     a result, also when it failed.
     """
     options = options or RunOptions()
+    return displayed(options, partial(_run, pipeline, options))
+
+
+def displayed(options: RunOptions, work: Callable[[Listener], RunResult]) -> RunResult:
+    """Do `work` with the listener that the options name, or under their display."""
     if options.listener is not None:
-        return _run(pipeline, options, options.listener)
+        return work(options.listener)
     from penstock.report.display import choose
 
     shown = choose(options.display, sys.stderr)
     try:
-        result = _run(pipeline, options, shown.update)
+        result = work(shown.update)
     except BaseException:
         shown.close(None)
         raise

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,16 @@ from penstock.ledger.view import read_run
 from penstock.report.facts import RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.runtime.again import Chosen, Selection, counts_without, positions_of
-from penstock.runtime.api import RunOptions, RunResult, drive, nothing_to_do, place_of, tell_summary
+from penstock.runtime.api import (
+    Listener,
+    RunOptions,
+    RunResult,
+    displayed,
+    drive,
+    nothing_to_do,
+    place_of,
+    tell_summary,
+)
 from penstock.runtime.clock import RunClock, process_age_s
 from penstock.runtime.feasible import check_feasible
 from penstock.runtime.inbox import Inbox
@@ -50,6 +60,10 @@ def retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str] = ()) 
     What succeeds is put into the output at its place (order: input) or after it (order: completion); what dies again is
     among the dead rows with its new reason. Raises as `run` does; UsageError where the run has not come to its end.
     """
+    return displayed(options, partial(_retry, pipeline, options, codes))
+
+
+def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], listener: Listener) -> RunResult:
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
     view = read_run(out_dir)
     if not view.finished:
@@ -64,7 +78,7 @@ def retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str] = ()) 
         facts = nothing_to_do(pipeline, out_dir, clock)
         facts.warnings.append("no row died" + (f" of {', '.join(sorted(codes))}" if codes else "") + ": nothing to do")
         return RunResult(0, summary(facts), out_dir, facts)
-    facts, code = retrying.run(clock, view.run.cut)
+    facts, code = retrying.run(clock, view.run.cut, listener)
     if facts.status != "done":
         return RunResult(code, summary(facts), out_dir, facts)
     before, counts = retrying.put_back()
@@ -88,7 +102,7 @@ class _Retry:
         try:
             with self._ledger(source) as ledger:
                 self._entry: Entry = ledger.entry
-            self._inner = self._layout.private / f"retry-{self._entry.retries + 1:04d}"
+            self._inner = self._layout.retry(self._entry.retries + 1)
             self._list = self._inner.with_suffix(".json")
             self.selection = Selection(self._settled() if self._list.exists() else self._choose(source, codes))
         finally:
@@ -137,11 +151,11 @@ class _Retry:
 
     # ------------------------------------------------------------ running them
 
-    def run(self, clock: RunClock, cut: Sequence[int]) -> tuple[RunFacts, int]:
+    def run(self, clock: RunClock, cut: Sequence[int], listener: Listener) -> tuple[RunFacts, int]:
         """Run them to their end, or take that up."""
         if self._has_ended():
             return nothing_to_do(self._pipeline, self._out_dir, clock), 0
-        options, listener = self._options, self._options.listener or (lambda facts: None)
+        options = self._options
         check_feasible(self._pipeline)
         holder = f"the retry in {self._out_dir.absolute()} (process {os.getpid()})"
         again = RunAgain(self.selection, self._out_dir, self._columns())
@@ -155,7 +169,7 @@ class _Retry:
             with Invocation(
                 self._pipeline, options, self._inner, place, planned, clock, inbox, interrupts, again
             ) as invocation:
-                facts, code = drive(invocation, self._out_dir, listener)
+                facts, code = drive(invocation, self._inner, listener)
             listener(facts)
         return msgspec.structs.replace(facts, out_dir=str(self._out_dir)), code
 

@@ -6,7 +6,7 @@ Holding on to a `Rows` makes a branch; `join` ends two. Nothing is read or run b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -20,7 +20,7 @@ from penstock.spec.sampling import SamplingOptions
 from penstock.spec.steps import FUNCTION_TIMEOUT_S, SOURCE, AnyStep, Embed, Expand, Filter, Generate, Join, Map
 
 if TYPE_CHECKING:
-    from penstock.runtime.api import RunResult
+    from penstock.runtime.api import RunOptions, RunResult
 
 Function = Callable[..., Any] | FunctionRef | str
 PathLike = str | os.PathLike[str]
@@ -161,9 +161,22 @@ class Rows:
     def run(self, **options: Any) -> RunResult:
         """Run the pipeline, or go on with a run that was stopped, and wait for its end. `options` are those of
         RunOptions (out, limit, executor, takeover, display) and of `to_pipeline`."""
+        from penstock.runtime.api import run
+
+        return run(*self._prepared(options))
+
+    def retry(self, codes: Collection[str] = (), **options: Any) -> RunResult:
+        """Run the dead rows of the finished run of this pipeline again: all, or those that died of one of `codes`. What
+        succeeds now is put into the output. `options` as for `run`. Raises UsageError where the run is not finished."""
+        from penstock.runtime.retry import retry
+
+        pipeline, chosen = self._prepared(options)
+        return retry(pipeline, chosen, [codes] if isinstance(codes, str) else codes)
+
+    def _prepared(self, options: dict[str, Any]) -> tuple[Pipeline, RunOptions]:
         from dataclasses import fields
 
-        from penstock.runtime.api import RunOptions, run
+        from penstock.runtime.api import RunOptions
 
         known = [field.name for field in fields(RunOptions)]
         for name in options:
@@ -174,7 +187,7 @@ class Rows:
         settings = {name: value for name, value in options.items() if name in PIPELINE_SETTINGS}
         rest = {name: value for name, value in options.items() if name not in PIPELINE_SETTINGS}
         rows = self if self.sink or not rest.get("out") else self.write(rest["out"])
-        return run(rows.to_pipeline(**settings), RunOptions(**rest))
+        return rows.to_pipeline(**settings), RunOptions(**rest)
 
     def _then(self, step: AnyStep, model: Model | None = None) -> Rows:
         if self.sink is not None:

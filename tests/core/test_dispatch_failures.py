@@ -85,6 +85,25 @@ def test_a_load_that_hangs_is_killed_though_it_sends_heartbeats_and_given_up_the
     assert dispatch.machine.pools[0].down
 
 
+def test_a_load_that_falls_silent_is_killed_long_before_its_limit() -> None:
+    """A stopped process, as opposed to one that loads for long."""
+    dispatch = DrivenDispatch(1)
+    dispatch.tell(ev.OpenPools(pools=[0]))
+    for _ in range(10):
+        dispatch.tell(ev.HeartbeatArrived(replica=0, incarnation=1, executing=0, waiting=0, progress=0), after_s=50.0)
+        assert not dispatch.tell(ev.Tick(), after_s=1.0)
+    assert not dispatch.tell(ev.Tick(), after_s=58.0)
+    dispatch.tell(ev.Tick(), after_s=1.0)
+    assert dispatch.only(ev.KillReplica).reason == "silent for 60 s while loading"
+
+
+def test_a_load_that_has_not_said_anything_is_waited_for() -> None:
+    """A placement on a cluster may take long."""
+    dispatch = DrivenDispatch(1)
+    dispatch.tell(ev.OpenPools(pools=[0]))
+    assert not dispatch.tell(ev.Tick(), after_s=1799.0)
+
+
 def test_ready_after_the_order_to_kill_is_too_late() -> None:
     dispatch = DrivenDispatch(1, load_timeout_s=50.0)
     dispatch.tell(ev.OpenPools(pools=[0]))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from run_support import (
+    WAIT_LIMIT_S,
     committed,
     dead,
     errors,
@@ -108,6 +109,20 @@ def test_a_stopped_host_is_replaced(tmp_path: Path, undisturbed: list[dict[str, 
     os.kill(min(processes_of(tmp_path)), signal.SIGSTOP)
     assert process.wait(timeout=60) == 0, errors(tmp_path)
     assert output(tmp_path) == undisturbed
+
+
+def test_a_host_that_is_stopped_while_it_loads_is_replaced(
+    tmp_path: Path, undisturbed: list[dict[str, object]]
+) -> None:
+    write_rows(tmp_path, ROWS)
+    pipeline(tmp_path, replicas=1, load_ms=3000, progress_timeout_s=1)
+    process = start(tmp_path)
+    wait_until(lambda: processes_of(tmp_path), "the host")
+    os.kill(next(iter(processes_of(tmp_path))), signal.SIGSTOP)
+    assert process.wait(timeout=WAIT_LIMIT_S) == 0, errors(tmp_path)
+    assert output(tmp_path) == undisturbed
+    (replica,) = summary(tmp_path)["models"]["writer"]["replicas"]
+    assert replica["restarts"] == 1
 
 
 def test_a_row_that_kills_its_replica_dies_alone(tmp_path: Path) -> None:

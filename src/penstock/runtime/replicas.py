@@ -99,25 +99,26 @@ class Replicas:
             share=start.share,
         )
         self._setups[start.replica, start.incarnation] = setup
-        self._connected(start.replica, started)
+        heard = self._connected(start.replica, started)
         self._watch_exits()
-        return ()
+        return heard
 
-    def _connected(self, index: int, started: Started) -> None:
-        """A replica can be spoken to, now or once its host has dialled back."""
+    def _connected(self, index: int, started: Started) -> list[Event]:
+        """A replica can be spoken to, now or once its host has dialled back. From here on it must not be silent."""
         if started.connection is None:
             self._record.devices[index] = ()  # it has none until it is placed; the plan's numbers may be another's
-            return
+            return []
         if started.devices:
             self._record.devices[index] = started.devices
         fault("replica.connected")
         setup = self._setups.pop((index, started.incarnation), None)
         if setup is None:
             started.connection.close()  # it was given up meanwhile
-            return
+            return []
         link = Link(index, started.incarnation, started.connection, setup)
         self.links[index] = link
         watch(self._selector, link, writing=False)
+        return [ev.HeartbeatArrived(replica=index, incarnation=link.incarnation, executing=0, waiting=0, progress=0)]
 
     def _watch_exits(self) -> None:
         """Have the selector tell when a replica has ended; forget the files of those that have."""
@@ -203,7 +204,7 @@ class Replicas:
         """What the executor has to tell: who can be spoken to now, and who has ended."""
         events: list[Event] = []
         for started in self._executor.connections():
-            self._connected(self._index[started.replica], started)
+            events += self._connected(self._index[started.replica], started)
         for exit_ in self._executor.exits():
             events += self._exited(exit_)
         self._watch_exits()

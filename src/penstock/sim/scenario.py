@@ -212,6 +212,7 @@ def _draw_dispatch_limits(rng: Random) -> DispatchLimits:
         circuit_deaths=rng.choice((3, 5, 8)),
         circuit_window_s=rng.choice((5.0, 60.0)),
         load_timeout_s=8.0,
+        silence_timeout_s=6.0,
         progress_timeout_s=3.0,
         progress_factor=3.0,
         max_lookahead=rng.choice((4, 64)),

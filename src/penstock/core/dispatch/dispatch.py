@@ -223,6 +223,7 @@ class Dispatch(Machine):
         if self._drain_until is None and replica.move("start"):
             replica.incarnation += 1
             replica.loaded = replica.lowered = False
+            replica.heard_at = None
             replica.progress_at = replica.started_at = self._now
             self._emit(
                 ev.StartReplica(
@@ -361,8 +362,12 @@ class Dispatch(Machine):
 
     def _on_heartbeat(self, event: ev.HeartbeatArrived) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation == replica.incarnation and replica.state == "ready":
+        if event.incarnation != replica.incarnation:
+            return
+        if replica.state == "ready":
             replica.saw(event.progress, event.executing, self._now)
+        elif replica.state in ("starting", "waking"):
+            replica.heard_at = self._now
 
     def _on_tick(self, event: ev.Tick) -> None:
         for pool in self.pools:
@@ -390,6 +395,8 @@ class Dispatch(Machine):
         loads = replica.state in ("starting", "waking")
         doing = "loading" if loads else f"{len(replica.in_flight)} requests in flight"
         reason = f"no progress for {self._now - replica.progress_at:.0f} s ({doing})"
+        if loads and replica.heard_at is not None and self._now - replica.progress_at < self.limits.load_timeout_s:
+            reason = f"silent for {self._now - replica.heard_at:.0f} s while loading"
         self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
         self.kill(replica, reason, dump_stacks=True)
 

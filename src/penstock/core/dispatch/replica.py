@@ -66,6 +66,7 @@ class Replica:
         self.last_reason = ""
         self.progress = -1
         self.progress_at = 0.0
+        self.heard_at: float | None = None  # while it loads: when it last said anything
         self.longest_gap_s = 0.0
         self._done = 0
         self._rate_from = 0.0
@@ -173,7 +174,8 @@ class Replica:
     def progress_deadline(self) -> float | None:
         """When it counts as hung unless it makes progress; None when it owes none."""
         if self.state in ("starting", "waking"):
-            return self.progress_at + self.limits.load_timeout_s
+            longest = self.progress_at + self.limits.load_timeout_s
+            return longest if self.heard_at is None else min(longest, self.heard_at + self._silence_s())
         if self.state == "falling_asleep":
             return self.progress_at + self.limits.sleep_timeout_s
         if self.state != "ready" or not self.in_flight:
@@ -182,6 +184,10 @@ class Replica:
         if allowed is None:
             allowed = max(self.limits.progress_timeout_s, self.limits.progress_factor * self.longest_gap_s)
         return self.progress_at + allowed
+
+    def _silence_s(self) -> float:
+        allowed = self.shape.progress_timeout_s
+        return self.limits.silence_timeout_s if allowed is None else max(allowed, self.limits.least_silence_s)
 
     def died(self, now: float, jitter: float, *, counts: bool) -> None:
         """Plan the next start: at once after a death in the suspects' lane, else with growing delay; or give up."""

@@ -59,6 +59,7 @@ class Tenure:
             if not self.belongs(replica):
                 continue
             if replica.move("wake"):
+                replica.heard_at = None
                 replica.progress_at = replica.started_at = self._dispatch.now
                 self._dispatch.emit(ev.WakeReplica(replica=replica.index, incarnation=replica.incarnation))
             elif replica.state == "off":

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,32 +77,64 @@ def test_transformers_on_two_replicas_of_one_core(tmp_path: Path) -> None:
     assert len(devices) == len(set(devices)), "no core serves two replicas"
 
 
-@pytest.mark.vllm
-@pytest.mark.timeout(900)
-def test_vllm_loses_an_engine_child_in_mid_run(tmp_path: Path, vllm_python: str) -> None:
+VLLM_ROWS = 160
+
+
+def vllm_run(folder: Path, vllm_python: str, replicas: int) -> subprocess.Popen[str]:
     model = {
         "engine": "vllm",
         "python": vllm_python,
         "dtype": "float32",  # in bfloat16 the rows beside a row may change its tokens
+        "progress_timeout_s": 15,
+        "replicas": replicas,
         "engine_options": {"kv_cache_gb": 1, "enforce_eager": True, "max_num_seqs": 16},
     }
-    sampling = {"max_tokens": 96, "ignore_eos": True}
-    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    for folder, replicas in ((calm, 1), (stormy, min(2, len(os.sched_getaffinity(0))))):
-        folder.mkdir()
-        write_rows(folder, 160)
-        engine_pipeline(folder, {**model, "replicas": replicas}, **sampling)
-    assert start(calm).wait(timeout=400) == 0, errors(calm)
-    process = start(stormy)
-    wait_until(lambda: committed(stormy) > 8 or process.poll() is not None, "some commits", limit_s=400)
-    host = min(processes_of(stormy))
+    folder.mkdir()
+    write_rows(folder, VLLM_ROWS)
+    engine_pipeline(folder, model, max_tokens=96, ignore_eos=True)
+    return start(folder)
+
+
+@pytest.fixture(scope="module")
+def calm_vllm_lines(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    assert vllm_run(folder, vllm_python, 1).wait(timeout=400) == 0, errors(folder)
+    return [row["line"] for row in output(folder)]
+
+
+def kill(core: int) -> None:
+    os.kill(core, signal.SIGKILL)
+
+
+def stop(core: int) -> None:
+    os.kill(core, signal.SIGSTOP)
+
+
+def starve(core: int) -> None:
+    """Not a byte more of address space than it has."""
+    size = psutil.Process(core).memory_info().vms
+    resource.prlimit(core, resource.RLIMIT_AS, (size, size))
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("strike", [kill, stop, starve])
+def test_vllm_loses_an_engine_child_in_mid_run(
+    tmp_path: Path, vllm_python: str, calm_vllm_lines: list[str], strike: Callable[[int], None]
+) -> None:
+    """Its engine core is killed, stopped, or gets no more memory (which it may not need, to go on)."""
+    folder = tmp_path / "run"
+    process = vllm_run(folder, vllm_python, min(2, len(os.sched_getaffinity(0))))
+    wait_until(lambda: committed(folder) > 8 or process.poll() is not None, "some commits", limit_s=400)
+    host = min(processes_of(folder))
     children = [child for child in psutil.Process(host).children(recursive=True) if child.name() != "python"]
     assert children, "vLLM runs its engine core in a child"
-    os.kill(children[0].pid, signal.SIGKILL)
-    assert process.wait(timeout=400) == 0, errors(stormy)
-    assert [row["line"] for row in output(stormy)] == [row["line"] for row in output(calm)]
-    assert sum(replica["restarts"] for replica in summary(stormy)["models"]["writer"]["replicas"]) >= 1
-    assert not everything_below(stormy)
+    strike(children[0].pid)
+    assert process.wait(timeout=400) == 0, errors(folder)
+    assert [row["line"] for row in output(folder)] == calm_vllm_lines
+    restarts = sum(replica["restarts"] for replica in summary(folder)["models"]["writer"]["replicas"])
+    assert restarts >= 1 or strike is starve
+    assert not everything_below(folder)
 
 
 @pytest.mark.vllm

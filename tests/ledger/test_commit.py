@@ -12,6 +12,7 @@ from ledger_support import (
     Coordinator,
     assert_complete,
     dead,
+    dead_ordinals,
     expected,
     finished,
     open_ledger,
@@ -20,7 +21,9 @@ from ledger_support import (
 
 from penstock.errors import InvariantError
 from penstock.ledger import publish, read_run, stage
+from penstock.ledger.again import standing_parts
 from penstock.ledger.base import CommitBatch, Counts, Finished
+from penstock.ledger.dead_tail import MAX_TAIL
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
@@ -193,3 +196,24 @@ def test_the_manifest_replays(tmp_path: Path) -> None:
     ]
     watermarks = [entry.watermark for entry in entries]
     assert watermarks == sorted(watermarks) and entries[-1].finished
+
+
+def test_many_small_parts_of_dead_rows_are_joined(tmp_path: Path) -> None:
+    """One dead row a commit, for as many commits as an hour has: few parts at any time, each row once."""
+    out, total = tmp_path / "out", 400
+    most = 0
+    with open_ledger(out) as ledger:
+        coordinator = Coordinator(ledger, total)
+        for position in range(total):
+            gone = dead(position)
+            batch = coordinator.batch([position])
+            batch.finished, batch.dead = [], [gone]
+            ledger.commit(batch)
+            coordinator.note(batch)
+            most = max(most, len(list((out / "dead").iterdir())))
+    assert most <= MAX_TAIL + 1
+    assert dead_ordinals(out) == list(range(total))
+    with open_ledger(out) as ledger:
+        data, parts = standing_parts(Manifest(Layout(out), Files()))
+        assert sorted(parts) == sorted(path.name for path in (out / "dead").iterdir())
+        assert sum(part.rows for part in parts.values()) == total and not data

@@ -22,6 +22,7 @@ from penstock.data.base import PartWriter
 from penstock.data.dead import dead_table
 from penstock.errors import LedgerDamaged
 from penstock.ledger.base import Counts, DeadRow
+from penstock.ledger.dead_tail import read_dead
 from penstock.ledger.entry import Entry, PartFact
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, origins_of, with_keys, without_keys
@@ -71,11 +72,8 @@ def standing_parts(manifest: Manifest) -> tuple[dict[str, PartFact], dict[str, P
 
 def dead_of(layout: Layout, files: Files, part: PartFact) -> list[dict[str, Any]]:
     """The dead rows of a part of dead/, as dicts of its columns. Raises LedgerDamaged where it was altered."""
-    import pyarrow.parquet as pq
-
-    path = layout.dead / part.name
-    _check(files, path, part)
-    return pq.read_table(path, partitioning=None).to_pylist()
+    rows: list[dict[str, Any]] = read_dead(layout, files, part).to_pylist()
+    return rows
 
 
 def stage_again(

@@ -29,6 +29,7 @@ from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.carried import CarriedRows, after_phase
+from penstock.ledger.dead_tail import Joined, dead_tail, join_dead
 from penstock.ledger.entry import Entry, SegmentFact
 from penstock.ledger.files import Files, commit_error
 from penstock.ledger.layout import Layout
@@ -204,6 +205,7 @@ class Ledger:
                 drops=tuple(drops),
                 parts_total=stage.parts_total,
                 dead_parts_total=before.dead_parts_total + bool(again.dead),
+                dead_tail=(),
                 part_rows_total=again.counts.out,
                 placeholder="" if stage.parts else before.placeholder,
                 retries=before.retries + 1,
@@ -257,9 +259,9 @@ class Ledger:
         publisher = Publisher(self._layout, self._files, self.entry, self._writer, carries=carries)
         try:
             live = publisher.stage(stage, encoded.table, below)
-            self._stage_rest(stage, batch, encoded, self._builder)
+            joined = self._stage_rest(stage, batch, encoded, self._builder)
             partial = stage_partial(stage, self._layout, self._files, self.entry, batch.partial, ended)
-            entry = self._next(batch, encoded, stage, live, partial, ended, below)
+            entry = self._next(batch, encoded, stage, live, partial, joined, ended, below)
         except BaseException:
             stage.discard()
             raise
@@ -282,15 +284,17 @@ class Ledger:
         if self.entry.seq != seen + 1:
             raise Fenced("another process has worked on this run meanwhile.", where=str(self._layout.out_dir))
 
-    def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> None:
+    def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> Joined:
         from penstock.data.dead import dead_table
 
+        joined = join_dead(stage, self._layout, self._files, self.entry, self._dead_writer)
         dead = sorted([*batch.dead, *encoded.rejected], key=lambda row: (row.position, row.path))
         if dead:
             stage.add_dead(dead_table(dead), self._dead_writer)
         if batch.final and not self._carries and self.entry.parts_total == 0 and not stage.parts:
             stage.add_placeholder(builder.build([])[0], self._writer)
         stage.sync()
+        return joined
 
     def _next(
         self,
@@ -299,6 +303,7 @@ class Ledger:
         stage: Stage,
         live: tuple[SegmentFact, ...],
         partial: tuple[SegmentFact, ...],
+        joined: Joined,
         ended: EndedPositions,
         below: int,
     ) -> Entry:
@@ -309,6 +314,8 @@ class Ledger:
             for segment in (*before.segments, *before.partial)
             if segment not in needed
         ]
+        drops += joined.drops
+        new_dead = tuple(part for part in stage.dead_parts if part.name not in joined.names)
         if before.placeholder and not placeholder:
             drops.append(f"data/{before.placeholder}")
         entry = successor(
@@ -328,7 +335,8 @@ class Ledger:
             dead_parts=tuple(stage.dead_parts),
             drops=tuple(drops),
             parts_total=stage.parts_total,
-            dead_parts_total=before.dead_parts_total + len(stage.dead_parts),
+            dead_tail=dead_tail(joined.tail, new_dead),
+            dead_parts_total=before.dead_parts_total + len(new_dead),
             part_rows_total=before.part_rows_total + stage.part_rows,
             placeholder=placeholder,
             schema=self._fixed_schema() if batch.finished else before.schema,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -40,8 +41,16 @@ def publish_below(batch: CommitBatch, before: Entry, ended: EndedPositions, orde
     return max(wanted, before.published_to)
 
 
-def tiers(live: tuple[SegmentFact, ...]) -> tuple[tuple[SegmentFact, ...], tuple[SegmentFact, ...]]:
-    """The segments that stay as they are, and those to merge: the newest, back to one larger than all of them together.
+class Sized(Protocol):
+    @property
+    def bytes(self) -> int: ...
+
+
+File = TypeVar("File", bound=Sized)
+
+
+def tiers(live: tuple[File, ...]) -> tuple[tuple[File, ...], tuple[File, ...]]:
+    """The files that stay as they are, and those to merge: the newest, back to one larger than all of them together.
 
     So a row is rewritten about as often as the logarithm of what waits, and not once for each merge.
     """

@@ -77,6 +77,9 @@ def finish_moves(layout: Layout, files: Files, entry: Entry) -> None:
     for name in entry.drops:
         files.unlink(layout.out_dir / name)
         fault("commit.file_dropped")
+    for folder in (layout.data, layout.dead):
+        if any(name.startswith(f"{folder.name}/") for name in entry.drops):
+            files.sync_folder(folder)  # else a part that is gone may be there again, once a later entry is the newest
 
 
 def sweep(layout: Layout, files: Files, entry: Entry) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,6 @@ import pyarrow as pa
 
 from penstock.data.base import PartWriter
 from penstock.data.dead import dead_table
-from penstock.errors import LedgerDamaged
 from penstock.ledger.base import Counts, DeadRow
 from penstock.ledger.dead_tail import read_dead
 from penstock.ledger.entry import Entry, PartFact
@@ -29,7 +27,7 @@ from penstock.ledger.keyed import Key, origins_of, with_keys, without_keys
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.part_keys import keys_of, read_keys
-from penstock.ledger.segments import hash_file, read_segment
+from penstock.ledger.segments import check_part, read_segment
 from penstock.ledger.stage import Stage
 
 __all__ = ["Again", "DeadKey", "dead_of", "redone_rows", "stage_again", "standing_parts"]
@@ -70,9 +68,10 @@ def standing_parts(manifest: Manifest) -> tuple[dict[str, PartFact], dict[str, P
     return dict(sorted(data.items())), dict(sorted(dead.items()))
 
 
-def dead_of(layout: Layout, files: Files, part: PartFact) -> list[dict[str, Any]]:
-    """The dead rows of a part of dead/, as dicts of its columns. Raises LedgerDamaged where it was altered."""
-    rows: list[dict[str, Any]] = read_dead(layout, files, part).to_pylist()
+def dead_of(layout: Layout, files: Files, part: PartFact, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """The dead rows of a part of dead/, as dicts of its columns, or of some. Raises LedgerDamaged where it was
+    altered."""
+    rows: list[dict[str, Any]] = read_dead(layout, files, part, columns).to_pylist()
     return rows
 
 
@@ -143,18 +142,8 @@ def _stage_data(
     for place, tables in sorted(incoming.items()):
         part, new = parts[place], pa.concat_tables(tables)
         path = layout.data / part.name
-        _check(files, path, part)
+        check_part(files, path, part)
         together = [*keys[place], *keys_of(new)]
         order = sorted(range(len(together)), key=together.__getitem__)
         write = partial(writer.write_with, part=path, table=without_keys(new, origins=False), order=order)
         stage.put_part(part.name, [together[index] for index in order], len(together), write)
-
-
-def _check(files: Files, path: Path, part: PartFact) -> None:
-    try:
-        with files.open(path) as file:
-            found = hash_file(file)
-    except FileNotFoundError as error:
-        raise LedgerDamaged("this part was committed, and is gone. Bring it back.", where=str(path)) from error
-    if found != part.hash:
-        raise LedgerDamaged("this part is not as it was written; rows can't be put into it.", where=str(path))

@@ -12,12 +12,11 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from penstock.data.base import PartWriter
-from penstock.errors import LedgerDamaged
 from penstock.ledger.entry import Entry, PartFact
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.publish import tiers
-from penstock.ledger.segments import hash_file
+from penstock.ledger.segments import check_part
 from penstock.ledger.stage import Stage
 
 __all__ = ["MAX_TAIL", "Joined", "dead_tail", "join_dead", "read_dead"]
@@ -55,16 +54,10 @@ def dead_tail(tail: tuple[PartFact, ...], new: tuple[PartFact, ...]) -> tuple[Pa
     return tail
 
 
-def read_dead(layout: Layout, files: Files, part: PartFact) -> pa.Table:
+def read_dead(layout: Layout, files: Files, part: PartFact, columns: list[str] | None = None) -> pa.Table:
     """Raises LedgerDamaged where the part is gone or not as it was written."""
     import pyarrow.parquet as pq
 
     path = layout.dead / part.name
-    try:
-        with files.open(path) as file:
-            found = hash_file(file)
-    except FileNotFoundError as error:
-        raise LedgerDamaged("this part was committed, and is gone. Bring it back.", where=str(path)) from error
-    if found != part.hash:
-        raise LedgerDamaged("this part is not as it was written", where=str(path))
-    return pq.read_table(path, partitioning=None, use_threads=False)
+    check_part(files, path, part)
+    return pq.read_table(path, columns=columns, partitioning=None, use_threads=False)

@@ -10,17 +10,18 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from penstock.errors import LedgerDamaged
-from penstock.ledger.entry import SegmentFact, new_hash
+from penstock.ledger.entry import PartFact, SegmentFact, new_hash
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import key_at
 from penstock.ledger.layout import Layout
 
-__all__ = ["decode_schema", "encode_schema", "hash_file", "read_segment", "write_segment"]
+__all__ = ["check_part", "decode_schema", "encode_schema", "hash_file", "read_segment", "write_segment"]
 
 # A reader holds one record batch of each segment in memory, so they are kept small.
 BATCH_ROWS = 4096
@@ -88,6 +89,17 @@ def hash_file(file: BinaryIO) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def check_part(files: Files, path: Path, part: PartFact) -> None:
+    """See that a part is there as it was written. Raises LedgerDamaged, OSError."""
+    try:
+        with files.open(path) as file:
+            found = hash_file(file)
+    except FileNotFoundError as error:
+        raise LedgerDamaged("this part was committed, and is gone. Bring it back.", where=str(path)) from error
+    if found != part.hash:
+        raise LedgerDamaged("this part is not as it was written. Bring that back.", where=str(path))
 
 
 def _batch_rows(table: pa.Table) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -116,13 +116,19 @@ class ChosenSource:
 def positions_of(source: Source, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
     """The positions of rows that are known as (file, ordinal in it). Goes through the source as far as it has to,
     without parsing. Raises InputError where the source has no such row."""
+    wanted: dict[str, list[int]] = {}
+    for name, row in sorted(places):
+        wanted.setdefault(name, []).append(row)
     found: dict[tuple[str, int], int] = {}
     at = 0
     while len(found) < len(places):
         chunk = source.read(at, lambda position: True, _SCAN_ROWS)
         if chunk is None:
             break
-        _note(source, at, chunk.next_position, places, found)
+        for name, row, begin, end in _stretches(source, at, chunk.next_position):
+            rows = wanted.get(name, [])
+            inside = rows[bisect_left(rows, row) : bisect_left(rows, row + end - begin)]
+            found.update(((name, one), begin + one - row) for one in inside)
         at = chunk.next_position
     missing = sorted(places - found.keys())
     if missing:
@@ -130,19 +136,16 @@ def positions_of(source: Source, places: set[tuple[str, int]]) -> dict[tuple[str
     return found
 
 
-def _note(
-    source: Source, begin: int, end: int, places: set[tuple[str, int]], found: dict[tuple[str, int], int]
-) -> None:
-    """Those between two positions: within a file ordinals go with positions, so only its bounds are looked up."""
+def _stretches(source: Source, begin: int, end: int) -> Iterator[tuple[str, int, int, int]]:
+    """(file, ordinal in it, first position, position after the last) of the files that lie between two positions.
+    Within a file ordinals go with positions, so only its bounds are looked up."""
     while begin < end:
         name, row = source.locate(begin)
         low, high = begin, end
         while high - low > 1:  # the last position of this file
             middle = (low + high) // 2
             low, high = (middle, high) if source.locate(middle)[0] == name else (low, middle)
-        for place in places:
-            if place[0] == name and 0 <= place[1] - row < high - begin:
-                found[place] = begin + place[1] - row
+        yield name, row, begin, high
         begin = high
 
 

@@ -92,6 +92,9 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
     return RunResult(tell_summary(out_dir, written, facts, code, needed=True), written, out_dir, facts)
 
 
+_NAMING = ("source", "row", "path", "step", "code")  # columns of dead/ without the rows themselves
+
+
 class _Retry:
     """One retry, begun or taken up. `selection`: what is run again, settled when it was begun."""
 
@@ -125,7 +128,7 @@ class _Retry:
 
     def _dead(self) -> list[dict[str, Any]]:
         _, parts = standing_parts(Manifest(self._layout, self._files))
-        return [row for part in parts.values() for row in dead_of(self._layout, self._files, part)]
+        return [row for part in parts.values() for row in dead_of(self._layout, self._files, part, list(_NAMING))]
 
     def _choose(self, source: Source, codes: Collection[str]) -> list[Chosen]:
         rows = [row for row in self._dead() if not codes or row["code"] in codes]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.core import events as ev
-from penstock.core.events import Event
+from penstock.core.events import CHILD_BASE, Event
 from penstock.engines.messages import Answer, Request, Sampling
 from penstock.ledger.base import PaidResult, PaidResults
 from penstock.runtime.again import Selection
@@ -79,6 +79,8 @@ class Tasks:
         self._asked: dict[int, Asked] = {}
         self._children: dict[int, list[tuple[int, dict[str, Any]]]] = {}  # with their indexes
         self._selection = selection
+        # A row of its own that has passed the last step of a chain has ended: there is nothing to keep of it.
+        self._last = len(nodes) - 1 if _is_chain(nodes) else -1
         self._paid = PaidAnswers(store, paid or {}, self._count) if _keeps(nodes, logics) else None
 
     # ------------------------------------------------------------ tasks begin
@@ -171,13 +173,13 @@ class Tasks:
         ended = Ended()
         rows, logics, count, forget = self._store.rows, self._logics, self._count, self._asked.__delitem__
         done, growth_bytes = ended.done, ended.growth_bytes
-        keep = self._paid.keep if self._paid is not None else None
+        keep, last = self._paid.keep if self._paid is not None else None, self._last
         for index in deliver.accepted:
             answer = items[index]
             task = answer.id
-            if keep is not None:
-                keep(task, answer)
             row, step = divmod(task, count)
+            if keep is not None and (step != last or row >= CHILD_BASE):
+                keep(task, answer)
             outcome = logics[step].apply(rows[row], answer)
             forget(task)
             if type(outcome) is Columns:
@@ -242,6 +244,11 @@ class Tasks:
     def cancel(self, tasks: Sequence[int]) -> None:
         for task in tasks:
             self._asked.pop(task, None)
+
+
+def _is_chain(nodes: Sequence[StepNode]) -> bool:
+    followed = [before for node in nodes for before in node.after]
+    return len(followed) == len(set(followed)) == len(nodes) - 1
 
 
 def _keeps(nodes: Sequence[StepNode], logics: Sequence[StepLogic]) -> bool:

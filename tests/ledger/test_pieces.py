@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -15,10 +16,11 @@ from penstock.errors import InvariantError, LedgerDamaged
 from penstock.ledger import segments
 from penstock.ledger.base import Counts
 from penstock.ledger.bits import EndedPositions
-from penstock.ledger.entry import Entry, decode_entry, encode_entry
+from penstock.ledger.entry import Entry, PartFact, decode_entry, encode_entry
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, merge, with_keys, without_keys
 from penstock.ledger.layout import Layout
+from penstock.ledger.part_keys import encode_keys, encode_keys_of, read_keys
 from penstock.ledger.segments import decode_schema, encode_schema, read_segment, write_segment
 
 
@@ -152,3 +154,22 @@ def test_extension_types_are_refused_before_they_are_loaded(tmp_path: Path) -> N
 def test_a_schema_that_is_none_is_damage(data: bytes) -> None:
     with pytest.raises(LedgerDamaged):
         decode_schema(base64.b64encode(data).decode(), "x")
+
+
+KEYS = st.lists(
+    st.tuples(st.integers(0, 30), st.lists(st.integers(0, 2), max_size=2).map(tuple)), unique=True, min_size=1
+)
+
+
+@given(keys=KEYS, plain=st.booleans())
+def test_the_keys_of_a_part_are_told_in_runs(keys: list[Key], plain: bool) -> None:
+    keys = sorted({(position, ()) for position, _ in keys} if plain else set(keys))
+    table = with_keys(keys, pa.table({"n": list(range(len(keys)))}))
+    assert encode_keys_of(table) == encode_keys(keys)
+    with tempfile.TemporaryDirectory() as name:
+        layout = Layout(Path(name))
+        layout.keys.mkdir(parents=True)
+        (layout.keys / "k").write_bytes(encode_keys(keys))
+        assert read_keys(layout, Files(), PartFact("p", "", len(keys), 0, "", "k")) == keys
+        with pytest.raises(LedgerDamaged, match="this file tells of"):
+            read_keys(layout, Files(), PartFact("p", "", len(keys) + 1, 0, "", "k"))

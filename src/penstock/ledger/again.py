@@ -26,7 +26,7 @@ from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, origins_of, with_keys, without_keys
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
-from penstock.ledger.part_keys import keys_of, read_keys
+from penstock.ledger.part_keys import encode_keys, keys_of, read_keys
 from penstock.ledger.segments import check_part, read_segment
 from penstock.ledger.stage import Stage
 
@@ -146,4 +146,4 @@ def _stage_data(
         together = [*keys[place], *keys_of(new)]
         order = sorted(range(len(together)), key=together.__getitem__)
         write = partial(writer.write_with, part=path, table=without_keys(new, origins=False), order=order)
-        stage.put_part(part.name, [together[index] for index in order], len(together), write)
+        stage.put_part(part.name, encode_keys([together[index] for index in order]), len(together), write)

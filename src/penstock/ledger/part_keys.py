@@ -18,7 +18,7 @@ from penstock.ledger.files import Files
 from penstock.ledger.keyed import KEY_COLUMNS, Key
 from penstock.ledger.layout import Layout
 
-__all__ = ["encode_keys", "keys_of", "read_keys"]
+__all__ = ["encode_keys", "encode_keys_of", "keys_of", "read_keys"]
 
 
 class _Run(msgspec.Struct, array_like=True):
@@ -32,6 +32,24 @@ def keys_of(table: pa.Table, *, origins: bool = False) -> list[Key]:
     first = KEY_COLUMNS if origins else 0
     positions, paths = table.column(first).to_pylist(), table.column(first + 1).to_pylist()
     return list(zip(positions, map(tuple, paths), strict=True))
+
+
+def encode_keys_of(table: pa.Table, *, origins: bool = False) -> bytes:
+    """As `encode_keys(keys_of(...))`; where there are no children, without a Python object for each row."""
+    import pyarrow.compute as pc
+
+    first = KEY_COLUMNS if origins else 0
+    if not table.num_rows or pc.max(pc.list_value_length(table.column(first + 1))).as_py():
+        return encode_keys(keys_of(table, origins=origins))
+    positions = table.column(first).combine_chunks()
+    breaks = pc.indices_nonzero(pc.not_equal(pc.pairwise_diff(positions), 1)).to_pylist()
+    starts = [0, *breaks]
+    return msgspec.msgpack.encode(
+        [
+            _Run(positions[start].as_py(), end - start)
+            for start, end in zip(starts, [*breaks, len(positions)], strict=True)
+        ]
+    )
 
 
 def encode_keys(keys: Sequence[Key]) -> bytes:

@@ -3,7 +3,7 @@ the entry names it, and can be thrown away without a trace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,9 +14,9 @@ from penstock.data.base import PartWriter
 from penstock.faults import fault
 from penstock.ledger.entry import Entry, PartFact, SegmentFact
 from penstock.ledger.files import Files
-from penstock.ledger.keyed import Key, without_keys
+from penstock.ledger.keyed import without_keys
 from penstock.ledger.layout import Layout, carried_name, part_name, partial_name, segment_name, staged_name
-from penstock.ledger.part_keys import encode_keys, keys_of
+from penstock.ledger.part_keys import encode_keys_of
 from penstock.ledger.segments import hash_file, write_segment
 
 __all__ = ["PART_BYTES", "PART_ROWS", "Stage"]
@@ -67,17 +67,17 @@ class Stage:
         for table in _cut(iter(tables)):
             name = part_name(self._before.parts_total + self._new_parts, writer.suffix)
             rows = without_keys(table, origins=self._in_phases)
-            self.put_part(
-                name, keys_of(table, origins=self._in_phases), rows.num_rows, partial(writer.write, table=rows)
-            )
+            keys = encode_keys_of(table, origins=self._in_phases)
+            self.put_part(name, keys, rows.num_rows, partial(writer.write, table=rows))
             self._new_parts += 1
 
-    def put_part(self, name: str, keys: Sequence[Key], rows: int, write: Callable[[Path], int]) -> None:
-        """A part of data/, new or in the place of one of that name; `write(path)` makes the file and fsyncs it."""
+    def put_part(self, name: str, keys: bytes, rows: int, write: Callable[[Path], int]) -> None:
+        """A part of data/, new or in the place of one of that name; `write(path)` makes the file and fsyncs it. keys:
+        encoded (part_keys.py); b"" for a part without a row."""
         known = ""
         if keys:
             known = f"{self._epoch:04d}-{self._seq:08d}-{name}.keys"
-            self._files.write(self._layout.keys / known, encode_keys(keys))
+            self._files.write(self._layout.keys / known, keys)
         self.parts.append(self._write("data", name, rows, write, known))
         fault("commit.part_staged")
 
@@ -93,7 +93,7 @@ class Stage:
     def add_placeholder(self, table: pa.Table, writer: PartWriter) -> None:
         """An empty part, so that data/ of a run without output can be opened and tells its columns."""
         name = part_name(self._before.parts_total + self._new_parts, writer.suffix)
-        self.put_part(name, (), 0, partial(writer.write, table=table))
+        self.put_part(name, b"", 0, partial(writer.write, table=table))
         self._new_parts += 1
         self.placeholder = name
 

@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from penstock.cli.main import main
+from penstock.cli.status import _causes
 from penstock.data.columns import TableBuilder
 from penstock.ledger import Ledger
 from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished
@@ -101,3 +104,18 @@ def test_folders_that_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no such folder; give the output folder of a run" in capsys.readouterr().err
     assert main(["status", str(tmp_path)]) == 2
     assert "holds no Penstock run" in capsys.readouterr().err
+
+
+def test_parts_that_vanish_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small parts are joined, and dead rows run again, at any moment."""
+    schema = {"step": ["generate"], "code": ["refused"], "message": ["no"]}
+    pq.write_table(pa.table(schema), tmp_path / "part-00000.parquet")
+    read, missing = pq.read_table, [True, True]
+
+    def vanishing(*arguments: object, **options: object) -> pa.Table:
+        if missing and missing.pop():
+            raise FileNotFoundError(str(arguments[0]))
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(pq, "read_table", vanishing)
+    assert _causes(tmp_path) == ({"generate refused": 1}, {"generate refused": "no"})

@@ -83,7 +83,7 @@ def test_a_finished_run_loads_nothing(tmp_path: Path) -> None:
 
 def test_kill_a_host_in_mid_run(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, ms_per_row=5)
+    pipeline(tmp_path, ms_per_row=20)  # long enough for the second start, also on a busy machine
     process = start(tmp_path)
     wait_until(lambda: committed(tmp_path) > 40, "some commits")
     os.kill(min(processes_of(tmp_path)), signal.SIGKILL)

@@ -168,7 +168,7 @@ def test_what_dies_again_stays_dead_and_can_be_tried_once_more(
 def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     write(tmp_path, fail_on="q")
     assert run(tmp_path) == 0
-    slow = ("--set", "models.a.engine_options.ms_per_row=250")
+    slow = ("--set", "models.a.engine_options.ms_per_row=1000")
     for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)):
         process = begin_retry(tmp_path, *well(), *slow)
         inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"

@@ -16,6 +16,7 @@ from penstock.errors import InputError
 from penstock.report.units import count, duration, noun, percent_done
 
 MOST_OF_A_MESSAGE = 100
+_READINGS = 5  # of a folder whose files come and go
 
 if TYPE_CHECKING:
     from penstock.ledger.view import RunView
@@ -119,6 +120,15 @@ def _summary(folder: Path, *, since: float) -> dict[str, Any] | None:
 
 def _causes(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
     """Dead rows by step and code, most first; and the message of the first of each."""
+    for _ in range(_READINGS):
+        try:
+            return _read_causes(folder)
+        except FileNotFoundError:  # small parts were joined, or rows run again, while we were reading
+            continue
+    return {}, {}
+
+
+def _read_causes(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
     import pyarrow.parquet as parquet
 
     causes: dict[str, int] = {}

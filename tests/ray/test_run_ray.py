@@ -156,6 +156,7 @@ def test_a_replica_that_was_never_placed_holds_nothing(ray: Any, tmp_path: Path,
     def late(self: Any, seat: Any) -> None:
         if self._launch.replica == "writer-1":
             self._killed.wait(60)
+            raise ray_executor._Given("never placed")
         place(self, seat)
 
     monkeypatch.setattr(ray_executor._Start, "_place", late)

@@ -37,6 +37,7 @@ __all__ = ["RayExecutor"]
 PLACEMENT_LIMIT_S = 60.0  # for the first start of a replica; a later one waits for nodes to come back
 RETURN_LIMIT_S = 1500.0
 ACTOR_LIMIT_S = 120.0
+SETTLE_S = 3.0  # for a placement that is under way when it is not wanted any more
 GREETING_BYTES = 512
 NEVER_STARTED = "it was ended before it had started"
 GREETING_LIMIT_S = 10.0
@@ -236,6 +237,7 @@ class _Start:
         self._actor: Any = None
         self._actors: list[Any] = []
         self._group: Any = None
+        self._reserved = False  # the group is known to have its bundle
         self._connection: socket.socket | None = None
         self._lock, self._over = threading.Lock(), False
         self._devices: tuple[str, ...] = ()
@@ -326,6 +328,7 @@ class _Start:
             group = self._group = _reserve(seat)
             limit_s = self._executor.placement_limit_s(self._incarnation)
             self._wait_for([group.ready()], limit_s, "", pending=seat)
+            self._reserved = True
         for number, bundle in enumerate(seat.bundles):
             made = ray.remote(RayGuardian if number == 0 else Holder)
             options: dict[str, Any] = {
@@ -386,6 +389,8 @@ class _Start:
             from ray.util.placement_group import remove_placement_group
 
             with suppress(Exception):
+                if not self._reserved:  # Ray may lose count of devices of a group that is removed while it gets them
+                    ray.wait([self._group.ready()], timeout=SETTLE_S)
                 remove_placement_group(self._group)
         if seat is not None:
             self._executor.release(seat)

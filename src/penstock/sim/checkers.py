@@ -62,7 +62,7 @@ class _Replica(Struct):
     alone: int = -1  # the one request that it was sent since it was idle
     asked: dict[int, None] = {}  # called back, and not answered for yet
     begun: dict[int, None] = {}  # called back in vain
-    fruitless: int = 0  # take-backs that brought nothing since it was last sent something
+    fruitless: int = 0  # take-backs that brought nothing since it was last sent something, or answered
     never_ready: int = 0
     out: dict[int, int] = {}
     deaths: list[float] = []  # all of them
@@ -234,6 +234,8 @@ class RequestChecks:
         if event.incarnation != replica.incarnation or not replica.ready:
             self.tally.hit("answer: while killed", int(replica.killed))
             return
+        if event.tasks:
+            replica.fruitless = 0  # each of those that are out now may be asked for once more
         if event.returned is not None:
             replica.begun.update(replica.asked)
             replica.asked.clear()

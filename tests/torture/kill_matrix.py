@@ -23,6 +23,7 @@ from torture_support import VARIANTS, Content, content, died, differences, live,
 from penstock.faults import FAULT_POINTS, HOST_POINTS
 
 DEATHS_IN_A_ROW = 3
+MORE_ROUNDS = 6  # for points that were not reached
 FINISHED, RETRY = "phases", "retry"  # the variant whose dead rows are run again, and the variant that does so
 FAR_HITS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
@@ -144,17 +145,21 @@ def main() -> int:
     asked = options.parse_args()
     began = time.monotonic()
     deaths: Counter[str] = Counter()
-    runs, failures = 0, []
-    for hit in (1,) if asked.once else FAR_HITS:
-        trials = once() if asked.once else matrix(hit)
-        found = run_all(trials, asked.jobs, 1 if asked.once else DEATHS_IN_A_ROW)
+    runs, failures, more = 0, [], MORE_ROUNDS
+    rounds = [once()] if asked.once else [matrix(hit) for hit in FAR_HITS]
+    while rounds:
+        found = run_all(rounds.pop(0), asked.jobs, 1 if asked.once else DEATHS_IN_A_ROW)
         deaths.update(found[0])
         runs += found[1]
         failures += found[2]
         minutes = (time.monotonic() - began) / 60
-        print(f"hit {hit}: {deaths.total()} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
-        if deaths.total() >= asked.kills or failures:
+        print(f"{deaths.total()} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
+        missed = [point for point in FAULT_POINTS if not deaths[point]]
+        if failures or (deaths.total() >= asked.kills and not missed):
             break
+        if not rounds and missed and more:  # whether anything is taken back, for one, is a matter of time
+            more -= 1
+            rounds.append([(variant, point, 1) for point in missed for variant in VARIANTS])
     for point in FAULT_POINTS:
         print(f"{deaths[point]:6d}  {point}")
     never = [point for point in FAULT_POINTS if not deaths[point]]

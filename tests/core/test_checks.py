@@ -73,7 +73,7 @@ DISPATCH_FAULTS: dict[str, tuple[Callable[[Dispatch], None], str]] = {
     "not ready": (lambda it: not_ready(it), "is waiting with 2 requests in flight"),
     "other number": (lambda it: it.replicas[0].in_flight.update({77: it.replicas[0].in_flight.pop(0)}), "as 77"),
     "attempts": (lambda it: setattr(it.replicas[0].in_flight[0], "failures", 5), "limit of attempts"),
-    "restarts": (lambda it: it.replicas[0].deaths.extend([0.0] * 5), "limit of restarts"),
+    "restarts": (lambda it: it.replicas[0].deaths.extend([(0.0, 1)] * 5), "limit of restarts"),
     "waits recalled": (lambda it: setattr(it.pools[0].lanes.requests()[0], "recalled", True), "is called back"),
     "idle": (lambda it: it.replicas[0].in_flight.clear(), "is charged|spare credit|has credit"),
     "solo": (lambda it: setattr(it.replicas[0], "solo", True), "tries suspects"),

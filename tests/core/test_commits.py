@@ -75,11 +75,21 @@ def test_admission_waits_for_a_slow_disk() -> None:
     commits = made()
     end(commits, 0, 1, 2, 3)
     cut(commits, 0.0)
-    assert not commits.full()
+    assert not commits.full(0.0)
     end(commits, 4, 5, 6, 7)
-    assert commits.full()
+    assert commits.full(0.0)
     commits.done(7)
-    assert not commits.full()
+    assert not commits.full(0.0)
+
+
+def test_admission_waits_for_a_commit_that_takes_too_long() -> None:
+    commits = made(commit_patience_s=120.0)
+    end(commits, 0, 1, 2, 3)
+    cut(commits, 50.0)
+    assert not commits.full(169.0)
+    assert commits.full(170.0)
+    commits.done(7)
+    assert not commits.full(170.0), "nothing is out"
 
 
 def test_in_order_a_part_waits_for_its_head() -> None:

@@ -54,6 +54,20 @@ def test_the_circuit_opens_after_several_deaths_and_the_pool_is_down() -> None:
     assert dispatch.tell(ev.Tick(), after_s=1e6) == []
 
 
+def test_a_device_that_fails_twice_is_given_up() -> None:
+    dispatch = DrivenDispatch(2, circuit_deaths=5)
+    dispatch.ready(0, 1)
+    for death in range(2):
+        lost = ev.ReplicaLost(
+            replica=0, incarnation=dispatch.incarnation(0), reason="CUDA error", jitter=0.0, device_failed=True
+        )
+        dispatch.tell(lost)
+        assert ("circuit" in kinds(dispatch)) is (death == 1)
+        if not death:
+            dispatch.bring_back(0)
+    assert not dispatch.all(ev.PoolDown), "the other one goes on"
+
+
 def test_a_pool_is_down_only_when_all_of_its_replicas_are() -> None:
     dispatch = DrivenDispatch(2)
     dispatch.tell(ev.OpenPools(pools=[0]))

@@ -216,7 +216,7 @@ class Observer:
         flow = self._core.flow
         if flow.stopping:
             return "the run is stopping"
-        if flow.commits.full():
+        if flow.commits.full(self._clock.now()):
             return "waits for the disk: " + (self._writer.waiting or "commits are under way")
         if flow.total_rows is not None:
             return "no rows are left for it"

@@ -6,6 +6,8 @@ invariants (`check_flow`, `check_dispatch`) are asked as well; rows and commits 
 
 from __future__ import annotations
 
+from math import ceil
+
 from msgspec import Struct
 
 from penstock.core import events as ev
@@ -65,8 +67,12 @@ class _Replica(Struct):
     fruitless: int = 0  # take-backs that brought nothing since it was last sent something, or answered
     never_ready: int = 0
     out: dict[int, int] = {}
-    deaths: list[float] = []  # all of them
-    sure_deaths: list[float] = []  # those that count for the circuit whatever was being tried
+    deaths: list[tuple[float, int]] = []  # all of them: when, and how much each counts for the circuit
+    sure_deaths: list[tuple[float, int]] = []  # those that count for the circuit whatever was being tried
+
+
+def _weight(deaths: list[tuple[float, int]]) -> int:
+    return sum(weight for _, weight in deaths)
 
 
 class RequestChecks:
@@ -195,10 +201,10 @@ class RequestChecks:
             replica.leaving = replica.asleep = False
             return
         replica.never_ready += not replica.was_ready
-        replica.deaths = self._recent(replica.deaths, now)
+        replica.deaths = self._recent(replica.deaths, now, event.device_failed)
         if not in_lane:
-            replica.sure_deaths = self._recent(replica.sure_deaths, now)
-        if len(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
+            replica.sure_deaths = self._recent(replica.sure_deaths, now, event.device_failed)
+        if _weight(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
             replica.may_start = False
 
     def _starved(self, replica: _Replica, out: dict[int, int], now: float) -> None:
@@ -225,8 +231,11 @@ class RequestChecks:
         replica.deaths = self._recent(replica.deaths, now)
         replica.share = share
 
-    def _recent(self, deaths: list[float], now: float) -> list[float]:
-        return [death for death in deaths if death >= now - self.limits.circuit_window_s] + [now]
+    def _recent(
+        self, deaths: list[tuple[float, int]], now: float, device_failed: bool = False
+    ) -> list[tuple[float, int]]:
+        weight = ceil(self.limits.circuit_deaths / self.limits.device_deaths) if device_failed else 1
+        return [death for death in deaths if death[0] >= now - self.limits.circuit_window_s] + [(now, weight)]
 
     def saw_answers(self, event: ev.AnswersArrived) -> None:
         """Retries and returned requests wait again; the others end when the core says so."""
@@ -375,7 +384,7 @@ class RequestChecks:
         for index, replica in enumerate(self.replicas):
             if replica.pool != pool or not replica.may_start or not self._belongs(replica):
                 continue
-            if replica.up or len(replica.deaths) < self.limits.circuit_deaths:
+            if replica.up or _weight(replica.deaths) < self.limits.circuit_deaths:
                 raise Violation(f"pool {pool} is given up, but replica {index} could serve: {replica}")
 
     # ------------------------------------------------------------ after every turn

@@ -26,6 +26,7 @@ __all__ = ["Answer", "Host", "SimRequest"]
 
 HEARTBEAT_S = 0.5
 OUT_OF_MEMORY = "oom"
+DEVICE_FAILED = "device failed"
 KILL_S = 0.3  # at most, from the order to the end of the processes
 POISON_S = 0.02  # of executing before it kills
 
@@ -185,6 +186,7 @@ class Host:
             reason=reason,
             jitter=jitter,
             out_of_memory=out_of_memory,
+            device_failed=reason == DEVICE_FAILED,
         )
         self.world.at(delay_s + self.world.scenario.latency_s, lambda: self.coordinator.lost(lost))
 

@@ -197,6 +197,7 @@ def _draw_flow_limits(rng: Random) -> FlowLimits:
         commit_every_s=rng.choice((0.2, 1.0, 5.0)),
         commit_rows=rng.choice((5, 20, 1000)),
         commit_bytes=rng.choice((1_000, 1 << 20)),
+        commit_patience_s=0.5,
         part_rows=rng.choice((5, 20, 1000)),
         part_bytes=rng.choice((2_000, 1 << 20)),
         max_dead=rng.choice((1.0, 1.0, 1.0, 0.3, 0.1, 0, 3)),

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from penstock.core.events import Event, StopRequested
 from penstock.sim.faults import Fault, Rates
-from penstock.sim.replicas import Answer, Host
+from penstock.sim.replicas import DEVICE_FAILED, Answer, Host
 
 if TYPE_CHECKING:
     from penstock.sim.world import World
 
 __all__ = ["Strikes"]
+
+DEVICE_SHARE = 0.2  # of the crashes: the device is said to have failed
 
 
 class Strikes:
@@ -107,7 +109,7 @@ class Strikes:
             return
         kind = fault.kind
         if kind in ("crash", "oom"):
-            host.die(kind)
+            host.die(DEVICE_FAILED if kind == "crash" and fault.amount < DEVICE_SHARE else kind)
         elif kind in ("hang", "hang_silent"):
             host.hang(beats=kind == "hang")
         elif kind == "stall":

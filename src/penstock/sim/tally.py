@@ -41,6 +41,7 @@ SOMETIMES = (
     "expanded",
     "filtered",
     "joined",
+    "device failed",
     "hang",
     "kill of a replica",
     "late tick",

@@ -274,7 +274,7 @@ class Dispatch(Machine):
             in_lane = replica.trying > 0 and not pool.quarantine.died()
             self._requeue(pool, replica, event.reason)
             counts = not (in_lane or replica.lowered)
-        replica.died(self._now, event.jitter, counts=counts)
+        replica.died(self._now, event.jitter, counts=counts, device_failed=event.device_failed)
         if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
             replica.move("give_up")
             self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))

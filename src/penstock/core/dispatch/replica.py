@@ -54,7 +54,7 @@ class Replica:
         self.alone = -1  # the one suspect of a group of one
         self.died_at = -1.0
         self.started_at = self.load_s = 0.0  # of its last load or waking, and how long that took
-        self.deaths: deque[float] = deque()
+        self.deaths: deque[tuple[float, int]] = deque()  # (when, how much it counts for the circuit)
         self.loaded = False  # this incarnation has been ready
         self.never_ready = 0  # starts in a row that ended before the replica was ready
         self.rung = 0  # steps down the ladder that it took, since it ran out of memory while it started
@@ -189,15 +189,15 @@ class Replica:
         allowed = self.shape.progress_timeout_s
         return self.limits.silence_timeout_s if allowed is None else max(allowed, self.limits.least_silence_s)
 
-    def died(self, now: float, jitter: float, *, counts: bool) -> None:
+    def died(self, now: float, jitter: float, *, counts: bool, device_failed: bool = False) -> None:
         """Plan the next start: at once after a death in the suspects' lane, else with growing delay; or give up."""
         limits = self.limits
         self.died_at = now
         if not counts:
             self.start_at = now
             return
-        self.deaths.append(now)
-        while self.deaths and self.deaths[0] < now - limits.circuit_window_s:
+        self.deaths.append((now, ceil(limits.circuit_deaths / limits.device_deaths) if device_failed else 1))
+        while self.deaths and self.deaths[0][0] < now - limits.circuit_window_s:
             self.deaths.popleft()
         backoff = min(limits.restart_backoff_s * 2 ** (len(self.deaths) - 1), limits.restart_backoff_max_s)
         self.start_at = now + backoff * (1.0 + 0.25 * jitter)
@@ -222,4 +222,4 @@ class Replica:
             self.deaths.pop()
 
     def circuit_open(self) -> bool:
-        return len(self.deaths) >= self.limits.circuit_deaths
+        return sum(weight for _, weight in self.deaths) >= self.limits.circuit_deaths

@@ -64,8 +64,10 @@ class Commits:
         """Nothing waits and nothing is out."""
         return not self._out_id and not self.ended
 
-    def full(self) -> bool:
-        """More waits than a disk that keeps up would leave: admit nothing until it is written."""
+    def full(self, now: float) -> bool:
+        """More waits than a disk that keeps up would leave, or for longer: admit nothing until it is written."""
+        if self._out_id and now - self._last_at >= self.limits.commit_patience_s:
+            return True
         rows = len(self.ended) + self._out_ended
         held = self.ended_bytes + self._out_bytes
         return rows >= 2 * self.limits.commit_rows or held >= 2 * self.limits.commit_bytes

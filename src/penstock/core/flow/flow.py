@@ -360,7 +360,7 @@ class Flow(Machine):
                 self._emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
 
     def _admit(self) -> None:
-        if self._reading or self.total_rows is not None or self.commits.full():
+        if self._reading or self.total_rows is not None or self.commits.full(self._now):
             return
         limits = self.limits
         room = limits.window_rows - len(self.open)

@@ -59,6 +59,9 @@ def build_app(called: str | None = None) -> App:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors end here, in one message each."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    # Arrow's own allocator keeps what it frees, beside the allocator of all else: memory would move by tens of MB. Read
+    # by pyarrow when it is loaded.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     debug = _DEBUG_FLAG in tokens
     stoppable = tokens[:1] in (["run"], ["retry"]) and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if stoppable else None  # until a run takes both

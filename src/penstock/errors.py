@@ -12,6 +12,7 @@
     ├── CommitError               1   results could not be made durable
     ├── LedgerDamaged             1   the run's own records can't be trusted any more
     ├── PoolFailed                1   no replica of a pool can serve
+    ├── Stalled                   1   the coordinator itself stood still
     └── InvariantError            1   a bug in Penstock; carries the story of the row or replica
 
 A message says what is wrong, where, the limit or what was expected, and the mend. Rows that fail are no
@@ -34,6 +35,7 @@ __all__ = [
     "PoolFailed",
     "RunMismatch",
     "RunOwned",
+    "Stalled",
     "UsageError",
 ]
 
@@ -61,7 +63,13 @@ class ConfigError(PenstockError):
 
 
 class InputError(PenstockError):
+    """`passing`: the disk or the network failed, not the file; it may be read again."""
+
     exit_code = 2
+
+    def __init__(self, message: str, *, where: str | None = None, passing: bool = False) -> None:
+        super().__init__(message, where=where)
+        self.passing = passing
 
 
 class PlanError(PenstockError):
@@ -108,6 +116,10 @@ class LedgerDamaged(PenstockError):
 
 
 class PoolFailed(PenstockError):
+    exit_code = 1
+
+
+class Stalled(PenstockError):
     exit_code = 1
 
 

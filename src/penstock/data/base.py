@@ -61,7 +61,8 @@ class Source(Protocol):
         """The next at most `max_rows` records from position `start` on, or None at the end.
 
         Reading on from where the last call ended is cheap; another `start` seeks (lines before it are counted, not
-        parsed). `skip(position)` true: the record is passed over without being parsed.
+        parsed), and so does the first call after an InputError. `skip(position)` true: the record is passed over
+        without being parsed.
         """
         ...
 

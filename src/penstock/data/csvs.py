@@ -121,7 +121,11 @@ class CsvReader:
         self._base = base
         self._position = base
         self._records = _Records(file)
-        self._names = _header(self._records, file)
+        try:
+            self._names = _header(self._records, file)
+        except BaseException:
+            self._records.close()
+            raise
         self._converters = _converters(self._names, schema)
         self._missing = [] if schema is None else [name for name in schema.names if name not in self._names]
         self._chunk_bytes = 4 << 20

@@ -63,10 +63,18 @@ class FilesSource:
         self._file = 0
         self._reader: FileReader | None = None
         self._position = 0
+        self._failed = False
 
     def read(self, start: int, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
-        if start != self._position:
-            self._seek(start)
+        """As Source.read. After an InputError it seeks: the file may be read again from where it failed."""
+        failed, self._failed = self._failed, True
+        if failed or start != self._position:
+            self._seek(start, anew=failed)
+        chunk = self._read(start, skip, max_rows)
+        self._failed = False
+        return chunk
+
+    def _read(self, start: int, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
         while True:
             reader = self._current()
             if reader is None:
@@ -133,10 +141,10 @@ class FilesSource:
             self._reader.close()
         self._reader = None
 
-    def _seek(self, start: int) -> None:
+    def _seek(self, start: int, *, anew: bool) -> None:
         known = [index for index, begin in enumerate(self._starts) if begin <= start and index < len(self._files)]
         target = known[-1] if known else 0
-        if target != self._file or start < self._position:
+        if anew or target != self._file or start < self._position:
             self._close_reader()
             self._file = target
             self._position = self._starts[target]

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from penstock.data.arrow_rows import storage_schema
 from penstock.data.paths import DataFile
+from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 _FILE_MAGIC = b"ARROW1"
@@ -24,7 +25,7 @@ class IpcBatches:
         try:
             self._map = pa.memory_map(str(file.path), "r")
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"can't be opened: {error}", where=file.name) from None
+            raise InputError(f"can't be opened: {error}", where=file.name, passing=may_pass(error)) from None
         try:
             self.schema = storage_schema(self._open())
         except (pa.ArrowException, OSError, ValueError) as error:

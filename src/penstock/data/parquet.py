@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from penstock.data.arrow_rows import storage_schema
 from penstock.data.limits import MAX_ROWS_PER_FILE_BYTE
 from penstock.data.paths import DataFile
+from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 _BATCH_ROWS = 1024  # rows decoded at once: bounds memory whatever the size of a row group
@@ -24,7 +25,7 @@ class ParquetBatches:
         try:
             self._file = pq.ParquetFile(file.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(_no_parquet(file, error), where=file.name) from None
+            raise InputError(_no_parquet(file, error), where=file.name, passing=may_pass(error)) from None
         metadata = self._file.metadata
         self._group_rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
         self.rows: int | None = sum(self._group_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import zlib
 from collections.abc import Callable
@@ -10,9 +11,16 @@ from typing import Any, BinaryIO, Protocol
 from penstock.data.paths import DataFile
 from penstock.errors import InputError
 
+# The disk or the network failed, and may come back; the file itself may be sound.
+_PASSING = frozenset((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH))
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ZSTD_INPUT_BYTES = 1024
 UTF8_MARK = b"\xef\xbb\xbf"
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether what failed is the disk or the network under a file, so that it may be read again."""
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 class ByteStream(Protocol):
@@ -33,7 +41,7 @@ class FileStream:
         try:
             self._raw = open(file.path, "rb")  # noqa: SIM115 - closed by close()
         except OSError as error:
-            raise InputError(f"can't be opened: {error.strerror}", where=file.name) from None
+            raise InputError(f"can't be opened: {error.strerror}", where=file.name, passing=may_pass(error)) from None
         self._read = self._decompressed_reader()
         self._begun = False
 
@@ -44,8 +52,11 @@ class FileStream:
             raise self._damaged("the compressed data ends early; it is likely a partial upload") from None
         except gzip.BadGzipFile as error:
             raise self._damaged(f"is not gzip data ({error}); name it by what it is, or copy it again") from None
-        except (OSError, zlib.error) as error:
+        except zlib.error as error:
             raise self._damaged(f"can't be read on: {error}") from None
+        except OSError as error:
+            message = f"can't be read on after byte {self._offset()}: {error.strerror or error}"
+            raise InputError(message, where=self._file.name, passing=may_pass(error)) from None
         except Exception as error:  # zstandard's own error class is known only where it is installed
             if type(error).__name__ != "ZstdError":
                 raise
@@ -61,6 +72,13 @@ class FileStream:
 
     def close(self) -> None:
         self._raw.close()
+
+    def _offset(self) -> int:
+        """How far the file was read, in its own bytes."""
+        try:
+            return self._raw.tell()
+        except OSError:
+            return 0
 
     def _decompressed_reader(self) -> Callable[[int], bytes]:
         if self._file.compression == "gzip":

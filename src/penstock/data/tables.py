@@ -10,6 +10,7 @@ import pyarrow as pa
 from penstock.data.arrow_rows import batch_rows
 from penstock.data.base import Chunk, Unreadable
 from penstock.data.paths import DataFile
+from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 
@@ -82,6 +83,9 @@ class TableReader:
             except StopIteration:
                 return None
             except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+                if may_pass(error):
+                    message = f"can't be read on after row {self._row}: {error}"
+                    raise InputError(message, where=self._file.name, passing=True) from None
                 raise InputError(
                     f"is damaged at or after row {self._row}: {error}; write the file again", where=self._file.name
                 ) from None

@@ -155,7 +155,7 @@ def place_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
 def drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
     """Run it to its end, whatever that is: the facts at its end, and the exit code."""
     try:
-        facts = invocation.run(telling(out_dir, listener))
+        facts = invocation.run(telling(out_dir, listener, invocation.scribe))
         return facts, invocation.failure_code if facts.status == "failed" else EXIT_CODES[facts.status]
     except StopNow:
         left, code = invocation.facts("stopped", at_once=True), STOPPED_AT_ONCE

@@ -46,11 +46,14 @@ from penstock.runtime.reader import Reader
 from penstock.runtime.record import Record
 from penstock.runtime.rows import RowStore
 from penstock.runtime.run import run_phase
+from penstock.runtime.scribe import Scribe
 from penstock.runtime.shell import Phase, Shell
 from penstock.runtime.signals import Interrupts
+from penstock.runtime.stalls import Stalls
 from penstock.runtime.stretches import PhasePlan
 from penstock.runtime.tasks import Tasks
 from penstock.runtime.totals import Totals
+from penstock.runtime.watchdog import Watchdog
 from penstock.runtime.writer import Writer
 from penstock.spec.columns import check_columns
 from penstock.spec.frozen import FrozenDict
@@ -114,7 +117,10 @@ class Invocation:
         self._names = [node.name for node in self._nodes]
         self._stack = ExitStack()
         self._observer: Observer | None = None
+        self._reader: Reader | None = None
         self._record = Record(planned, self._logs)
+        self._stalls = Stalls(self._record.note)
+        self._watchdog = Watchdog(interrupts, self._record.scribe, self._record.log, own_process=options.whole_process)
         self._phase_stack = ExitStack()
 
     def __enter__(self) -> Invocation:
@@ -130,10 +136,11 @@ class Invocation:
 
     def _open(self) -> None:
         pipeline = self._pipeline
+        self._stack.callback(self._record.close)
         self._executor = self._place.executor(self._plan)
         self._stack.callback(self._executor.close)
         opened = open_pipeline_source(pipeline)
-        self._stack.callback(opened.close)
+        self._stack.callback(self._close_source, opened)
         self._source = opened if self._again is None else ChosenSource(opened, self._again.selection.positions)
         self._logics = [logic_for(node.step, self._source.schema.names) for node in self._nodes]
         check_columns(pipeline, self._source.schema.names or None)  # a source without a row has no columns to miss
@@ -161,8 +168,11 @@ class Invocation:
         fault("run.assembled")
         interval_s, shown_at = self._options.interval_s, -1.0
 
+        turning = self._watchdog.turning
+
         def watch(now: float) -> None:
             nonlocal shown_at
+            turning.begin()
             if now - shown_at >= interval_s:
                 shown_at = now
                 listener(observer.facts())
@@ -171,6 +181,7 @@ class Invocation:
             if number > first:
                 self._go_on(number, core, shell, observer)
             status = run_phase(core, shell, self._clock, watch)
+            turning.end()
             if status != "done":
                 break
         facts = observer.facts(status)
@@ -192,6 +203,14 @@ class Invocation:
         return all(
             shell.replicas.can_sleep(index) for index, replica in enumerate(self._plan.replicas) if replica.pool == pool
         )
+
+    def _close_source(self, source: Source) -> None:
+        if self._reader is None or not self._reader.given_up:  # else closing would wait for what does not come back
+            source.close()
+
+    @property
+    def scribe(self) -> Scribe:
+        return self._record.scribe
 
     @property
     def failure_code(self) -> int:
@@ -253,7 +272,10 @@ class Invocation:
         limit = None if number else self._options.limit
         reader = Reader(source, self._inbox, state.watermark, state.ended_above, limit, limits.read_rows)
         reader.start()
+        self._reader = reader
         self._phase_stack.callback(reader.close)
+        self._stalls.add(reader.reading)
+        self._phase_stack.callback(self._stalls.remove, reader.reading)
         estimate = source.estimate_rows if number else self._estimate_rows
         return Begun(flow, Phase(reader, store, tasks, totals), estimate)
 
@@ -264,6 +286,10 @@ class Invocation:
         writer = Writer(self._ledger, self._inbox, self._out_dir)
         writer.start()
         self._stack.callback(writer.close)
+        self._stalls.add(writer.committing)
+        self._stalls.add(self._watchdog.turning)
+        self._stalls.start()
+        self._stack.callback(self._stalls.close)
         shell = Shell(
             clock=self._clock,
             inbox=self._inbox,
@@ -280,6 +306,7 @@ class Invocation:
             core=core,
             shell=shell,
             writer=writer,
+            stalls=self._stalls,
             record=self._record,
             plan=self._plan,
             out_dir=str(self._out_dir),

@@ -93,7 +93,7 @@ class LaunchedPool:
         self._plan, self._place, self._seed = planned, place, seed
         self._calls = itertools.count()
         self._closed = False
-        record = Record(planned, self.logs)
+        record = self._record = Record(planned, self.logs)
         launches = [launches_of(replica, self.logs) for replica in planned.replicas]
         self._loop = PoolLoop(Dispatch(dispatch_shape(planned)), place.executor(planned), launches, record)
         self._loop.start()
@@ -224,6 +224,7 @@ class LaunchedPool:
         self._loop.inbox.put(Close())
         self._loop.join()
         self._loop.inbox.close()
+        self._record.close()
         self._place.close()
         if not failed:
             shutil.rmtree(self.logs, ignore_errors=True)

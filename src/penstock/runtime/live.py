@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from penstock.faults import fault
 from penstock.report.facts import RunFacts
+from penstock.runtime.scribe import Scribe
 
 __all__ = ["Live", "live_path", "read_live", "telling"]
 
@@ -32,20 +31,16 @@ def live_path(out_dir: Path) -> Path:
     return out_dir / ".penstock" / "live.json"
 
 
-def telling(out_dir: Path, listener: Callable[[RunFacts], None]) -> Callable[[RunFacts], None]:
-    """A listener that also writes the file, at most every EVERY_S seconds."""
+def telling(out_dir: Path, listener: Callable[[RunFacts], None], scribe: Scribe) -> Callable[[RunFacts], None]:
+    """A listener that also has the file written, at most every EVERY_S seconds."""
     path = live_path(out_dir)
-    temporary = path.with_name("live.json.new")
     due = 0.0
 
     def tell(facts: RunFacts) -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + EVERY_S
-            with suppress(OSError):
-                temporary.write_bytes(msgspec.json.encode(Live(time.time(), facts)))
-                temporary.rename(path)
-                fault("live.written")
+            scribe.replace(path, msgspec.json.encode(Live(time.time(), facts)))
         listener(facts)
 
     return tell

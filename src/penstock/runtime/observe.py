@@ -12,6 +12,7 @@ from penstock.runtime.clock import RunClock
 from penstock.runtime.plan import ReplicaPlan, RunPlan
 from penstock.runtime.record import Record
 from penstock.runtime.shell import Shell
+from penstock.runtime.stalls import Stalls
 from penstock.runtime.writer import Writer
 
 STATES = {
@@ -40,6 +41,7 @@ class Observer:
         core: Core,
         shell: Shell,
         writer: Writer,
+        stalls: Stalls,
         record: Record,
         plan: RunPlan,
         out_dir: str,
@@ -48,7 +50,7 @@ class Observer:
         phase: int,
     ) -> None:
         self._clock, self._core, self._shell, self._writer = clock, core, shell, writer
-        self._record, self._plan = record, plan
+        self._record, self._plan, self._stalls = record, plan, stalls
         self._out_dir, self._reused = out_dir, reused
         self._estimate = estimate
         self.phase = phase
@@ -119,7 +121,7 @@ class Observer:
 
     def _reason(self, *, ended: bool) -> str:
         if not self._writer.waiting:
-            return self._record.failure
+            return self._record.failure or ("" if ended else self._stalls.told())
         if ended:
             return self._writer.waiting
         now = "interrupt again to stop without them" if self._core.flow.stopping else "goes on when there is room"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from contextlib import suppress
 
 from penstock.core.events import Event
@@ -11,6 +12,10 @@ from penstock.data.base import Chunk, Source
 from penstock.errors import InputError
 from penstock.faults import fault
 from penstock.runtime.inbox import Inbox
+from penstock.runtime.stalls import Activity
+
+TRIES, AGAIN_AFTER_S = 3, 1.0  # where the disk or the network failed, not the file
+SLOW_READ_S, LONGEST_READ_S = 30.0, 600.0  # from when on it is said; and when the run ends of it
 
 NOTHING = Chunk(positions=[], rows=[], sizes_bytes=[], unreadable=[], next_position=0)
 
@@ -30,7 +35,8 @@ class SourceFailed(Event):
 
 
 class Reader:
-    """`ended_above`: positions that the ledger knows as done. `limit`: read only positions below it."""
+    """`ended_above`: positions that the ledger knows as done. `limit`: read only positions below it. `reading`: for who
+    watches that the thread comes back. `given_up`: it did not, and may hold the source for ever."""
 
     def __init__(
         self, source: Source, inbox: Inbox, start: int, ended_above: set[int], limit: int | None, read_rows: int
@@ -43,6 +49,9 @@ class Reader:
         self._read_rows = read_rows
         self._complete = False
         self._failed: InputError | None = None
+        self.given_up = False
+        self._cause: int | None = None  # of the chunk that is waited for
+        self.reading = Activity(self._told, patience_s=SLOW_READ_S, limit_s=LONGEST_READ_S, over=self._give_up)
         self._wanted: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="penstock-reader", daemon=True)
 
@@ -51,7 +60,11 @@ class Reader:
 
     def want(self, cause: int, max_rows: int) -> None:
         """Ask for one chunk; it comes to the inbox as ChunkRead. Smaller ones than asked for are no end."""
-        self._wanted.put((cause, max_rows))
+        self._cause = cause
+        if self.given_up:
+            self._tell_failure()
+        else:
+            self._wanted.put((cause, max_rows))
 
     def close(self) -> None:
         self._wanted.put(None)
@@ -63,11 +76,14 @@ class Reader:
                 cause, max_rows = wanted
                 try:
                     found = self._read(max_rows) if ahead is NOTHING else ahead
-                except InputError as error:
-                    self._inbox.put(SourceFailed(cause=cause, error=error))
+                except InputError:
+                    self._tell_failure()
                     continue
+                if self.given_up:
+                    return
                 given, ahead = _split(found, max_rows) if found is not None else (None, None)
                 fault("reader.chunk_read")
+                self._cause = None
                 self._inbox.put(ChunkRead(cause=cause, chunk=given, total_rows=self._next, complete=self._complete))
                 if ahead is NOTHING:
                     with suppress(InputError):  # told when it is asked for
@@ -83,15 +99,47 @@ class Reader:
         if self._failed is not None:
             raise self._failed
         try:
-            chunk = self._source.read(self._next, self._skip, max_rows)
+            chunk = self._patiently(max_rows)
         except InputError as error:
-            self._failed = error
+            self._failed = self._failed or error
             raise
         if chunk is None:
             self._complete = True
         else:
             self._next = chunk.next_position
         return chunk
+
+    def _patiently(self, max_rows: int) -> Chunk | None:
+        """Read; again, from the same position on, where what failed may pass. A source seeks after a failure."""
+        for tries in range(1, TRIES + 1):
+            self.reading.begin()
+            try:
+                return self._source.read(self._next, self._skip, max_rows)
+            except InputError as error:
+                if not error.passing or tries == TRIES or self.given_up:
+                    raise
+            finally:
+                self.reading.end()
+            time.sleep(AGAIN_AFTER_S)
+        raise AssertionError("unreachable")
+
+    # ------------------------------------------------------------ a disk that does not answer
+
+    def _told(self, seconds: int) -> str:
+        source, row = self._source.locate(self._next)
+        return f"{source}: nothing was read after row {row} for {seconds} s; its disk or network does not answer"
+
+    def _give_up(self, seconds: int) -> None:
+        """From the thread that watches. The reading thread is left where it is; it can't be ended."""
+        self._failed = InputError(f"{self._told(seconds)}. The same command goes on from there")
+        self.given_up = True
+        self._tell_failure()
+
+    def _tell_failure(self) -> None:
+        """Once for each chunk that is waited for, whichever thread finds out."""
+        cause, self._cause = self._cause, None
+        if cause is not None and self._failed is not None:
+            self._inbox.put(SourceFailed(cause=cause, error=self._failed))
 
 
 def _split(chunk: Chunk, max_rows: int) -> tuple[Chunk, Chunk]:

@@ -19,6 +19,7 @@ from penstock.report.facts import DeadExample
 from penstock.report.units import noun
 from penstock.runtime.links import Link
 from penstock.runtime.plan import RunPlan
+from penstock.runtime.scribe import Scribe
 
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
 HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interpreter that can't be a host
@@ -65,6 +66,8 @@ class Record:
         self._names = [replica.id for replica in plan.replicas]
         self._rungs = [replica.rungs for replica in plan.replicas]
         self._logs = logs
+        self.log = logs / "coordinator.log"
+        self.scribe = Scribe(self.log)
         self.kill_reasons: dict[tuple[int, int], str] = {}
         self.recoveries: Counter[str] = Counter()
         self.dead: dict[tuple[str, str], DeadExample] = {}
@@ -148,16 +151,15 @@ class Record:
             reason = self._rungs[recovered.replica][recovered.count - 1].told
         if words is not None and recovered.count:
             what = f"{recovered.count}%" if recovered.kind == "memory" else noun(recovered.count, "request")
-            self._note(f"{self._names[recovered.replica]} " + words.format(what, reason))
+            self.note(f"{self._names[recovered.replica]} " + words.format(what, reason))
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Remember it, and write it into the run's log. From any thread."""
         self.notes.append(text)
-        line = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n"
-        try:
-            with (self._logs / "coordinator.log").open("a", encoding="utf-8") as log:
-                log.write(line)
-        except OSError:
-            pass  # the display has it as well
+        self.scribe.append(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
+
+    def close(self) -> None:
+        self.scribe.close()
 
     # ------------------------------------------------------------ rows
 

@@ -24,17 +24,31 @@ class Interrupts:
         self._count = 0
         self._told = False
         self._before: dict[int, Any] = {}
+        self._thread: int | None = None  # that runs the handlers
+        self._abandoned: Exception | None = None
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
+            self._thread = threading.get_ident()
             self._before = {number: signal.signal(number, self._caught) for number in _SIGNALS}
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._thread = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def abandon(self, error: Exception) -> None:
+        """Raise `error` in the run's thread, wherever that is. For another thread, which sees that it stands still."""
+        thread = self._thread
+        if thread is not None:
+            self._abandoned = error
+            signal.pthread_kill(thread, signal.SIGINT)
+
     def _caught(self, number: int, frame: FrameType | None) -> None:
+        error, self._abandoned = self._abandoned, None
+        if error is not None:
+            raise error
         self._count += 1
         self._inbox.wake()
 

@@ -17,6 +17,7 @@ from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, Receipt
 from penstock.report.units import byte_size
 from penstock.runtime.inbox import Inbox
+from penstock.runtime.stalls import Activity
 
 try:
     _libc: ctypes.CDLL | None = ctypes.CDLL("libc.so.6")
@@ -26,6 +27,8 @@ except OSError:  # another C library: it has no such call
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 ROWS_JUDGED = 50  # of a batch that waits, to say how much room it needs
 RETRY_FULL_DISK_S = 2.0  # how often a full disk is looked at again
+SLOW_COMMIT_S = 30.0  # from when on it is said
+PARTING_S = 30.0  # at the end a commit that is under way has so long; what it does not finish has not happened
 
 
 class BatchCommitted(Event):
@@ -54,7 +57,7 @@ def keep_memory_together() -> None:
 
 
 class Writer:
-    """`waiting`: why the writer can't go on, for the display; "" while it can."""
+    """`waiting`: why the writer can't go on, for the display; "" while it can. `committing`: for who watches."""
 
     def __init__(self, ledger: Committer, inbox: Inbox, folder: Path, heartbeat_s: float = 10.0) -> None:
         self._ledger = ledger
@@ -65,6 +68,12 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="penstock-writer", daemon=True)
         self._closing = threading.Event()
         self.waiting = ""
+        self.committing = Activity(
+            lambda seconds: (
+                f"a commit has been under way for {seconds} s: the disk under {folder} is slow, or does not answer"
+            ),
+            patience_s=SLOW_COMMIT_S,
+        )
 
     def start(self) -> None:
         # What commits need is loaded before the first request is out: loading a library holds the interpreter, and
@@ -79,10 +88,10 @@ class Writer:
         self._batches.put((cause, batch))
 
     def close(self) -> None:
-        """Finish the commit that is under way, if any, and end."""
+        """Finish the commit that is under way, if any and if the disk answers, and end."""
         self._closing.set()
         self._batches.put(None)
-        self._thread.join()
+        self._thread.join(PARTING_S)
 
     def _work(self) -> None:
         try:
@@ -101,14 +110,17 @@ class Writer:
     def _commit(self, cause: int, batch: CommitBatch) -> None:
         """A full disk pauses: nothing is lost, replicas stay loaded, and it goes on when there is room."""
         while True:
+            self.committing.begin()
             try:
                 receipt = self._ledger.commit(batch)
             except CommitError as error:
                 if error.fatal or self._closing.is_set():
                     raise
+                self.committing.end()
                 self.waiting = self._no_room(batch)
                 time.sleep(RETRY_FULL_DISK_S)
                 continue
+            self.committing.end()
             self.waiting = ""
             give_memory_back()
             fault("writer.committed")

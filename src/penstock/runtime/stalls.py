@@ -1,0 +1,93 @@
+"""What takes too long: a thread of its own looks, once a second, at what the reader, the writer and the loop are doing.
+
+It counts seconds by its own looks, not by a clock: a process that was suspended (Ctrl-Z) has not waited meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+__all__ = ["LOOK_S", "Activity", "Stalls"]
+
+LOOK_S = 1.0
+
+
+class Activity:
+    """Something that may not come back, done again and again by one thread.
+
+    told       what to say of it after so many seconds
+    patience_s, limit_s  from when on it is said; and when `over` is called, once. None: never
+    """
+
+    def __init__(
+        self,
+        told: Callable[[int], str],
+        *,
+        patience_s: float | None = None,
+        limit_s: float | None = None,
+        over: Callable[[int], None] | None = None,
+    ) -> None:
+        self.told, self.patience_s, self.limit_s, self.over = told, patience_s, limit_s, over
+        self.looks = 0
+        self._turn = 0  # odd while it is being done
+        self._seen = 0
+
+    def begin(self) -> None:
+        """It begins; or, where it was being done, begins anew."""
+        self._turn += 2 if self._turn % 2 else 1
+
+    def end(self) -> None:
+        self._turn += self._turn % 2
+
+    def look(self) -> float:
+        """How long the same turn of it has been going on, judged by how often it was looked at."""
+        turn = self._turn
+        self.looks = self.looks + 1 if turn % 2 and turn == self._seen else 0
+        self._seen = turn
+        return self.looks * LOOK_S
+
+
+class Stalls:
+    """`note`: where it is said, once for each time that something takes long."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._activities: list[Activity] = []
+        self._slow: list[str] = []
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="penstock-stalls", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def add(self, activity: Activity) -> Activity:
+        self._activities.append(activity)
+        return activity
+
+    def remove(self, activity: Activity) -> None:
+        self._activities.remove(activity)
+
+    def told(self) -> str:
+        """What takes long just now, in words; "" where nothing does."""
+        return "; ".join(self._slow)
+
+    def close(self) -> None:
+        self._closing.set()
+
+    def _work(self) -> None:
+        while not self._closing.wait(LOOK_S):
+            self.look()
+
+    def look(self) -> None:
+        slow: list[str] = []
+        for activity in tuple(self._activities):
+            seconds = activity.look()
+            if activity.patience_s is not None and seconds >= activity.patience_s:
+                slow.append(activity.told(int(seconds)))
+                if seconds - LOOK_S < activity.patience_s:
+                    self._note(slow[-1])
+            if activity.limit_s is not None and activity.limit_s <= seconds < activity.limit_s + LOOK_S:
+                assert activity.over is not None
+                activity.over(int(seconds))
+        self._slow = slow

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.engines.base import EngineLoadError
-from penstock.engines.causes import cause_lines, failure_of, read_tail
+from penstock.engines.causes import cause_lines, failure_of, is_device_failure, read_tail
 from penstock.engines.messages import LoadFailed
 from penstock.errors import MissingDependency
 
@@ -91,6 +91,23 @@ def test_kinds_of_failures(error: BaseException, code: str) -> None:
     failure = failure_of(error)
     assert failure.code == code
     assert failure.message
+
+
+@pytest.mark.parametrize(
+    ("message", "failed"),
+    [
+        ("torch.AcceleratorError: CUDA error: an illegal memory access was encountered", True),
+        ("RuntimeError: CUDA error: uncorrectable ECC error encountered", True),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`", True),
+        ("NVRM: Xid (PCI:0000:17:00): 79, GPU has fallen off the bus.", True),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", False),
+        ("RuntimeError: CUDA error: out of memory", False),
+        ("ValueError: the CUDA version is too old", False),
+        ("was killed by SIGKILL", False),
+    ],
+)
+def test_failures_of_a_device(message: str, failed: bool) -> None:
+    assert is_device_failure(message) is failed
 
 
 def test_an_error_of_several() -> None:

@@ -14,7 +14,7 @@ from penstock.engines.base import EngineLoadError
 from penstock.engines.messages import LoadFailed
 from penstock.errors import MissingDependency, PenstockError
 
-__all__ = ["cause_lines", "failure_of", "is_out_of_memory", "read_tail"]
+__all__ = ["cause_lines", "failure_of", "is_device_failure", "is_out_of_memory", "read_tail"]
 
 _LOG_TAIL_BYTES = 64 * 1024
 
@@ -29,6 +29,13 @@ _HINTS = re.compile(
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|cannot allocate memory|can't allocate memory|bad_alloc|not enough memory: you tried"
     r"|No available memory for the cache|larger than the available KV\s+cache|less than desired GPU memory utilization",
+    re.IGNORECASE,
+)
+
+# What CUDA, HIP, their libraries and the driver say of a device that can't go on; a process that has seen it is lost.
+_DEVICE_FAILURE = re.compile(
+    r"\bCUDA error\b|\bHIP error\b|\bcudaError[A-Z]|CUDA driver error|CU(BLAS|DNN)_STATUS_(EXECUTION|INTERNAL|MAPPING)"
+    r"|uncorrectable ECC|GPU (is lost|has fallen off the bus)|\bXid\b",
     re.IGNORECASE,
 )
 
@@ -99,6 +106,11 @@ def _code(error: BaseException, message: str) -> str:
 
 def is_out_of_memory(message: str) -> bool:
     return _OUT_OF_MEMORY.search(message) is not None
+
+
+def is_device_failure(message: str) -> bool:
+    """Whether a device is said to have failed. Running out of its memory is no failure of it."""
+    return _DEVICE_FAILURE.search(message) is not None and not is_out_of_memory(message)
 
 
 def cause_lines(log: str) -> list[str]:

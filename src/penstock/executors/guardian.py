@@ -29,6 +29,7 @@ import sys
 import time
 
 DUMP_LIMIT_S = 0.5  # for the host to print its stacks
+MEMORY_LOOK_S = 10.0  # how often the kernel's count of processes that it ended for want of memory is looked at
 SWEEP_LIMIT_S = 20.0  # a process that survives SIGKILL this long hangs in the kernel, with its driver
 
 PR_SET_PDEATHSIG = 1
@@ -53,8 +54,11 @@ def guard(control: int, host: int, cores: list[int], become_host: Callable[[], N
     reaper = Reaper(start_host(control, host, cores, become_host))
     os.close(host)
     report(control, f'{{"host": {reaper.host}}}\n')
-    watch(control, waker, reaper)
+    kills = watch(control, waker, reaper)
     killed, left = sweep(waker, reaper)
+    if reaper.status and memory_kills() > kills:
+        # Into the log, where the coordinator looks for the cause. It may have been a child of the host's.
+        print("out of memory: the kernel has just ended a process of this machine", file=sys.stderr, flush=True)
     status = -signal.SIGKILL if reaper.status is None else reaper.status
     report(control, f'{{"status": {status}, "killed": {killed}, "left": {left}}}\n')
     os._exit(0)
@@ -141,21 +145,35 @@ def wake_on_signals() -> int:
     return readable
 
 
-def watch(control: int, waker: int, reaper: Reaper) -> None:
-    """Returns when the host has ended, the coordinator is gone, or one of them wants the end."""
+def watch(control: int, waker: int, reaper: Reaper) -> int:
+    """Returns when the host has ended, the coordinator is gone, or one of them wants the end: what `memory_kills` was
+    some seconds before."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(waker, select.POLLIN)
+    before = latest = memory_kills()
     while reaper.status is None:
-        ready = [descriptor for descriptor, _ in poll.poll()]
+        ready = [descriptor for descriptor, _ in poll.poll(MEMORY_LOOK_S * 1000)]
+        if not ready:
+            before, latest = latest, memory_kills()
         if waker in ready and signal.SIGTERM in drain(waker):
-            return
+            break
         reaper.collect()
         if control in ready:
             order = read(control)
             if b"dump" in order and reaper.status is None:
                 dump_stacks(waker, reaper)
-            return  # "kill", "dump", or the end of the socket
+            break  # "kill", "dump", or the end of the socket
+    return before
+
+
+def memory_kills() -> int:
+    """How many processes of this machine the kernel has ended for want of memory, since it was started."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            return int(file.read().partition(b"oom_kill ")[2].split(None, 1)[0])
+    except (OSError, ValueError, IndexError):
+        return 0  # it does not count
 
 
 def dump_stacks(waker: int, reaper: Reaper) -> None:

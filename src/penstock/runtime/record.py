@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.core import events as ev
-from penstock.engines.causes import cause_lines
+from penstock.engines.causes import cause_lines, is_device_failure
 from penstock.engines.messages import Answer
 from penstock.executors.base import Exit
 from penstock.ledger.base import DeadRow, Receipt
@@ -65,6 +65,7 @@ class Record:
         self._pool_of = [replica.pool for replica in plan.replicas]
         self._names = [replica.id for replica in plan.replicas]
         self._rungs = [replica.rungs for replica in plan.replicas]
+        self._planned_devices = [replica.devices for replica in plan.replicas]
         self._logs = logs
         self.log = logs / "coordinator.log"
         self.scribe = Scribe(self.log)
@@ -120,6 +121,8 @@ class Record:
         if link is not None and link.note.startswith("broke the protocol"):
             how = link.note
         cause = self._last_words(index, exit_.tail)
+        if is_device_failure(cause):
+            cause += f"; on {', '.join(self.devices.get(index, self._planned_devices[index]))}"
         return f"{self._names[index]} {how}{cause} (log: {self._logs / (self._names[index] + '.log')})"
 
     def _last_words(self, index: int, tail: str) -> str:

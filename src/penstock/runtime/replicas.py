@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
-from penstock.engines.causes import is_out_of_memory
+from penstock.engines.causes import is_device_failure, is_out_of_memory
 from penstock.engines.messages import (
     Abort,
     Answer,
@@ -268,6 +268,7 @@ class Replicas:
             reason=reason,
             jitter=random.random(),
             out_of_memory=is_out_of_memory(reason),
+            device_failed=is_device_failure(reason),
         )
         return [*events, lost]
 

@@ -24,6 +24,7 @@ LEDGER_POINTS: tuple[str, ...] = (
     "commit.segment_written",
     "commit.carried_written",
     "commit.part_staged",
+    "commit.part_joined",
     "commit.dead_staged",
     "commit.stage_synced",
     "commit.partial_written",

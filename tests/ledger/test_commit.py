@@ -23,10 +23,10 @@ from penstock.errors import InvariantError
 from penstock.ledger import publish, read_run, stage
 from penstock.ledger.again import standing_parts
 from penstock.ledger.base import CommitBatch, Counts, Finished
-from penstock.ledger.dead_tail import MAX_TAIL
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
+from penstock.ledger.tails import MAX_TAIL
 
 
 def positions_in(out: Path) -> list[int]:

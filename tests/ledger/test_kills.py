@@ -14,6 +14,7 @@ from ledger_support import Coordinator, assert_complete, open_ledger
 
 from penstock import faults
 from penstock.faults import LEDGER_POINTS
+from penstock.ledger import tails
 
 HERE = Path(__file__).parent
 RUN = """
@@ -73,6 +74,7 @@ def test_points_are_hit_in_the_order_in_which_they_are_listed(tmp_path: Path, mo
 
     recorder = Recorder()
     monkeypatch.setattr(faults, "_trigger", recorder)
+    monkeypatch.setattr(tails, "MAX_TAIL", 1)
     with open_ledger(tmp_path / "out") as ledger:
         coordinator = Coordinator(ledger, 20)
         coordinator.commit([*range(8), 15], partial=[coordinator.step_of(9)])

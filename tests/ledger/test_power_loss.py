@@ -9,7 +9,7 @@ import pytest
 from ledger_support import Coordinator, assert_complete, open_ledger
 
 from penstock.errors import CommitError
-from penstock.ledger import Ledger, dead_tail
+from penstock.ledger import Ledger, tails
 from penstock.ledger.base import CommitBatch
 from penstock.ledger.files import Files
 from penstock.testing.files import PowerLoss, PowerlossFiles, Survivors
@@ -82,7 +82,7 @@ def test_power_fails_at_every_operation(tmp_path: Path, survivors: Survivors) ->
 
 @pytest.mark.parametrize("most_parts", [2, 32])
 def test_power_fails_again_and_again(tmp_path: Path, most_parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_tail, "MAX_TAIL", most_parts)  # small parts of dead/ are joined at every other commit
+    monkeypatch.setattr(tails, "MAX_TAIL", most_parts)  # small parts of dead/ are joined at every other commit
     for seed in range(12):
         rng, folder, promised = Random(seed), tmp_path / str(seed), Promised()
         folder.mkdir()

@@ -94,3 +94,8 @@ class PartWriter(Protocol):
         """Write the rows of `part`, which this writer made, and those of `table` to `path`: row n of it is row
         order[n] of the two put together. Flush and fsync; return the size in bytes. Raises OSError, ArrowInvalid."""
         ...
+
+    def join(self, path: Path, parts: Sequence[Path]) -> int:
+        """Write the rows of `parts`, which this writer made of tables with the same columns, to `path`, in this order
+        and a few at a time. Flush and fsync; return the size in bytes. Raises OSError, ArrowInvalid."""
+        ...

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,6 +17,7 @@ from penstock.data.arrow_rows import column_values
 from penstock.data.base import PartWriter, Row
 from penstock.errors import ConfigError
 
+_GROUP_ROWS, _GROUP_BYTES = 100_000, 64 << 20  # of a joined part that are written at once
 _ROWS_PER_BATCH = 4096  # converted to Python at once when writing JSON
 
 
@@ -23,17 +25,25 @@ class FormatWriter:
     """Writes parts of one format. A file that failed halfway is the caller's to remove."""
 
     def __init__(
-        self, suffix: str, encode: Callable[[pa.Table, BinaryIO], None], merge: Callable[[Path, Rows, BinaryIO], None]
+        self,
+        suffix: str,
+        encode: Callable[[pa.Table, BinaryIO], None],
+        merge: Callable[[Path, Rows, BinaryIO], None],
+        join: Callable[[Sequence[Path], BinaryIO], None],
     ) -> None:
         self.suffix = suffix
         self._encode = encode
         self._merge = merge
+        self._join = join
 
     def write(self, path: Path, table: pa.Table) -> int:
         return _durable(path, partial(self._encode, table))
 
     def write_with(self, path: Path, part: Path, table: pa.Table, order: Sequence[int]) -> int:
         return _durable(path, partial(self._merge, part, Rows(table, order)))
+
+    def join(self, path: Path, parts: Sequence[Path]) -> int:
+        return _durable(path, partial(self._join, parts))
 
 
 class Rows(NamedTuple):
@@ -57,9 +67,9 @@ def _durable(path: Path, write: Callable[[BinaryIO], None]) -> int:
 def writer_for(format: str) -> PartWriter:
     """The writer of `parquet` (zstd), `jsonl` or `arrow` (IPC file, not compressed, so that it maps into memory)."""
     writers = {
-        "parquet": FormatWriter(".parquet", _write_parquet, _merge_parquet),
-        "jsonl": FormatWriter(".jsonl", _write_jsonl, _merge_jsonl),
-        "arrow": FormatWriter(".arrow", _write_arrow, _merge_arrow),
+        "parquet": FormatWriter(".parquet", _write_parquet, _merge_parquet, _join_parquet),
+        "jsonl": FormatWriter(".jsonl", _write_jsonl, _merge_jsonl, _join_jsonl),
+        "arrow": FormatWriter(".arrow", _write_arrow, _merge_arrow, _join_arrow),
     }
     if format not in writers:
         raise ConfigError(f"the sink format {format!r} is not known; one of: {', '.join(writers)}")
@@ -81,14 +91,58 @@ def _merge_parquet(part: Path, rows: Rows, stream: BinaryIO) -> None:
     _write_parquet(rows.into(pq.read_table(part, partitioning=None)), stream)
 
 
+def _join_parquet(parts: Sequence[Path], stream: BinaryIO) -> None:
+    import pyarrow.parquet as pq
+
+    tables = (pq.read_table(part, partitioning=None, use_threads=False) for part in parts)
+    first, groups = _peek(_grouped(tables))
+    with pq.ParquetWriter(stream, first.schema, compression="zstd") as writer:
+        for table in groups:
+            writer.write_table(table)
+
+
+def _join_arrow(parts: Sequence[Path], stream: BinaryIO) -> None:
+    first, tables = _peek(_grouped(map(_read_arrow, parts)))
+    with pa.ipc.new_file(stream, first.schema) as writer:
+        for table in tables:
+            writer.write_table(table, max_chunksize=65_536)
+
+
+def _read_arrow(part: Path) -> pa.Table:
+    with pa.ipc.open_file(part) as reader:
+        return reader.read_all()
+
+
+def _join_jsonl(parts: Sequence[Path], stream: BinaryIO) -> None:
+    for part in parts:
+        stream.write(part.read_bytes())
+
+
+def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables that are large enough to read fast, and small enough to be held."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(each.num_rows for each in held) >= _GROUP_ROWS or sum(each.nbytes for each in held) >= _GROUP_BYTES:
+            yield pa.concat_tables(held).combine_chunks()
+            held = []
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _peek(tables: Iterator[pa.Table]) -> tuple[pa.Table, Iterator[pa.Table]]:
+    """The first table, and all of them."""
+    first = next(tables)
+    return first, chain([first], tables)
+
+
 def _write_arrow(table: pa.Table, stream: BinaryIO) -> None:
     with pa.ipc.new_file(stream, table.schema) as writer:
         writer.write_table(table, max_chunksize=65_536)
 
 
 def _merge_arrow(part: Path, rows: Rows, stream: BinaryIO) -> None:
-    with pa.ipc.open_file(part) as reader:
-        _write_arrow(rows.into(reader.read_all()), stream)
+    _write_arrow(rows.into(_read_arrow(part)), stream)
 
 
 def _merge_jsonl(part: Path, rows: Rows, stream: BinaryIO) -> None:

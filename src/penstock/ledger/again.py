@@ -20,7 +20,6 @@ import pyarrow as pa
 from penstock.data.base import PartWriter
 from penstock.data.dead import dead_table
 from penstock.ledger.base import Counts, DeadRow
-from penstock.ledger.dead_tail import read_dead
 from penstock.ledger.entry import Entry, PartFact
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, origins_of, with_keys, without_keys
@@ -69,9 +68,13 @@ def standing_parts(manifest: Manifest) -> tuple[dict[str, PartFact], dict[str, P
 
 
 def dead_of(layout: Layout, files: Files, part: PartFact, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    """The dead rows of a part of dead/, as dicts of its columns, or of some. Raises LedgerDamaged where it was
-    altered."""
-    rows: list[dict[str, Any]] = read_dead(layout, files, part, columns).to_pylist()
+    """The dead rows of a part of dead/, as dicts of its columns, or of some. Raises LedgerDamaged where the part is
+    gone or not as it was written."""
+    import pyarrow.parquet as pq
+
+    path = layout.dead / part.name
+    check_part(files, path, part)
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns, partitioning=None, use_threads=False).to_pylist()
     return rows
 
 

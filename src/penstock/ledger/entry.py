@@ -72,7 +72,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     partial       live segments of results of rows that have not ended, oldest first (see partial.py)
     parts, dead_parts, drops   of this entry alone: parts to move into data/ and dead/, and files (relative to the run
                   directory) that nothing refers to any more
-    dead_tail     the small parts at the end of dead/, which are joined when they are many
+    data_tail, dead_tail   the small parts at the end of data/ and dead/, which are joined when they are many
     parts_total, dead_parts_total   the numbers of the next parts
     retries       how many times dead rows were run again
     placeholder   the empty part that stands in data/ because a run ended without output; "" where there is none
@@ -102,6 +102,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[PartFact, ...] = ()
     dead_parts: tuple[PartFact, ...] = ()
     drops: tuple[str, ...] = ()
+    data_tail: tuple[PartFact, ...] = ()
     dead_tail: tuple[PartFact, ...] = ()
     parts_total: int = 0
     dead_parts_total: int = 0

@@ -29,7 +29,6 @@ from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.carried import CarriedRows, after_phase
-from penstock.ledger.dead_tail import Joined, dead_tail, join_dead
 from penstock.ledger.entry import Entry, SegmentFact
 from penstock.ledger.files import Files, commit_error
 from penstock.ledger.layout import Layout
@@ -41,6 +40,7 @@ from penstock.ledger.publish import Publisher, publish_below
 from penstock.ledger.run_file import Diff, prepare, run_file
 from penstock.ledger.segments import decode_schema, encode_schema
 from penstock.ledger.stage import Stage
+from penstock.ledger.tails import Joined, join_tails, tail_after
 
 __all__ = ["Ledger", "TableFactory"]
 
@@ -205,6 +205,7 @@ class Ledger:
                 drops=tuple(drops),
                 parts_total=stage.parts_total,
                 dead_parts_total=before.dead_parts_total + bool(again.dead),
+                data_tail=(),
                 dead_tail=(),
                 part_rows_total=again.counts.out,
                 placeholder="" if stage.parts else before.placeholder,
@@ -287,7 +288,8 @@ class Ledger:
     def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> Joined:
         from penstock.data.dead import dead_table
 
-        joined = join_dead(stage, self._layout, self._files, self.entry, self._dead_writer)
+        writers = (self._writer, self._dead_writer)
+        joined = join_tails(stage, self._layout, self._files, self.entry, writers)
         dead = sorted([*batch.dead, *encoded.rejected], key=lambda row: (row.position, row.path))
         if dead:
             stage.add_dead(dead_table(dead), self._dead_writer)
@@ -315,7 +317,8 @@ class Ledger:
             if segment not in needed
         ]
         drops += joined.drops
-        new_dead = tuple(part for part in stage.dead_parts if part.name not in joined.names)
+        new = tuple(part for part in stage.parts if f"data/{part.name}" not in joined.names and part.rows)
+        new_dead = tuple(part for part in stage.dead_parts if f"dead/{part.name}" not in joined.names)
         if before.placeholder and not placeholder:
             drops.append(f"data/{before.placeholder}")
         entry = successor(
@@ -335,7 +338,8 @@ class Ledger:
             dead_parts=tuple(stage.dead_parts),
             drops=tuple(drops),
             parts_total=stage.parts_total,
-            dead_tail=dead_tail(joined.tail, new_dead),
+            data_tail=tail_after(joined.data, new),
+            dead_tail=tail_after(joined.dead, new_dead),
             dead_parts_total=before.dead_parts_total + len(new_dead),
             part_rows_total=before.part_rows_total + stage.part_rows,
             placeholder=placeholder,

@@ -68,17 +68,23 @@ def finish_moves(layout: Layout, files: Files, entry: Entry) -> None:
 
     Raises LedgerDamaged where a part is in neither place.
     """
+    left = list(entry.drops)
     for folder, parts in ((layout.data, entry.parts), (layout.dead, entry.dead_parts)):
-        for part in parts:
+        # What a joined part holds goes before it comes, the last first: nobody ever sees a row twice, or a gap.
+        first = min((f"{folder.name}/{part.name}" for part in parts), default="")
+        joined = [name for name in left if first and name.startswith(f"{folder.name}/") and name > first]
+        for name in sorted(joined, reverse=True):
+            _drop(layout, files, name)
+            left.remove(name)
+        for part in sorted(parts, key=lambda part: part.name):
             _move(layout, files, part, folder)
         if parts:
             files.sync_folder(folder)
             fault("move.synced")
-    for name in entry.drops:
-        files.unlink(layout.out_dir / name)
-        fault("commit.file_dropped")
+    for name in left:
+        _drop(layout, files, name)
     for folder in (layout.data, layout.dead):
-        if any(name.startswith(f"{folder.name}/") for name in entry.drops):
+        if any(name.startswith(f"{folder.name}/") for name in left):
             files.sync_folder(folder)  # else a part that is gone may be there again, once a later entry is the newest
 
 
@@ -107,6 +113,11 @@ def refuse_lost_manifest(layout: Layout, files: Files) -> None:
                 "another output folder.",
                 where=str(folder),
             )
+
+
+def _drop(layout: Layout, files: Files, name: str) -> None:
+    files.unlink(layout.out_dir / name)
+    fault("commit.file_dropped")
 
 
 def _move(layout: Layout, files: Files, part: PartFact, folder: Path) -> None:

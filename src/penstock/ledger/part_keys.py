@@ -18,7 +18,7 @@ from penstock.ledger.files import Files
 from penstock.ledger.keyed import KEY_COLUMNS, Key
 from penstock.ledger.layout import Layout
 
-__all__ = ["encode_keys", "encode_keys_of", "keys_of", "read_keys"]
+__all__ = ["encode_keys", "encode_keys_of", "join_keys", "keys_of", "read_keys"]
 
 
 class _Run(msgspec.Struct, array_like=True):
@@ -65,6 +65,16 @@ def encode_keys(keys: Sequence[Key]) -> bytes:
 
 def read_keys(layout: Layout, files: Files, part: PartFact) -> list[Key]:
     """The keys of the rows of a part, in their order. Raises LedgerDamaged, OSError."""
+    runs = _read_runs(layout, files, part)
+    return [(run.position + index, tuple(run.path)) for run in runs for index in range(run.count)]
+
+
+def join_keys(layout: Layout, files: Files, parts: Sequence[PartFact]) -> bytes:
+    """The keys of parts that become one, encoded. Raises LedgerDamaged, OSError."""
+    return msgspec.msgpack.encode([run for part in parts for run in _read_runs(layout, files, part)])
+
+
+def _read_runs(layout: Layout, files: Files, part: PartFact) -> list[_Run]:
     path, what = layout.keys / part.keys, f"this file, which tells the rows of {part.name},"
     try:
         runs = msgspec.msgpack.decode(files.read(path), type=list[_Run])
@@ -72,7 +82,7 @@ def read_keys(layout: Layout, files: Files, part: PartFact) -> list[Key]:
         raise LedgerDamaged(f"{what} is gone. Bring it back.", where=str(path)) from error
     except msgspec.MsgspecError as error:
         raise LedgerDamaged(f"{what} can't be read: {error}", where=str(path)) from error
-    found = [(run.position + index, tuple(run.path)) for run in runs for index in range(run.count)]
-    if len(found) != part.rows:
-        raise LedgerDamaged(f"{part.name} has {part.rows} rows, and this file tells of {len(found)}", where=str(path))
-    return found
+    told = sum(run.count for run in runs)
+    if told != part.rows:
+        raise LedgerDamaged(f"{part.name} has {part.rows} rows, and this file tells of {told}", where=str(path))
+    return runs

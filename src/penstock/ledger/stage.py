@@ -40,7 +40,7 @@ class Stage:
         self.dead_parts: list[PartFact] = []
         self.segment: SegmentFact | None = None
         self.carried: list[SegmentFact] = []
-        self._new_parts = 0
+        self._new_parts = self._new_rows = 0
         self.partial: SegmentFact | None = None
         self.placeholder = ""
 
@@ -70,16 +70,27 @@ class Stage:
             keys = encode_keys_of(table, origins=self._in_phases)
             self.put_part(name, keys, rows.num_rows, partial(writer.write, table=rows))
             self._new_parts += 1
+            self._new_rows += rows.num_rows
 
     def put_part(self, name: str, keys: bytes, rows: int, write: Callable[[Path], int]) -> None:
         """A part of data/, new or in the place of one of that name; `write(path)` makes the file and fsyncs it. keys:
         encoded (part_keys.py); b"" for a part without a row."""
+        self.parts.append(self._part("data", name, keys, rows, write))
+        fault("commit.part_staged")
+
+    def put_joined(self, folder: str, name: str, keys: bytes, rows: int, write: Callable[[Path], int]) -> PartFact:
+        """A part of data/ or dead/ that takes the place of several, under the name of the first."""
+        joined = self._part(folder, name, keys, rows, write)
+        (self.parts if folder == "data" else self.dead_parts).append(joined)
+        fault("commit.part_joined")
+        return joined
+
+    def _part(self, folder: str, name: str, keys: bytes, rows: int, write: Callable[[Path], int]) -> PartFact:
         known = ""
         if keys:
             known = f"{self._epoch:04d}-{self._seq:08d}-{name}.keys"
             self._files.write(self._layout.keys / known, keys)
-        self.parts.append(self._write("data", name, rows, write, known))
-        fault("commit.part_staged")
+        return self._write(folder, name, rows, write, known)
 
     def add_carried(self, tables: Iterable[pa.Table]) -> None:
         """Sorted tables with keys become segments that the next phase reads, in this order."""
@@ -138,7 +149,8 @@ class Stage:
 
     @property
     def part_rows(self) -> int:
-        return sum(part.rows for part in self.parts)
+        """Rows of new parts, not of those that take the places of others."""
+        return self._new_rows
 
     def _write(self, kind: str, name: str, rows: int, write: Callable[[Path], int], keys: str = "") -> PartFact:
         staged = staged_name(self._epoch, self._seq, kind, name)

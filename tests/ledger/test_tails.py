@@ -1,0 +1,167 @@
+"""Small parts at the end of data/ and dead/ are joined; whoever reads meanwhile sees the beginning of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_support import Coordinator, assert_complete, dead, dead_ordinals, expected, open_ledger, outcome
+
+from penstock.data.columns import TableBuilder
+from penstock.errors import LedgerDamaged
+from penstock.ledger.again import standing_parts
+from penstock.ledger.entry import PartFact
+from penstock.ledger.files import Files
+from penstock.ledger.layout import Layout
+from penstock.ledger.manifest import Manifest
+from penstock.ledger.part_keys import read_keys
+from penstock.ledger.tails import SMALL_BYTES, SMALL_ROWS, tail_after
+from penstock.ledger.view import read_run
+
+TOTAL = 120
+MOST = 8  # small parts, in place of tails.MAX_TAIL
+SOURCE = pa.schema([("n", pa.int64())])
+
+
+def read_arrow(path: Path) -> list[dict]:
+    with pa.ipc.open_file(path) as reader:
+        return reader.read_all().to_pylist()
+
+
+READERS: dict[str, Callable[[Path], list[dict]]] = {
+    "parquet": lambda path: pq.read_table(path, partitioning=None).to_pylist(),
+    "jsonl": lambda path: [msgspec.json.decode(line) for line in path.read_bytes().splitlines()],
+    "arrow": read_arrow,
+}
+
+
+def columns(fixed: pa.Schema | None) -> TableBuilder:
+    return TableBuilder(SOURCE) if fixed is None else TableBuilder.from_fixed(fixed)
+
+
+def rows_in(out: Path, sink_format: str = "parquet") -> list[dict]:
+    return [row for part in sorted((out / "data").iterdir()) for row in READERS[sink_format](part)]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.ledger.tails.MAX_TAIL", MOST)
+
+
+@pytest.mark.parametrize("sink_format", list(READERS))
+def test_many_small_parts_of_the_output_are_joined(tmp_path: Path, sink_format: str) -> None:
+    """As after a hundred stops: few parts at any time, each row once, in the order of the input."""
+    out, most = tmp_path / "out", 0
+    with open_ledger(out, sink_format=sink_format, table=columns) as ledger:
+        coordinator = Coordinator(ledger, TOTAL)
+        for position in range(TOTAL):
+            coordinator.commit([position], final=position == TOTAL - 1)
+            most = max(most, len(list((out / "data").iterdir())))
+    rows, lost = expected(TOTAL)
+    assert rows_in(out, sink_format) == rows and dead_ordinals(out) == lost
+    assert most <= MOST + 1
+    parts, _ = standing_parts(Manifest(Layout(out), Files()))
+    assert sorted(parts) == sorted(path.name for path in (out / "data").iterdir())
+    keys = [key for part in parts.values() for key in read_keys(Layout(out), Files(), part)]
+    assert keys == [(row.position, row.path) for position in range(TOTAL) for row in outcome(position)[0]]
+    assert {part.keys for part in parts.values()} == {path.name for path in (out / ".penstock" / "keys").iterdir()}
+    assert read_run(out).counts.out == len(rows)
+
+
+def test_in_the_order_of_completion(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with open_ledger(out, order="completion") as ledger:
+        coordinator = Coordinator(ledger, TOTAL)
+        for position in [*range(1, TOTAL, 2), *range(0, TOTAL, 2)]:
+            coordinator.commit([position])
+        coordinator.commit([], final=True)
+    rows, _ = expected(TOTAL)
+    assert sorted(rows_in(out), key=lambda row: (row["n"], row["text"])) == rows
+    assert len(list((out / "data").iterdir())) <= MOST + 1
+
+
+class Reading(Files):
+    """Reads the output after every single change of a name."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self._out, self._rows = out, expected(TOTAL)[0]
+        self._lost = set(expected(TOTAL)[1])
+        self.looks = 0
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        self._look(target)
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        self._look(path)
+
+    def _look(self, changed: Path) -> None:
+        if changed.parent.name in ("data", "dead"):
+            self.looks += 1
+            found = rows_in(self._out) if changed.parent.name == "data" else []
+            assert found == self._rows[: len(found)], f"after {changed.name} had changed"
+            ordinals = dead_ordinals(self._out)
+            assert len(set(ordinals)) == len(ordinals) and self._lost.issuperset(ordinals)
+
+
+def test_a_reader_sees_the_beginning_and_no_row_twice(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    files = Reading(out)
+    with open_ledger(out, files=files) as ledger:
+        coordinator = Coordinator(ledger, 120)
+        for position in range(0, 120, 2):
+            coordinator.commit([position, position + 1])
+        coordinator.commit([], final=True)
+    assert_complete(out, 120)
+    assert files.looks > 60
+
+
+def test_a_damaged_part_is_told_before_it_is_joined(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with open_ledger(out) as ledger:
+        coordinator = Coordinator(ledger, 100)
+        for position in range(100):
+            coordinator.commit([position])
+            if len(ledger.entry.data_tail) >= MOST:
+                break
+        (out / "data" / "part-00003.parquet").write_bytes(b"other")
+        with pytest.raises(LedgerDamaged, match=r"part-00003\.parquet"):
+            coordinator.commit([position + 1])
+    assert (out / "data" / "part-00003.parquet").read_bytes() == b"other", "nothing was touched"
+
+
+def test_dead_rows_too(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with open_ledger(out) as ledger:
+        coordinator = Coordinator(ledger, 100)
+        for position in range(100):
+            batch = coordinator.batch([position])
+            batch.finished, batch.dead = [], [dead(position)]
+            ledger.commit(batch)
+            coordinator.note(batch)
+            assert dead_ordinals(out) == list(range(position + 1))
+    assert len(list((out / "dead").iterdir())) <= MOST + 1
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((1, SMALL_ROWS, SMALL_ROWS + 1, 10**6)), st.sampled_from((1, SMALL_BYTES, 2 * SMALL_BYTES))
+        )
+    )
+)
+def test_a_tail_is_the_small_parts_at_the_end(sizes: list[tuple[int, int]]) -> None:
+    parts = tuple(PartFact(f"part-{n:05d}", "", rows, size, "") for n, (rows, size) in enumerate(sizes))
+    tail = tail_after((), parts)
+    assert parts[len(parts) - len(tail) :] == tail
+    assert all(part.rows <= SMALL_ROWS and part.bytes <= SMALL_BYTES for part in tail)
+    before = parts[len(parts) - len(tail) - 1 : len(parts) - len(tail)] if len(tail) < len(parts) else ()
+    assert all(part.rows > SMALL_ROWS or part.bytes > SMALL_BYTES for part in before)

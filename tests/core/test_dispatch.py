@@ -273,6 +273,20 @@ def test_cancelled_requests_leave_wherever_they_are() -> None:
 # ---------------------------------------------------------------- ending in good order
 
 
+def test_a_replica_that_is_ten_times_slower_gets_a_tenth() -> None:
+    dispatch = DrivenDispatch(2)
+    dispatch.ready(0, 1, slots=4)
+    dispatch.submit(*range(2000))
+    answered = {0: 0, 1: 0}
+    for turn in range(400):
+        for replica in (0, 1) if turn % 10 == 0 else (0,):
+            (first, *_) = dispatch.out(replica)
+            dispatch.tell(dispatch.answers(replica, first, executing=4, waiting=1, progress=turn + 2), after_s=0.01)
+            answered[replica] += 1
+    assert answered == {0: 400, 1: 40}
+    assert len(dispatch.out(1)) < 20, "and not much waits there"
+
+
 def test_a_drain_sends_nothing_and_waits_for_what_has_begun() -> None:
     dispatch = DrivenDispatch(1)
     dispatch.ready(0, slots=1)

@@ -16,10 +16,12 @@ from run_support import committed, output, pipeline, run, write_rows
 from penstock.data.base import Chunk
 from penstock.data.lists import ListSource
 from penstock.errors import InputError
+from penstock.ledger.base import CommitBatch, Counts, Receipt
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.reader import LONGEST_READ_S, SLOW_READ_S, ChunkRead, Reader, SourceFailed
 from penstock.runtime.signals import Interrupts
 from penstock.runtime.stalls import Activity, Stalls
+from penstock.runtime.writer import SLOW_COMMIT_S, Writer
 
 LIMIT_S = 30.0
 
@@ -163,6 +165,66 @@ def test_a_disk_that_does_not_answer_ends_the_run() -> None:
     back.set()
     reader.want(3, 4)
     assert [item.cause for item in inbox.take()] == [3], "what comes too late is dropped"
+    inbox.close()
+
+
+def test_a_slow_disk_is_waited_for() -> None:
+    inbox = Inbox()
+    reader = reader_of(Disk(12, lambda read: threading.Event().wait(0.02) and None), inbox)
+    assert all_rows(inbox, reader) == (list(range(12)), None)
+    reader.close()
+    inbox.close()
+
+
+class SlowLedger:
+    """Commits once it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def commit(self, batch: CommitBatch) -> Receipt:
+        self.begun.set()
+        self.go_on.wait(LIMIT_S)
+        return Receipt(seq=1, rejected=[], part_rows=0, bytes_written=0, took_s=0.0)
+
+    def heartbeat(self) -> None:
+        pass
+
+
+def test_a_commit_that_takes_long_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    ledger, inbox, stalls = SlowLedger(), Inbox(), Stalls(said.append)
+    writer = Writer(ledger, inbox, tmp_path)
+    stalls.add(writer.committing)
+    writer.start()
+    look(stalls, 100)
+    assert not said, "nothing is being committed"
+    writer.commit(1, CommitBatch([], [], [0], 1, 1, Counts()))
+    assert ledger.begun.wait(LIMIT_S)
+    look(stalls, SLOW_COMMIT_S + 10)
+    assert said == [f"a commit has been under way for 30 s: the disk under {tmp_path} is slow, or does not answer"]
+    assert stalls.told().startswith("a commit has been under way for 39 s")
+    ledger.go_on.set()
+    while not inbox.take():
+        pass
+    writer.close()
+    stalls.look()
+    assert stalls.told() == ""
+    inbox.close()
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.runtime.writer.PARTING_S", 0.05)
+    ledger, inbox = SlowLedger(), Inbox()
+    writer = Writer(ledger, inbox, tmp_path)
+    writer.start()
+    writer.commit(1, CommitBatch([], [], [0], 1, 1, Counts()))
+    assert ledger.begun.wait(LIMIT_S)
+    writer.close()
+    assert not ledger.go_on.is_set() and not inbox.take()
+    ledger.go_on.set()
+    while not inbox.take():
+        pass
     inbox.close()
 
 

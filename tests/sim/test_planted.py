@@ -469,6 +469,17 @@ def paid_results_never_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Commits, "next_batch", only_ended)
 
 
+@plant
+def device_that_failed_counts_as_any_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica whose device has failed twice is started again."""
+    died = Replica.died
+
+    def forgetful(self: Replica, now: float, jitter: float, *, counts: bool, device_failed: bool = False) -> None:
+        died(self, now, jitter, counts=counts)
+
+    monkeypatch.setattr(Replica, "died", forgetful)
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTED[name](monkeypatch)

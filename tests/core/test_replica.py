@@ -183,6 +183,18 @@ def test_old_deaths_are_forgotten_and_those_of_suspects_do_not_count() -> None:
     assert replica.start_at == 21.0
 
 
+def test_the_death_that_was_a_requests_fault_is_forgiven_and_no_other() -> None:
+    replica = made(circuit_deaths=5, circuit_window_s=1000.0)
+    replica.died(1.0, 0.0, counts=True)
+    replica.died(2.0, 0.0, counts=True, device_failed=True)
+    replica.forgive(1.0)
+    replica.forgive(1.0)
+    replica.died(3.0, 0.0, counts=True, device_failed=True)
+    assert replica.circuit_open(), "its device has failed twice"
+    replica.forgive(2.0)
+    assert not replica.circuit_open()
+
+
 @given(st.floats(0.0, 1.0, exclude_max=True), st.integers(1, 12))
 def test_jitter_lengthens_by_a_quarter_at_most(jitter: float, deaths: int) -> None:
     replica = made(restart_backoff_s=0.5, restart_backoff_max_s=60.0, circuit_window_s=1e9)

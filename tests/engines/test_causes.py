@@ -96,9 +96,13 @@ def test_kinds_of_failures(error: BaseException, code: str) -> None:
 @pytest.mark.parametrize(
     ("message", "failed"),
     [
-        ("torch.AcceleratorError: CUDA error: an illegal memory access was encountered", True),
+        ("torch.AcceleratorError: CUDA error: an illegal memory access was encountered", False),
+        ("torch.AcceleratorError: CUDA error: device-side assert triggered", False),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", False),
+        ("RuntimeError: CUDA error: invalid device ordinal", False),
+        ("psycopg.Error: xid 1234 is gone", False),
+        ("torch.AcceleratorError: CUDA error: unspecified launch failure", True),
         ("RuntimeError: CUDA error: uncorrectable ECC error encountered", True),
-        ("RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`", True),
         ("NVRM: Xid (PCI:0000:17:00): 79, GPU has fallen off the bus.", True),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", False),
         ("RuntimeError: CUDA error: out of memory", False),

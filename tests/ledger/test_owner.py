@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ledger_support import Coordinator, assert_complete, open_ledger
 from test_faults_of_the_disk import FaultyFiles
 
-from penstock.errors import Fenced, RunOwned
+from penstock.errors import CommitError, Fenced, RunOwned
 from penstock.ledger import owner, read_run
 from penstock.ledger.files import Files
 from penstock.ledger.owner import OwnerRecord, is_alive, read_owner, this_process
@@ -111,6 +111,32 @@ def test_a_heartbeat_is_renewed_and_notices_the_successor(tmp_path: Path, monkey
     monkeypatch.setattr(time, "time", lambda: begin.heartbeat + 60)
     with open_ledger(tmp_path / "out", takeover=True), pytest.raises(Fenced, match="taken this run over"):
         old.heartbeat()
+
+
+def test_a_successor_that_has_ended_is_noticed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was suspended may wake when all is done, with nothing to commit: it finds out, and claims nothing."""
+    old = open_ledger(tmp_path / "out")
+    with open_ledger(tmp_path / "out", takeover=True) as successor:
+        Coordinator(successor, 10).run()
+    path = tmp_path / "out" / ".penstock" / "owner.json"
+    begun = time.time()
+    monkeypatch.setattr(time, "time", lambda: begun + 30)
+    with pytest.raises(Fenced, match="taken this run over"):
+        old.heartbeat()
+    assert not path.exists()
+    with pytest.raises(Fenced):
+        Coordinator(old, 10).commit([0])
+
+
+def test_a_ledger_that_was_closed_takes_no_more(tmp_path: Path) -> None:
+    """A thread that was left behind in a commit may come back when the run has been given up."""
+    ledger = open_ledger(tmp_path / "out")
+    coordinator = Coordinator(ledger, 10)
+    ledger.close()
+    with pytest.raises(CommitError, match="closed"):
+        coordinator.commit([0])
+    ledger.heartbeat()
+    assert not (tmp_path / "out" / ".penstock" / "owner.json").exists()
 
 
 def test_a_commit_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from ledger_support import Coordinator, assert_complete, dead, dead_ordinals, expected, open_ledger, outcome
 
 from penstock.data.columns import TableBuilder
-from penstock.errors import LedgerDamaged
 from penstock.ledger.again import standing_parts
 from penstock.ledger.entry import PartFact
 from penstock.ledger.files import Files
@@ -124,18 +123,27 @@ def test_a_reader_sees_the_beginning_and_no_row_twice(tmp_path: Path) -> None:
     assert files.looks > 60
 
 
-def test_a_damaged_part_is_told_before_it_is_joined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("harm", ["altered", "gone", "keys gone"])
+def test_a_part_that_is_not_as_it_was_is_left_alone_and_the_run_goes_on(tmp_path: Path, harm: str) -> None:
     out = tmp_path / "out"
     with open_ledger(out) as ledger:
-        coordinator = Coordinator(ledger, 100)
+        coordinator = Coordinator(ledger, 60)
         for position in range(100):
             coordinator.commit([position])
             if len(ledger.entry.data_tail) >= MOST:
                 break
-        (out / "data" / "part-00003.parquet").write_bytes(b"other")
-        with pytest.raises(LedgerDamaged, match=r"part-00003\.parquet"):
-            coordinator.commit([position + 1])
-    assert (out / "data" / "part-00003.parquet").read_bytes() == b"other", "nothing was touched"
+        part = out / "data" / "part-00003.parquet"
+        if harm == "altered":
+            part.write_bytes(b"other")
+        else:
+            (part if harm == "gone" else out / ".penstock" / "keys" / ledger.entry.data_tail[3].keys).unlink()
+        coordinator.commit([position + 1])
+        assert len(ledger.entry.data_tail) <= 1, "they are not tried again"
+        coordinator.run()
+    if harm == "keys gone":
+        assert_complete(out, 60)
+    elif harm == "altered":
+        assert part.read_bytes() == b"other"
 
 
 def test_dead_rows_too(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from run_support import committed, output, pipeline, run, write_rows
 
+from penstock.core.events import Tick
 from penstock.data.base import Chunk
 from penstock.data.lists import ListSource
 from penstock.errors import InputError
@@ -20,7 +21,7 @@ from penstock.ledger.base import CommitBatch, Counts, Receipt
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.reader import LONGEST_READ_S, SLOW_READ_S, ChunkRead, Reader, SourceFailed
 from penstock.runtime.signals import Interrupts
-from penstock.runtime.stalls import Activity, Stalls
+from penstock.runtime.stalls import Activity, Stalls, cpu_ns
 from penstock.runtime.writer import SLOW_COMMIT_S, Writer
 
 LIMIT_S = 30.0
@@ -65,6 +66,33 @@ def test_over_is_called_once_at_its_limit() -> None:
     activity.begin()
     look(stalls, 20)
     assert over == [5]
+
+
+def test_who_works_is_not_stalled() -> None:
+    """Seeking in a file of a terabyte is one turn, and takes as long as it takes."""
+    over: list[int] = []
+    work = iter(range(10**6))
+    activity = Activity(lambda seconds: "", limit_s=5.0, over=over.append, work=lambda: next(work))
+    stalls = Stalls(lambda text: None)
+    stalls.add(activity)
+    activity.begin()
+    look(stalls, 100)
+    assert not over
+
+
+def test_the_work_of_a_thread_is_its_time_on_a_cpu() -> None:
+    begun = cpu_ns(threading.get_native_id())
+    assert begun > 0
+    assert sum(number * number for number in range(100_000)) and cpu_ns(threading.get_native_id()) > begun
+    assert cpu_ns(None) == cpu_ns(-1) == 0
+
+
+def test_an_inbox_that_was_closed_touches_nothing(tmp_path: Path) -> None:
+    inbox = Inbox()
+    inbox.close()
+    with (tmp_path / "other").open("wb") as other:
+        inbox.put(Tick())
+        assert other.fileno() and (tmp_path / "other").stat().st_size == 0
 
 
 class Disk(ListSource):

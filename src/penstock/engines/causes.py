@@ -28,14 +28,16 @@ _HINTS = re.compile(
 # What the allocators of torch, CUDA and C++ say, and vLLM where its KV cache finds no room.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|cannot allocate memory|can't allocate memory|bad_alloc|not enough memory: you tried"
+    r"|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|hipErrorOutOfMemory|STATUS_ALLOC_FAILED"
     r"|No available memory for the cache|larger than the available KV\s+cache|less than desired GPU memory utilization",
     re.IGNORECASE,
 )
 
-# What CUDA, HIP, their libraries and the driver say of a device that can't go on; a process that has seen it is lost.
+# What CUDA and the driver say of a device that is broken. An illegal access or a failed assertion is not among it: a
+# row may be to blame for those.
 _DEVICE_FAILURE = re.compile(
-    r"\bCUDA error\b|\bHIP error\b|\bcudaError[A-Z]|CUDA driver error|CU(BLAS|DNN)_STATUS_(EXECUTION|INTERNAL|MAPPING)"
-    r"|uncorrectable ECC|GPU (is lost|has fallen off the bus)|\bXid\b",
+    r"uncorrectable ECC|cudaErrorECCUncorrectable|NVRM: Xid|GPU (is lost|has fallen off the bus)|hardware stack error"
+    r"|cudaErrorHardwareStackError|unspecified launch failure|cudaErrorLaunchFailure|uncorrectable NVLink error",
     re.IGNORECASE,
 )
 

@@ -223,11 +223,18 @@ class Ledger:
 
     def heartbeat(self) -> None:
         """Say that we live; cheap, at most a write every few seconds. Raises Fenced when another has taken over."""
-        if self._owner is not None:
-            self._owner.beat(time.time())
+        now = time.time()
+        if self._owner is None or not self._owner.due(now):
+            return
+        fenced = self._fenced()  # who has taken over may have ended since, and its record with it
+        if fenced is not None:
+            self._failure = fenced
+            raise fenced
+        self._owner.beat(now)
 
     def close(self) -> None:
         """Give the run up. What was not committed is lost, and will be done again."""
+        self._failure = self._failure or CommitError("the run was closed", where=str(self._layout.out_dir))
         if self._owner is not None:
             owner, self._owner = self._owner, None
             try:

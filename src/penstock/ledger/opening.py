@@ -76,6 +76,8 @@ def finish_moves(layout: Layout, files: Files, entry: Entry) -> None:
         for name in sorted(joined, reverse=True):
             _drop(layout, files, name)
             left.remove(name)
+        if joined:
+            files.sync_folder(folder)  # else a disk that loses its power might keep both
         for part in sorted(parts, key=lambda part: part.name):
             _move(layout, files, part, folder)
         if parts:

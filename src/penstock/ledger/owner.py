@@ -107,10 +107,12 @@ class Owner:
         """Put our record in place of whatever stood there. Only after our epoch entry is durable."""
         self._files.replace(self._path, msgspec.json.encode(self.record))
 
+    def due(self, now: float) -> bool:
+        """Whether it is time for a sign of life."""
+        return not 0 <= now - self.record.heartbeat < HEARTBEAT_EVERY_S
+
     def beat(self, now: float) -> None:
-        """Renew the heartbeat when it is time. Raises Fenced when a newer coordinator has claimed the run."""
-        if 0 <= now - self.record.heartbeat < HEARTBEAT_EVERY_S:
-            return
+        """Renew the heartbeat. Raises Fenced when a newer coordinator has claimed the run."""
         self.check()
         self.record = msgspec.structs.replace(self.record, heartbeat=now)
         try:

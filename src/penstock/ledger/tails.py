@@ -5,7 +5,7 @@ very often, would leave thousands of small ones. They are joined in tiers, as se
 about as often as the logarithm of their number.
 
 The joined part takes the name of the first of them. The others are removed just before it is moved there: what stands
-in data/ is the beginning of the output at every moment, and never holds a row twice.
+in data/ is the beginning of the output at every moment, and holds no row twice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from penstock.data.base import PartWriter
+from penstock.errors import LedgerDamaged
 from penstock.ledger.entry import Entry, PartFact
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
@@ -41,15 +42,21 @@ class Joined(NamedTuple):
 def join_tails(
     stage: Stage, layout: Layout, files: Files, before: Entry, writers: tuple[PartWriter, PartWriter]
 ) -> Joined:
-    """Stage one part in place of many small ones, where they are many. Raises LedgerDamaged, OSError."""
-    tails, drops, names = [], [], []
+    """Stage one part in place of many small ones, where they are many and as they were written. Raises OSError."""
+    tails: list[tuple[PartFact, ...]] = []
+    drops: list[str] = []
+    names: list[str] = []
     for folder, tail, writer in zip(("data", "dead"), (before.data_tail, before.dead_tail), writers, strict=True):
         if len(tail) >= MAX_TAIL:
             kept, small = tiers(tail)
             paths = [layout.out_dir / folder / part.name for part in small]
-            for path, part in zip(paths, small, strict=True):
-                check_part(files, path, part)
-            keys = join_keys(layout, files, small) if folder == "data" else b""
+            try:
+                for path, part in zip(paths, small, strict=True):
+                    check_part(files, path, part)
+                keys = join_keys(layout, files, small) if folder == "data" else b""
+            except LedgerDamaged:
+                tails.append(())  # somebody has moved or altered one: they stay as they are, and the run goes on
+                continue
             rows = sum(part.rows for part in small)
             joined = stage.put_joined(folder, small[0].name, keys, rows, partial(writer.join, parts=paths))
             tail = tail_after(kept, (joined,))

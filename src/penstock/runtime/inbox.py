@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 
 from penstock.core.events import Event
@@ -14,6 +15,8 @@ class Inbox:
     def __init__(self) -> None:
         self._events: deque[Event | BaseException] = deque()
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._closed = False
+        self._lock = threading.RLock()  # a signal handler may wake in the middle of a wake
 
     def fileno(self) -> int:
         return self._read
@@ -24,10 +27,13 @@ class Inbox:
         self.wake()
 
     def wake(self) -> None:
-        try:
-            os.write(self._write, b"\0")
-        except BlockingIOError:
-            pass  # a full pipe wakes as well
+        with self._lock:
+            if self._closed:
+                return  # a thread that was left behind: the descriptor may be another's by now
+            try:
+                os.write(self._write, b"\0")
+            except BlockingIOError:
+                pass  # a full pipe wakes as well
 
     def take(self) -> list[Event]:
         """All events so far. Raises the first exception that a thread left."""
@@ -44,5 +50,7 @@ class Inbox:
         return found
 
     def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+        with self._lock:
+            self._closed = True
+            os.close(self._read)
+            os.close(self._write)

@@ -132,7 +132,8 @@ class Invocation:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+        with self._watchdog.closing():
+            self._stack.close()
 
     def _open(self) -> None:
         pipeline = self._pipeline
@@ -168,14 +169,17 @@ class Invocation:
         fault("run.assembled")
         interval_s, shown_at = self._options.interval_s, -1.0
 
-        turning = self._watchdog.turning
+        turning, watched = self._watchdog.turning, self._options.listener is not None
 
         def watch(now: float) -> None:
             nonlocal shown_at
             turning.begin()
             if now - shown_at >= interval_s:
                 shown_at = now
+                if not watched:
+                    turning.end()  # a terminal that is paused (Ctrl-S) pauses the run
                 listener(observer.facts())
+                turning.begin()
 
         for number in range(first, len(self._plan.phases)):
             if number > first:
@@ -205,7 +209,7 @@ class Invocation:
         )
 
     def _close_source(self, source: Source) -> None:
-        if self._reader is None or not self._reader.given_up:  # else closing would wait for what does not come back
+        if self._reader is None or not self._reader.holds_source:  # else closing would wait for what hangs
             source.close()
 
     @property

@@ -12,8 +12,9 @@ from penstock.data.base import Chunk, Source
 from penstock.errors import InputError
 from penstock.faults import fault
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.stalls import Activity
+from penstock.runtime.stalls import Activity, cpu_ns
 
+PARTING_S = 2.0
 TRIES, AGAIN_AFTER_S = 3, 1.0  # where the disk or the network failed, not the file
 SLOW_READ_S, LONGEST_READ_S = 30.0, 600.0  # from when on it is said; and when the run ends of it
 
@@ -51,7 +52,13 @@ class Reader:
         self._failed: InputError | None = None
         self.given_up = False
         self._cause: int | None = None  # of the chunk that is waited for
-        self.reading = Activity(self._told, patience_s=SLOW_READ_S, limit_s=LONGEST_READ_S, over=self._give_up)
+        self.reading = Activity(
+            self._told,
+            patience_s=SLOW_READ_S,
+            limit_s=LONGEST_READ_S,
+            over=self._give_up,
+            work=lambda: cpu_ns(self._thread.native_id),
+        )
         self._wanted: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="penstock-reader", daemon=True)
 
@@ -67,7 +74,15 @@ class Reader:
             self._wanted.put((cause, max_rows))
 
     def close(self) -> None:
+        """End, once the read that is under way is done; it is not waited for very long."""
         self._wanted.put(None)
+        if self._thread.is_alive():
+            self._thread.join(PARTING_S)
+
+    @property
+    def holds_source(self) -> bool:
+        """Whether a read has not come back: then its file can't be closed."""
+        return self._thread.is_alive()
 
     def _work(self) -> None:
         try:

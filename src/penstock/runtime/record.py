@@ -23,6 +23,7 @@ from penstock.runtime.scribe import Scribe
 
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
 HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interpreter that can't be a host
+KERNEL_KILLS = "out of memory: the kernel"  # what executors/guardian.py prints
 SHOWN_NOTES = 5
 # Recoveries that a person wants to hear of; stale answers are only counted.
 _TOLD = {
@@ -130,7 +131,9 @@ class Record:
         refused = next((line.removeprefix(HOST_REFUSES) for line in lines if line.startswith(HOST_REFUSES)), "")
         if refused:
             self.load_codes[index] = "missing_dependency"
-        causes = [refused] if refused else cause_lines(tail)[-1:] or lines[-3:]
+        told = [cause for cause in cause_lines(tail) if not cause.startswith(KERNEL_KILLS)]
+        # That the kernel has ended a process tells something only where the replica itself tells nothing.
+        causes = [refused] if refused else told[-1:] or cause_lines(tail)[-1:] or lines[-3:]
         return ": " + " | ".join(causes) if causes else ""
 
     def pool_down(self, down: ev.PoolDown) -> None:

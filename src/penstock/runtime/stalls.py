@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["LOOK_S", "Activity", "Stalls"]
+__all__ = ["LOOK_S", "Activity", "Stalls", "cpu_ns"]
 
 LOOK_S = 1.0
 
@@ -18,6 +18,7 @@ class Activity:
 
     told       what to say of it after so many seconds
     patience_s, limit_s  from when on it is said; and when `over` is called, once. None: never
+    work       grows while it is at work, however long one turn of it takes: seeking in a large file is no stall
     """
 
     def __init__(
@@ -27,11 +28,12 @@ class Activity:
         patience_s: float | None = None,
         limit_s: float | None = None,
         over: Callable[[int], None] | None = None,
+        work: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.told, self.patience_s, self.limit_s, self.over = told, patience_s, limit_s, over
+        self.told, self.patience_s, self.limit_s, self.over, self.work = told, patience_s, limit_s, over, work
         self.looks = 0
         self._turn = 0  # odd while it is being done
-        self._seen = 0
+        self._seen = (0, 0)
 
     def begin(self) -> None:
         """It begins; or, where it was being done, begins anew."""
@@ -41,11 +43,20 @@ class Activity:
         self._turn += self._turn % 2
 
     def look(self) -> float:
-        """How long the same turn of it has been going on, judged by how often it was looked at."""
-        turn = self._turn
-        self.looks = self.looks + 1 if turn % 2 and turn == self._seen else 0
-        self._seen = turn
+        """How long the same turn of it has been going on without any work, judged by how often it was looked at."""
+        seen = self._turn, self.work()
+        self.looks = self.looks + 1 if seen[0] % 2 and seen == self._seen else 0
+        self._seen = seen
         return self.looks * LOOK_S
+
+
+def cpu_ns(native_id: int | None) -> int:
+    """What a thread of this process has had of a CPU, in nanoseconds; 0 where that can't be told."""
+    try:
+        with open(f"/proc/self/task/{native_id}/schedstat", "rb") as file:
+            return int(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 class Stalls:

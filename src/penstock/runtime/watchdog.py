@@ -9,6 +9,8 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.errors import Stalled
@@ -19,7 +21,7 @@ from penstock.runtime.stalls import Activity
 __all__ = ["LOOP_LIMIT_S", "Watchdog"]
 
 LOOP_LIMIT_S = 120.0
-_PARTING_S = 90.0  # a process of our own that has not ended by then is ended at once
+_PARTING_S = 90.0  # a process of our own whose run has not ended by then is ended at once
 
 
 class Watchdog:
@@ -35,11 +37,19 @@ class Watchdog:
             f"the run's own loop stood still for {seconds} s; what it was doing is in {self._log}. "
             "The same command goes on from the last commit"
         )
-        if self._own_process:
-            timer = threading.Timer(_PARTING_S, os._exit, (error.exit_code,))
-            timer.daemon = True
-            timer.start()
         self._interrupts.abandon(error)
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Around the end of a run. A disk that hangs may hold it up for ever; a process of our own ends then."""
+        timer = threading.Timer(_PARTING_S, os._exit, (Stalled.exit_code,))
+        timer.daemon = True
+        if self._own_process:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def stacks() -> str:

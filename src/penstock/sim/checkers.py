@@ -32,6 +32,7 @@ class _Task(Struct, gc=False):
     retries: int = 0
     crashes: int = 0
     killed: int = -1  # the replica whose death outside the lane made it a suspect
+    killed_at: float = 0.0
     starved: int = 0  # times that a replica ran out of memory while it ran alone
     suspect: bool = False  # in flight at a death, and neither answered nor returned since
     alone_deaths: int = 0
@@ -190,7 +191,7 @@ class RequestChecks:
             task.alone_deaths += alone
             task.suspect = task.crashes >= self.limits.suspect_crashes
             if not in_lane:
-                task.killed = event.replica
+                task.killed, task.killed_at = event.replica, now
             if not task.suspect:
                 self.waiting[task.pool][number] = None
         replica.up = replica.ready = False
@@ -356,7 +357,7 @@ class RequestChecks:
         elif code == "engine_crash" and task.alone_deaths < self.limits.solo_crashes:
             raise Violation(f"request {number} was given up; it killed alone {task.alone_deaths} times: {task}")
         if code == "engine_crash" and task.killed >= 0:
-            self._forgive(self.replicas[task.killed])
+            self._forgive(self.replicas[task.killed], task.killed_at)
         self._end(number)
 
     def _end(self, number: int) -> None:
@@ -368,10 +369,9 @@ class RequestChecks:
             self._leave(self.replicas[task.replica], number)
 
     @staticmethod
-    def _forgive(replica: _Replica) -> None:
-        """One of its deaths was a request's; where it was given up for them, it stays so."""
-        if replica.sure_deaths:
-            replica.sure_deaths.pop()
+    def _forgive(replica: _Replica, at: float) -> None:
+        """Its death of then was a request's; where it was given up for it, it stays so."""
+        replica.sure_deaths = [death for death in replica.sure_deaths if death[0] != at]
 
     @staticmethod
     def _leave(replica: _Replica, number: int) -> None:

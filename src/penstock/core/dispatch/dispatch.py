@@ -292,7 +292,7 @@ class Dispatch(Machine):
             request.crashes += 1
             request.solo_crashes += request.task == alone
             if not in_lane:
-                request.killed = replica.index
+                request.killed, request.killed_at = replica.index, self._now
             if request.solo_crashes >= self.limits.solo_crashes:
                 message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
                 _add_failure(ends, request, "engine_crash", message, -1)
@@ -312,7 +312,7 @@ class Dispatch(Machine):
     def _forgive(self, guilty: Request) -> None:
         """The death that made it a suspect was no replica's: it does not count for the circuit."""
         if guilty.killed >= 0:
-            self.replicas[guilty.killed].forgive()
+            self.replicas[guilty.killed].forgive(guilty.killed_at)
 
     def _starved(self, pool: Pool, replica: Replica, reason: str) -> bool:
         """It ran out of memory at work, and uses less of its room from now on; its requests go elsewhere, none is a
@@ -336,7 +336,7 @@ class Dispatch(Machine):
                 continue
             again.append(request)
             if counts:
-                request.killed = replica.index
+                request.killed, request.killed_at = replica.index, self._now
         pool.recount(replica)
         if in_lane:
             pool.quarantine.halve(again)

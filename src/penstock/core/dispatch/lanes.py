@@ -27,7 +27,7 @@ class Request(Struct, gc=False):
     attempt     sends so far
     failures    attempts that ended in a retryable answer
     crashes     replica deaths while it was out; solo_crashes: while it ran alone
-    killed      the replica whose death made it a suspect, outside the lane; -1: none did
+    killed      the replica whose death made it a suspect, outside the lane; -1: none did. killed_at: when that was
     starved     times that a replica ran out of memory while it ran alone
     recalled    a TakeBack for it is out; kept: one was, and the host did not return it, so it has begun
     """
@@ -47,6 +47,7 @@ class Request(Struct, gc=False):
     solo_crashes: int = 0
     starved: int = 0
     killed: int = -1
+    killed_at: float = 0.0
     recalled: bool = False
     kept: bool = False
 

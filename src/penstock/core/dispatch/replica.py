@@ -216,10 +216,11 @@ class Replica:
         """When a replica that died will be back, if it loads as long as before."""
         return (self.start_at if self.state == "waiting" else self.started_at) + self.load_s
 
-    def forgive(self) -> None:
-        """One of its deaths was a request's fault, as is known now."""
-        if self.deaths:
-            self.deaths.pop()
+    def forgive(self, at: float) -> None:
+        """Its death of then was a request's fault, as is known now."""
+        forgiven = next((death for death in self.deaths if death[0] == at), None)
+        if forgiven is not None:
+            self.deaths.remove(forgiven)
 
     def circuit_open(self) -> bool:
         return sum(weight for _, weight in self.deaths) >= self.limits.circuit_deaths

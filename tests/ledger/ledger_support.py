@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -179,3 +180,15 @@ def assert_complete(out: Path, total: int) -> None:
     assert dead_ordinals(out) == lost
     assert list((out / ".penstock" / "segments").iterdir()) == []
     assert list((out / ".penstock" / "staging").iterdir()) == []
+
+
+def read_arrow(path: Path) -> list[dict]:
+    with pa.ipc.open_file(path) as reader:
+        return reader.read_all().to_pylist()
+
+
+READERS: dict[str, Callable[[Path], list[dict]]] = {
+    "parquet": lambda path: pq.read_table(path, partitioning=None).to_pylist(),
+    "jsonl": lambda path: [msgspec.json.decode(line) for line in path.read_bytes().splitlines()],
+    "arrow": read_arrow,
+}

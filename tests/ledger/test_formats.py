@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from ledger_support import Coordinator, dead_ordinals, expected, finished, open_ledger
+from ledger_support import READERS, Coordinator, dead_ordinals, expected, finished, open_ledger
 
 from penstock.data.columns import TableBuilder
 from penstock.errors import UsageError
@@ -22,18 +20,6 @@ SOURCE = pa.schema([("n", pa.int64())])
 
 def columns(fixed: pa.Schema | None) -> TableBuilder:
     return TableBuilder(SOURCE) if fixed is None else TableBuilder.from_fixed(fixed)
-
-
-def read_arrow(path: Path) -> list[dict]:
-    with pa.ipc.open_file(path) as reader:
-        return reader.read_all().to_pylist()
-
-
-READERS: dict[str, Callable[[Path], list[dict]]] = {
-    "parquet": lambda path: pq.read_table(path, partitioning=None).to_pylist(),
-    "jsonl": lambda path: [msgspec.json.decode(line) for line in path.read_bytes().splitlines()],
-    "arrow": read_arrow,
-}
 
 
 @pytest.mark.parametrize("sink_format", list(READERS))

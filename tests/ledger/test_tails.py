@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_support import Coordinator, assert_complete, dead, dead_ordinals, expected, open_ledger, outcome
+from ledger_support import READERS, Coordinator, assert_complete, dead, dead_ordinals, expected, open_ledger, outcome
 
 from penstock.data.columns import TableBuilder
 from penstock.ledger.again import standing_parts
@@ -26,18 +23,6 @@ from penstock.ledger.view import read_run
 TOTAL = 120
 MOST = 8  # small parts, in place of tails.MAX_TAIL
 SOURCE = pa.schema([("n", pa.int64())])
-
-
-def read_arrow(path: Path) -> list[dict]:
-    with pa.ipc.open_file(path) as reader:
-        return reader.read_all().to_pylist()
-
-
-READERS: dict[str, Callable[[Path], list[dict]]] = {
-    "parquet": lambda path: pq.read_table(path, partitioning=None).to_pylist(),
-    "jsonl": lambda path: [msgspec.json.decode(line) for line in path.read_bytes().splitlines()],
-    "arrow": read_arrow,
-}
 
 
 def columns(fixed: pa.Schema | None) -> TableBuilder:

@@ -285,6 +285,7 @@ print(result.summary["status"], result.exit_code, result.facts.reason)
 """
 
 
+@pytest.mark.process
 def test_a_loop_that_stands_still_ends_the_run(tmp_path: Path) -> None:
     write_rows(tmp_path, 1000)
     pipeline(tmp_path, ms_per_row=5)

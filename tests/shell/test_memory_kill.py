@@ -35,9 +35,9 @@ def starve() -> Iterator[Callable[[int], None]]:
 
 
 def test_a_host_that_the_kernel_ends_for_want_of_memory(tmp_path: Path, starve: Callable[[int], None]) -> None:
-    rows = ({"id": number, "question": f"{number} " * (5 if number < 150 else 20_000)} for number in range(300))
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))  # the host comes to need more
-    pipeline(tmp_path, ms_per_row=50, slots=8, replicas=1)
+    rows = ({"id": number, "question": f"{number} " * (100 * number)} for number in range(300))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))  # each needs more than before
+    pipeline(tmp_path, ms_per_row=100, slots=8, replicas=1)
     process = start(tmp_path)
     wait_until(lambda: committed(tmp_path) > 20, "some commits")
     starve(min(processes_of(tmp_path)))

@@ -98,7 +98,8 @@ def test_paid_results_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, e
     assert summary(tmp_path)["rows"]["out"] == ROWS * each
     called = calls(tmp_path)
     again = [call for call, count in called.items() if count > 1]
-    # In good order nothing is lost; killed: what was at work, and what no commit has had yet.
-    assert len(again) <= (0 if how == signal.SIGTERM else 2 + 8), again
+    # In good order nothing is lost; killed: what was at work, and what no commit has had yet (0.2 s of it, and as long
+    # as a commit takes on a busy machine, at 20 calls a second).
+    assert len(again) <= (0 if how == signal.SIGTERM else 2 + 20), again
     assert expand or not again, "every row had been drafted"
     assert len(called) == ROWS * (2 + each if expand else 1)

@@ -88,15 +88,25 @@ def test_a_function_that_misbehaves_costs_its_rows_alone(tmp_path: Path) -> None
     }
 
 
-def test_a_function_that_ends_its_process_costs_its_row_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ends", "how", "message"),
+    [
+        ("ctypes.string_at(0)", "killed by SIGSEGV", "Segmentation fault (File "),
+        ("os._exit(0)", "exited with code 0", "exited with code 0"),  # a death like any other
+    ],
+    ids=["crash", "code 0"],
+)
+def test_a_function_that_ends_its_process_costs_its_row_alone(
+    tmp_path: Path, ends: str, how: str, message: str
+) -> None:
     (tmp_path / "own.py").write_text(
-        "import ctypes\ndef f(row):\n    return {'x': ctypes.string_at(0) if row['question'] == 'q7' else 1}\n"
+        f"import ctypes, os\ndef f(row):\n    return {{'x': {ends} if row['question'] == 'q7' else 1}}\n"
     )
     write(tmp_path, with_steps({"map": {"function": "own:f"}}))
-    support.run(tmp_path).says(0, "19 out, 1 dead", "1 x engine_crash", "killed by SIGSEGV")
+    support.run(tmp_path).says(0, "19 out, 1 dead", "1 x engine_crash", how)
     (buried,) = dead(tmp_path)
     assert buried["row"] == 7
-    assert "Segmentation fault (File " in buried["message"]
+    assert message in buried["message"]
 
 
 def test_a_function_that_takes_no_row_is_told_without_our_own_places(tmp_path: Path) -> None:

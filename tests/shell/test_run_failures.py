@@ -248,20 +248,6 @@ def test_python_steps_expand_filter_and_fail_by_row(tmp_path: Path) -> None:
     assert figures["steps"]["map"] == {"in": 40, "out": 38, "dead": 2}
 
 
-def test_a_process_that_ends_with_code_0_has_died(tmp_path: Path) -> None:
-    write_rows(tmp_path, 40)
-    (tmp_path / "own_steps.py").write_text(
-        "import os\n"
-        "def leave(row):\n    if row['id'] == 3:\n        os._exit(0)\n"
-        "    return {'length': len(row['question'])}\n"
-    )
-    pipeline(tmp_path, [{"map": {"function": "own_steps:leave"}}], max_dead=1)
-    assert run(tmp_path) == 0, errors(tmp_path)
-    assert [row["id"] for row in output(tmp_path)] == [number for number in range(40) if number != 3]
-    (buried,) = dead(tmp_path)
-    assert (buried["row"], buried["code"]) == (3, "engine_crash") and "exited with code 0" in buried["message"]
-
-
 def test_an_engine_that_can_not_load_ends_the_run_with_its_cause(tmp_path: Path) -> None:
     write_rows(tmp_path, 10)
     path = pipeline(tmp_path)

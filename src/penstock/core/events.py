@@ -261,7 +261,7 @@ class ReplicaLost(Event):
     """The replica's processes ended, or its connection did. `jitter` in [0, 1) spreads restarts.
 
     out_of_memory: it said so before it ended; no request is to blame
-    device_failed: it said that its device has; a device of which that is said again is given up
+    device_failed: it said that its device is broken; when it says so again it is given up
     """
 
     replica: int

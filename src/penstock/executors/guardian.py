@@ -29,6 +29,7 @@ import sys
 import time
 
 DUMP_LIMIT_S = 0.5  # for the host to print its stacks
+KERNEL_KILLS = "out of memory: the kernel has just ended a process of this machine"
 MEMORY_LOOK_S = 10.0  # how often the kernel's count of processes that it ended for want of memory is looked at
 SWEEP_LIMIT_S = 20.0  # a process that survives SIGKILL this long hangs in the kernel, with its driver
 
@@ -58,7 +59,7 @@ def guard(control: int, host: int, cores: list[int], become_host: Callable[[], N
     killed, left = sweep(waker, reaper)
     if reaper.status and memory_kills() > kills:
         # Into the log, where the coordinator looks for the cause. It may have been a child of the host's.
-        print("out of memory: the kernel has just ended a process of this machine", file=sys.stderr, flush=True)
+        print(KERNEL_KILLS, file=sys.stderr, flush=True)
     status = -signal.SIGKILL if reaper.status is None else reaper.status
     report(control, f'{{"status": {status}, "killed": {killed}, "left": {left}}}\n')
     os._exit(0)

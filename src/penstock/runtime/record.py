@@ -14,6 +14,7 @@ from penstock.core import events as ev
 from penstock.engines.causes import cause_lines, is_device_failure
 from penstock.engines.messages import Answer
 from penstock.executors.base import Exit
+from penstock.executors.guardian import KERNEL_KILLS
 from penstock.ledger.base import DeadRow, Receipt
 from penstock.report.facts import DeadExample
 from penstock.report.units import noun
@@ -23,7 +24,6 @@ from penstock.runtime.scribe import Scribe
 
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
 HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interpreter that can't be a host
-KERNEL_KILLS = "out of memory: the kernel"  # what executors/guardian.py prints
 SHOWN_NOTES = 5
 # Recoveries that a person wants to hear of; stale answers are only counted.
 _TOLD = {

@@ -72,9 +72,8 @@ class Stalls:
     def start(self) -> None:
         self._thread.start()
 
-    def add(self, activity: Activity) -> Activity:
+    def add(self, activity: Activity) -> None:
         self._activities.append(activity)
-        return activity
 
     def remove(self, activity: Activity) -> None:
         self._activities.remove(activity)

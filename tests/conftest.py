@@ -46,7 +46,7 @@ def write_jsonl(tmp_path: Path) -> Callable[[str, Iterable[dict[str, Any]]], Pat
 def run_penstock(tmp_path: Path) -> RunPenstock:
     """run_penstock("run", "p.yaml", ...) -> the finished command, started in the test's folder without a terminal."""
 
-    def run(*arguments: str, timeout_s: float = 60.0, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout_s: float = 240.0, **options: Any) -> subprocess.CompletedProcess[str]:
         options.setdefault("cwd", tmp_path)
         command = [sys.executable, "-m", "penstock.cli", *arguments]
         return subprocess.run(

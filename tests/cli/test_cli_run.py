@@ -97,7 +97,7 @@ def test_too_many_dead(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_in_good_order_and_the_same_command_resumes(tmp_path: Path) -> None:
-    write_pipeline(tmp_path, rows=400, ms_per_row=20)
+    write_pipeline(tmp_path, rows=400, ms_per_row=100)
     command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "json"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -175,7 +175,7 @@ def test_a_dead_engine_core_ends_the_replica(vllm_python: str, tmp_path: Path) -
         core[0].kill()
         with pytest.raises(HostEnded):
             host.answers(1, 60)
-        assert host.process.wait(30) == 1
+        assert host.process.wait(120) == 1
     finally:
         end(host)
 

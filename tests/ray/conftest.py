@@ -49,7 +49,7 @@ def reserve(ray: Any) -> Iterator[Callable[[str, int], None]]:
 
     def reserve(node: str, gpus: int) -> None:
         groups.append(placement_group([{"GPU": gpus}], bundle_label_selector=[{"ray.io/node-id": node}]))
-        ray.get(groups[-1].ready(), timeout=30)
+        ray.get(groups[-1].ready(), timeout=120)
         left[node] -= gpus
         wait_for_count(ray, left)
 
@@ -66,7 +66,7 @@ def free_gpus(ray: Any) -> dict[str, int]:
 
 def wait_for_count(ray: Any, wanted: dict[str, int]) -> None:
     """Ray's count of what is free trails by some tenths of a second."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while free_gpus(ray) != wanted:
         assert time.monotonic() < until, f"Ray counts {free_gpus(ray)} free GPUs, not {wanted}"
         time.sleep(0.05)

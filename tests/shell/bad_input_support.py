@@ -15,7 +15,7 @@ import yaml
 
 from penstock.cli.main import main
 
-TIME_LIMIT_S = 60.0
+TIME_LIMIT_S = 240.0
 SHORT = '{"question": "q"}\n'
 PIPELINE = """\
 models:

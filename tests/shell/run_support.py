@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from penstock.errors import RunMismatch
 from penstock.ledger.view import read_run
 
 STARTED: list[subprocess.Popen[str]] = []  # ended by a fixture where a test did not
-WAIT_LIMIT_S = 60.0  # far more than anything here takes; a wait that long is a failure
+WAIT_LIMIT_S = 240.0  # far more than anything here takes, also on a busy machine; a wait that long is a failure
 
 
 def write_rows(folder: Path, count: int, name: str = "rows.jsonl") -> None:
@@ -61,7 +63,40 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def run(folder: Path, *arguments: str) -> int:
-    return start(folder, *arguments).wait(timeout=WAIT_LIMIT_S)
+    return end_of(start(folder, *arguments), folder)
+
+
+def end_of(process: subprocess.Popen[str], folder: Path, limit_s: float = WAIT_LIMIT_S) -> int:
+    """The exit code of a run; one that does not end fails with what it has said so far."""
+    try:
+        return process.wait(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"the run had not ended after {limit_s:.0f} s:\n{errors(folder)[-3000:]}") from None
+
+
+def catch(
+    folder: Path, begin: Callable[[int], subprocess.Popen[str]], there: Callable[[], Any], what: str
+) -> subprocess.Popen[str]:
+    """A run that is held (SIGSTOP) in a state that `there` tells, far from its end: let it go on with `SIGCONT`.
+
+    A machine may stall for longer than a whole run takes, and what is done to the run then comes too late to mean
+    anything. So `there` is asked again when the run stands still, and where it has got past the state, it is begun
+    anew: `begin` gets how many times slower it is to be.
+    """
+    end = time.monotonic() + WAIT_LIMIT_S
+    for slower in (1, 8, 64):
+        process = begin(slower)
+        while process.poll() is None:
+            assert time.monotonic() < end, f"waited {WAIT_LIMIT_S:.0f} s for {what}:\n{errors(folder)[-3000:]}"
+            if there():
+                process.send_signal(signal.SIGSTOP)
+                if process.poll() is None and there():
+                    return process
+                process.kill()
+            time.sleep(0.02)
+        wait_until(lambda: not everything_below(folder), "the replicas to be gone")
+        shutil.rmtree(folder / "out", ignore_errors=True)
+    raise AssertionError(f"a run ends too soon for {what}")
 
 
 def wait_until(true: Callable[[], Any], what: str, limit_s: float = WAIT_LIMIT_S) -> None:

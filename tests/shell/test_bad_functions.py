@@ -137,5 +137,5 @@ def test_lambdas_and_functions_of_a_script_reach_the_workers(tmp_path: Path) -> 
         "print(result.exit_code, result.summary['rows']['out'], result.summary['rows']['filtered'])\n"
     )
     (tmp_path / "script.py").write_text(script)
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert (done.stdout, done.stderr) == ("0 10 10\n", "")

@@ -11,7 +11,7 @@ from pathlib import Path
 import bad_input_support as support
 import pytest
 from bad_input_support import PIPELINE, SHORT, Here, lines, questions, write
-from run_support import committed, errors, output, start, summary, wait_until
+from run_support import committed, end_of, errors, output, start, summary, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -104,7 +104,7 @@ def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
     support.run(tmp_path).refuses(f"out: process {first.pid} on host", "Wait for it, stop it, or take the run over")
     # The first would need 40 s for what is left; a loaded machine may take some of them to start the second.
     support.run(tmp_path, "--takeover", "--set", "models.writer.engine_options.ms_per_row=1").says(0, "100 out")
-    assert first.wait(timeout=30) == 1
+    assert end_of(first, tmp_path) == 1
     assert "has taken this run over" in errors(tmp_path)
     assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(100)]
     assert summary(tmp_path)["status"] == "done"
@@ -129,7 +129,7 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, small_di
     wait_until(lambda: "disk full: " in errors(tmp_path), "the disk to be full")
     assert process.poll() is None and "free in small/out; goes on when there is room" in errors(tmp_path)
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
-    assert process.wait(timeout=30) == 0, errors(tmp_path)
+    assert end_of(process, tmp_path) == 0, errors(tmp_path)
     assert [row["question"] for row in output(small_disk)] == [f"q{number}" for number in range(600)]
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_is_stopped_at_once_counts_what_is_safe(tmp_path: Path) -> No
     wait_until(lambda: '"status":"running"' in errors(tmp_path), "requests in flight")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 130
+    assert end_of(process, tmp_path) == 130
     assert "stopped at once after" in errors(tmp_path)
     assert summary(tmp_path)["rows"]["out"] == len(output(tmp_path))
     write(tmp_path, PIPELINE, questions(200))

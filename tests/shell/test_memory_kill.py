@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from run_support import committed, dead, errors, output, pipeline, processes_of, start, wait_until
+from run_support import catch, committed, dead, end_of, errors, output, pipeline, processes_of, start
 
 pytestmark = pytest.mark.process
 
@@ -37,11 +39,15 @@ def starve() -> Iterator[Callable[[int], None]]:
 def test_a_host_that_the_kernel_ends_for_want_of_memory(tmp_path: Path, starve: Callable[[int], None]) -> None:
     rows = ({"id": number, "question": f"{number} " * (100 * number)} for number in range(300))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))  # each needs more than before
-    pipeline(tmp_path, ms_per_row=100, slots=8, replicas=1)
-    process = start(tmp_path)
-    wait_until(lambda: committed(tmp_path) > 20, "some commits")
+
+    def begin(slower: int) -> subprocess.Popen[str]:
+        pipeline(tmp_path, ms_per_row=100 * slower, slots=8, replicas=1)
+        return start(tmp_path)
+
+    process = catch(tmp_path, begin, lambda: 20 < committed(tmp_path) < 150, "some commits")
     starve(min(processes_of(tmp_path)))
-    assert process.wait(timeout=60) == 0, errors(tmp_path)
+    process.send_signal(signal.SIGCONT)
+    assert end_of(process, tmp_path) == 0, errors(tmp_path)
     assert len(output(tmp_path)) == 300 and not dead(tmp_path)
     log = (tmp_path / "out" / "logs" / "coordinator.log").read_text()
     assert "ran out of memory; from now on it uses 75% of its room" in log

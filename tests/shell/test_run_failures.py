@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from run_support import (
-    WAIT_LIMIT_S,
+    catch,
     committed,
     dead,
+    end_of,
     errors,
     everything_below,
     output,
@@ -41,6 +42,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, obje
     return output(folder)
 
 
+def in_mid_run(folder: Path, *, ms_per_row: float, **model: Any) -> subprocess.Popen[str]:
+    """A run that stands still after its first commits, with half of its rows before it at the least."""
+
+    def begin(slower: int) -> subprocess.Popen[str]:
+        pipeline(folder, ms_per_row=ms_per_row * slower, **model)
+        return start(folder)
+
+    return catch(folder, begin, lambda: 40 < committed(folder) < ROWS / 2, "some commits")
+
+
 def test_a_run_answers_every_row_in_order(tmp_path: Path) -> None:
     write_rows(tmp_path, ROWS)
     pipeline(tmp_path, ms_per_row=1)
@@ -54,9 +65,7 @@ def test_a_run_answers_every_row_in_order(tmp_path: Path) -> None:
 
 def test_kill_the_coordinator_and_go_on(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, ms_per_row=10)
-    process = start(tmp_path)
-    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    process = in_mid_run(tmp_path, ms_per_row=10)
     process.kill()
     process.wait()
     wait_until(lambda: not everything_below(tmp_path), "the replicas to be gone")
@@ -83,11 +92,10 @@ def test_a_finished_run_loads_nothing(tmp_path: Path) -> None:
 
 def test_kill_a_host_in_mid_run(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, ms_per_row=20)  # long enough for the second start, also on a busy machine
-    process = start(tmp_path)
-    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    process = in_mid_run(tmp_path, ms_per_row=20)  # long enough for the second start, also on a busy machine
     os.kill(min(processes_of(tmp_path)), signal.SIGKILL)
-    assert process.wait(timeout=60) == 0, errors(tmp_path)
+    process.send_signal(signal.SIGCONT)
+    assert end_of(process, tmp_path) == 0, errors(tmp_path)
     assert output(tmp_path) == undisturbed
     assert sum(replica["restarts"] for replica in summary(tmp_path)["models"]["writer"]["replicas"]) == 1
     assert "SIGKILL" in (tmp_path / "out" / "logs" / "coordinator.log").read_text(), "the run's log tells why"
@@ -103,11 +111,10 @@ def test_a_replica_that_hangs_is_replaced(tmp_path: Path) -> None:
 
 def test_a_stopped_host_is_replaced(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, ms_per_row=5, progress_timeout_s=1.5)
-    process = start(tmp_path)
-    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    process = in_mid_run(tmp_path, ms_per_row=5, progress_timeout_s=1.5)
     os.kill(min(processes_of(tmp_path)), signal.SIGSTOP)
-    assert process.wait(timeout=60) == 0, errors(tmp_path)
+    process.send_signal(signal.SIGCONT)
+    assert end_of(process, tmp_path) == 0, errors(tmp_path)
     assert output(tmp_path) == undisturbed
 
 
@@ -115,11 +122,15 @@ def test_a_host_that_is_stopped_while_it_loads_is_replaced(
     tmp_path: Path, undisturbed: list[dict[str, object]]
 ) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, replicas=1, load_ms=3000, progress_timeout_s=1)
-    process = start(tmp_path)
-    wait_until(lambda: processes_of(tmp_path), "the host")
+
+    def begin(slower: int) -> subprocess.Popen[str]:
+        pipeline(tmp_path, replicas=1, load_ms=3000 * slower, progress_timeout_s=1)
+        return start(tmp_path)
+
+    process = catch(tmp_path, begin, lambda: processes_of(tmp_path) and not committed(tmp_path), "the host")
     os.kill(next(iter(processes_of(tmp_path))), signal.SIGSTOP)
-    assert process.wait(timeout=WAIT_LIMIT_S) == 0, errors(tmp_path)
+    process.send_signal(signal.SIGCONT)
+    assert end_of(process, tmp_path) == 0, errors(tmp_path)
     assert output(tmp_path) == undisturbed
     (replica,) = summary(tmp_path)["models"]["writer"]["replicas"]
     assert replica["restarts"] == 1
@@ -193,11 +204,10 @@ def test_too_many_dead_ends_the_run_and_a_higher_limit_goes_on(tmp_path: Path) -
 
 def test_interrupt_once_stops_in_good_order(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, ms_per_row=10)
-    process = start(tmp_path)
-    wait_until(lambda: committed(tmp_path) > 40, "some commits")
+    process = in_mid_run(tmp_path, ms_per_row=20)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 75
+    process.send_signal(signal.SIGCONT)
+    assert end_of(process, tmp_path) == 75
     assert summary(tmp_path)["status"] == "stopped"
     assert not everything_below(tmp_path)
     published = [row["id"] for row in output(tmp_path)]
@@ -209,13 +219,13 @@ def test_interrupt_once_stops_in_good_order(tmp_path: Path, undisturbed: list[di
 
 def test_interrupt_twice_stops_at_once(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, ms_per_row=5000)
+    pipeline(tmp_path, ms_per_row=60_000)
     process = start(tmp_path)
     wait_until(lambda: '"in_flight":2' in errors(tmp_path), "requests in flight")
     process.send_signal(signal.SIGTERM)
     wait_until(lambda: '"stopping"' in errors(tmp_path), "the run to stop")
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert end_of(process, tmp_path) == 130
     assert not everything_below(tmp_path)
     pipeline(tmp_path)
     assert run(tmp_path) == 0, errors(tmp_path)
@@ -260,13 +270,13 @@ def test_an_engine_that_can_not_load_ends_the_run_with_its_cause(tmp_path: Path)
 
 def test_another_terminal_sees_what_each_replica_does(tmp_path: Path) -> None:
     write_rows(tmp_path, ROWS)
-    pipeline(tmp_path, ms_per_row=50, fail_on="what is 3?")
+    pipeline(tmp_path, ms_per_row=500, fail_on="what is 3?")
     process = start(tmp_path)
 
     def status() -> dict[str, Any]:
         found = subprocess.run(
             [sys.executable, "-m", "penstock.cli", "status", "out", "--json"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            cwd=tmp_path, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         return json.loads(found.stdout) if found.returncode == 0 else {}
 
@@ -276,5 +286,5 @@ def test_another_terminal_sees_what_each_replica_does(tmp_path: Path) -> None:
     assert [each["id"] for each in told["replicas"]] == ["writer-0", "writer-1"]
     assert "what is 3?" in told["examples"]["generate refused"]
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
+    end_of(process, tmp_path)
     assert status()["replicas"] == [], "it is not at work any more"

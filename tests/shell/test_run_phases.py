@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from run_support import run, start, summary, wait_until, write_rows
+from run_support import catch, run, start, summary, write_rows
 
 from penstock.errors import RunMismatch
 from penstock.ledger.view import RunView, read_run
@@ -94,15 +94,16 @@ def view(folder: Path) -> RunView | None:
 
 @pytest.mark.parametrize("phase", [0, 1, 2])
 def test_killed_in_a_phase_it_goes_on_there(tmp_path: Path, phase: int, undisturbed: list[dict[str, Any]]) -> None:
-    write(tmp_path, a={"ms_per_row": 20}, b={"ms_per_row": 20})
-    process = start(tmp_path)
+    def begin(slower: int) -> subprocess.Popen[str]:
+        write(tmp_path, a={"ms_per_row": 20 * slower}, b={"ms_per_row": 20 * slower})
+        return start(tmp_path)
 
     def reached() -> bool:
         seen = view(tmp_path)
-        return seen is not None and seen.phase == phase and seen.watermark > 40
+        return seen is not None and seen.phase == phase and 40 < seen.watermark < 300
 
-    wait_until(reached, f"commits in phase {phase}")
-    process.send_signal(signal.SIGKILL)
+    process = catch(tmp_path, begin, reached, f"commits in phase {phase}")
+    process.kill()
     process.wait()
     write(tmp_path)
     assert run(tmp_path) == 0

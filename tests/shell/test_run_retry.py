@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 import yaml
-from run_support import STARTED, WAIT_LIMIT_S, dead, errors, run, start, summary, wait_until
+from run_support import STARTED, dead, end_of, errors, run, start, summary, wait_until
 
 import penstock as ps
 
@@ -60,7 +60,7 @@ def begin_retry(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def retry(folder: Path, *arguments: str) -> int:
-    return begin_retry(folder, *arguments).wait(timeout=WAIT_LIMIT_S)
+    return end_of(begin_retry(folder, *arguments), folder)
 
 
 def status(folder: Path) -> str:
@@ -168,7 +168,7 @@ def test_what_dies_again_stays_dead_and_can_be_tried_once_more(
 def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     write(tmp_path, fail_on="q")
     assert run(tmp_path) == 0
-    slow = ("--set", "models.a.engine_options.ms_per_row=1000")
+    slow = ("--set", "models.a.engine_options.ms_per_row=2000")
     for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)):
         process = begin_retry(tmp_path, *well(), *slow)
         inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
@@ -176,7 +176,7 @@ def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: 
         wait_until(lambda inner=inner, seen=seen: len(list(inner.glob("*"))) > seen + 2, "commits")
         assert "retrying" in status(tmp_path)
         process.send_signal(number)
-        assert process.wait(timeout=WAIT_LIMIT_S) == code
+        assert end_of(process, tmp_path) == code
         assert len(dead(tmp_path)) == ROWS and not rows(tmp_path), "nothing changes before the end"
         assert "`penstock retry` goes on" in status(tmp_path)
     assert retry(tmp_path, *well()) == 0, errors(tmp_path)
@@ -199,7 +199,7 @@ def test_from_python(tmp_path: Path, undisturbed: list[dict[str, Any]], monkeypa
 
 
 def test_refused(tmp_path: Path) -> None:
-    write(tmp_path, ms_per_row=60, fail_on="q1")
+    write(tmp_path, ms_per_row=2000, fail_on="q1")
     process = start(tmp_path)
     wait_until(lambda: '"ended":' in errors(tmp_path), "the run to begin")
     process.send_signal(signal.SIGTERM)

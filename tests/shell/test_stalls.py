@@ -24,7 +24,7 @@ from penstock.runtime.signals import Interrupts
 from penstock.runtime.stalls import Activity, Stalls, cpu_ns
 from penstock.runtime.writer import SLOW_COMMIT_S, Writer
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 def look(stalls: Stalls, seconds: float) -> None:
@@ -270,7 +270,7 @@ def test_an_error_for_the_loop_is_raised_in_its_thread() -> None:
 LOOP_THAT_HANGS = """
 import sys, threading
 import penstock.runtime.stalls as stalls, penstock.runtime.watchdog as watchdog
-stalls.LOOK_S, watchdog.LOOP_LIMIT_S = 0.1, 1.0
+stalls.LOOK_S, watchdog.LOOP_LIMIT_S = 0.1, 3.0
 import penstock as ps
 seen = 0
 def listener(facts):
@@ -288,10 +288,10 @@ print(result.summary["status"], result.exit_code, result.facts.reason)
 @pytest.mark.process
 def test_a_loop_that_stands_still_ends_the_run(tmp_path: Path) -> None:
     write_rows(tmp_path, 1000)
-    pipeline(tmp_path, ms_per_row=5)
+    pipeline(tmp_path, ms_per_row=20)
     script = [sys.executable, "-c", LOOP_THAT_HANGS]
-    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.startswith("failed 1 the run's own loop stood still for 1 s; "), done.stdout + done.stderr
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout.startswith("failed 1 the run's own loop stood still for 3 s; "), done.stdout + done.stderr
     log = (tmp_path / "out" / "logs" / "coordinator.log").read_text()
     assert "thread MainThread:" in log and "in listener" in log and "thread penstock-writer:" in log
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "failed"

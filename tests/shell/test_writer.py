@@ -13,7 +13,7 @@ from penstock.ledger.base import CommitBatch, Counts, Finished, Receipt
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.writer import BatchCommitted, Writer
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 class FullDisk:

@@ -45,9 +45,9 @@ from penstock.ledger.manifest import Manifest
 
 LIVES = 4  # that are disturbed; then the same command is left alone until it is done
 UNDISTURBED_LIVES = 3
-LIFE_LIMIT_S = 90.0  # far more than a life takes: one that takes longer hangs
-FENCED_LIMIT_S = 45.0  # for one that was taken over from to find that out: it looks every 10 s, or when it commits
-DEAF_S = 0.5  # in which a process may not have begun to listen to signals
+LIFE_LIMIT_S = 240.0  # far more than a life takes: one that takes longer hangs
+FENCED_LIMIT_S = 120.0  # for one that was taken over from to find that out: it looks every 10 s, or when it commits
+DEAF_S = 2.0  # in which a process may not have begun to listen to signals
 SLOW = 8  # times slower than in the kill matrix, so that there is a middle to strike in
 
 

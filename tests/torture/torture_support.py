@@ -33,7 +33,7 @@ def split(row):
     return [{"part": part} for part in range(1 + row["id"] % 2)]
 """
 VARIANTS = ("streaming", "phases", "asleep")
-ORPHANS_LIMIT_S = 10.0
+ORPHANS_LIMIT_S = 60.0
 PROGRESS_TIMEOUT_S = 2.0
 
 

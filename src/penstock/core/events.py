@@ -421,6 +421,7 @@ class Recovered(Instruction):
 
     kind: restart | requeued | stale_answer | suspect | circuit | hang | ladder (count: the rung)
     | memory (count: percent of its room that it uses from now on)
+    | slow (count: percent of the pace of its like)
     """
 
     kind: str

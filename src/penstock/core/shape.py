@@ -65,6 +65,7 @@ class ReplicaShape(Struct, frozen=True):
     progress_timeout_s  None lets the dispatcher choose from what it measures
     rungs               steps down that it may take when it runs out of memory while it starts
     phases              those in which it is loaded; empty: all
+    like                replicas with equal numbers run on like devices, and are to be equally fast; -1: like none
     """
 
     name: str
@@ -72,6 +73,7 @@ class ReplicaShape(Struct, frozen=True):
     progress_timeout_s: float | None = None
     rungs: int = 0
     phases: tuple[int, ...] = ()
+    like: int = -1
 
 
 class DispatchLimits(Struct, frozen=True):
@@ -99,6 +101,9 @@ class DispatchLimits(Struct, frozen=True):
     same_memory: int = (
         2  # times that a replica may run out of memory with one and the same room, or of one request alone
     )
+    slow_window_s: float = 120.0  # a replica is measured so long,
+    slow_answers: int = 40  # and over so many answers at the least;
+    slow_share: float = 0.25  # of the median pace of its like: what is below is replaced
     sleep_timeout_s: float = 60.0  # a replica that takes longer to fall asleep is ended
 
 

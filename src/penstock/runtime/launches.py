@@ -15,6 +15,7 @@ __all__ = ["dispatch_shape", "launches_of"]
 
 
 def dispatch_shape(planned: RunPlan) -> DispatchShape:
+    kinds = list(dict.fromkeys(replica.like for replica in planned.replicas if replica.like))
     replicas = tuple(
         ReplicaShape(
             replica.id,
@@ -22,6 +23,7 @@ def dispatch_shape(planned: RunPlan) -> DispatchShape:
             replica.progress_timeout_s,
             rungs=len(_own_rungs(replica)),
             phases=replica.phases,
+            like=kinds.index(replica.like) if replica.like else -1,
         )
         for replica in planned.replicas
     )

@@ -42,6 +42,7 @@ class ReplicaPlan:
     rungs      what it tries when it runs out of memory while it starts
     kv_tokens  as planned; 0 where the plan does not know
     phases     indexes of the phases in which it is loaded
+    like       what its pace may be compared by: replicas with the same text; empty: with none
     """
 
     id: str
@@ -58,6 +59,7 @@ class ReplicaPlan:
     kv_tokens: int = 0
     phases: tuple[int, ...] = (0,)
     nodes: tuple[str, ...] = ()
+    like: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,9 +202,16 @@ def _replicas(pool: Pool, index: int, engine: str, planned: ModelPlan, *, sleeps
                 kv_tokens=replica.kv_tokens,
                 phases=replica.phases,
                 nodes=replica.nodes,
+                like="" if engine == "openai" else _like(replica),
             )
         )
     return made
+
+
+def _like(replica: Placed) -> str:
+    """Replicas of a pool that are to be equally fast."""
+    kind = replica.device_kind or "CPU"
+    return f"{len(replica.devices)} x {kind}, tp={replica.tensor_parallel} pp={replica.pipeline_parallel}"
 
 
 def _refuse_several_nodes(replica: Placed) -> None:

@@ -31,6 +31,7 @@ _TOLD = {
     "requeued": "ended with {0} in flight, which others take over: {1}",
     "memory": "ran out of memory; from now on it uses {0} of its room: {1}",
     "hang": "is ended, since it hangs: {1}",
+    "slow": "is replaced, since it is slow: {1}",
     "suspect": "tries {0} apart from the others that were in flight when a replica died",
     "circuit": "is given up, it died too often: {1}",
 }

@@ -33,6 +33,7 @@ class _Task(Struct, gc=False):
     crashes: int = 0
     killed: int = -1  # the replica whose death outside the lane made it a suspect
     killed_at: float = 0.0
+    ejections: int = 0  # of its replicas, since they were slow
     starved: int = 0  # times that a replica ran out of memory while it ran alone
     suspect: bool = False  # in flight at a death, and neither answered nor returned since
     alone_deaths: int = 0
@@ -57,6 +58,7 @@ class _Replica(Struct):
     leaving: bool = False  # its phase has ended: what becomes of it is no death
     asleep: bool = False
     waking: bool = False
+    slow: bool = False  # it was to end because it was slow
     lowered: bool = False  # it ran out of memory while it started, and goes a rung down
     rung: int = 0
     rungs: int = 0
@@ -180,13 +182,17 @@ class RequestChecks:
             return
         out, replica.out = replica.out, {}
         alone = len(out) == 1 and replica.alone in out
-        if event.out_of_memory and replica.was_ready:
+        if event.out_of_memory and replica.was_ready and not replica.slow:
             self._starved(replica, out, now)
             return
         in_lane = bool(out) and all(self.tasks[number].suspect for number in out)
         for number in out:
             task = self.tasks[number]
             task.replica = -1
+            if replica.slow:
+                self.waiting[task.pool][number] = None
+                task.ejections += 1
+                continue
             task.crashes += 1
             task.alone_deaths += alone
             task.suspect = task.crashes >= self.limits.suspect_crashes
@@ -202,9 +208,10 @@ class RequestChecks:
             replica.leaving = replica.asleep = False
             return
         replica.never_ready += not replica.was_ready
-        replica.deaths = self._recent(replica.deaths, now, event.device_failed)
+        device_failed = event.device_failed or replica.slow
+        replica.deaths = self._recent(replica.deaths, now, device_failed)
         if not in_lane:
-            replica.sure_deaths = self._recent(replica.sure_deaths, now, event.device_failed)
+            replica.sure_deaths = self._recent(replica.sure_deaths, now, device_failed)
         if _weight(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
             replica.may_start = False
 
@@ -281,7 +288,7 @@ class RequestChecks:
             raise Violation(f"replica {start.replica} uses {start.share} of its room, though that was too much")
         self._check_room(start.replica)
         replica.up, replica.was_ready, replica.killed, replica.alone = True, False, False, -1
-        replica.lowered = replica.waking = False
+        replica.lowered = replica.waking = replica.slow = False
         self.tally.hit("restart", int(start.incarnation > 1))
 
     def kill(self, kill: ev.KillReplica) -> None:
@@ -292,6 +299,16 @@ class RequestChecks:
         if kill.incarnation != replica.incarnation or not replica.up or again:
             raise Violation(f"replica {kill.replica} was killed as {kill.incarnation}: {replica}")
         replica.killed, replica.ready = True, False
+
+    def recovered(self, recovered: ev.Recovered) -> None:
+        """Who is said to be slow serves, has something to do, tries no suspects, and is not the last that serves."""
+        if recovered.kind == "slow":
+            replica = self.replicas[recovered.replica]
+            others = any(each.ready and each is not replica and each.pool == replica.pool for each in self.replicas)
+            suspects = any(self.tasks[number].suspect for number in replica.out)
+            if self.draining or not (replica.ready and replica.out and others) or suspects:
+                raise Violation(f"replica {recovered.replica} is replaced for being slow: {replica}")
+            replica.slow = True
 
     def sent(self, send: ev.Send) -> None:
         replica = self.replicas[send.replica]
@@ -305,7 +322,10 @@ class RequestChecks:
                 raise Violation(f"request {number} was sent to replica {send.replica}; it does not wait: {task}")
             if task.retries >= self.limits.max_attempts:
                 raise Violation(f"request {number} goes on after {task.retries} retryable answers")
-            if attempt > MOST_MOVES + task.retries + task.crashes + self._answered - task.answered_before:
+            if (
+                attempt
+                > MOST_MOVES + task.retries + task.crashes + task.ejections + self._answered - task.answered_before
+            ):
                 raise Violation(f"request {number} is sent back and forth: {attempt} times, {task}")
             if attempt != task.attempt + 1:
                 raise Violation(f"request {number} was sent as attempt {attempt} after {task.attempt}")

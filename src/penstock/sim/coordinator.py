@@ -297,5 +297,6 @@ class Coordinator:
         return (ev.StopRequested(reason="failed"),)
 
     def _recovered(self, recovered: ev.Recovered) -> Iterable[Event]:
+        self.requests.recovered(recovered)
         self.world.tally.hit(f"recovered: {recovered.kind}")
         return ()

@@ -19,6 +19,7 @@ class HostShape(Struct, frozen=True):
 
     rungs, memory_rung: steps down that it may take, and the first one on which it does not run out of memory
     phases: those in which it is loaded; empty: all. sleep_s: to fall asleep, and to wake
+    like: who is to be equally fast; -1: nobody
     """
 
     slots: int
@@ -30,6 +31,7 @@ class HostShape(Struct, frozen=True):
     memory_rung: int = 0
     phases: tuple[int, ...] = ()
     sleep_s: float = 0.1
+    like: int = -1
 
 
 class Stretch(Struct, frozen=True):
@@ -83,7 +85,7 @@ class Scenario(Struct, frozen=True):
 
     def dispatch_shape(self) -> DispatchShape:
         replicas = tuple(
-            ReplicaShape(f"replica-{index}", pool, rungs=host.rungs, phases=host.phases)
+            ReplicaShape(f"replica-{index}", pool, rungs=host.rungs, phases=host.phases, like=host.like)
             for index, (pool, host) in enumerate(zip(self.replica_pools, self.hosts, strict=True))
         )
         return DispatchShape(tuple(f"pool-{index}" for index in range(self.pools)), replicas, self.dispatch)
@@ -128,7 +130,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         hazards=_draw_hazards(rng),
         ordered=rng.random() < 0.6,
         flow=_draw_flow_limits(rng),
-        dispatch=_draw_dispatch_limits(rng),
+        dispatch=_draw_pace_limits(Random(f"{seed}/pace"), _draw_dispatch_limits(rng)),
         pools=pools,
         replica_pools=replica_pools,
         hosts=_in_phases(phases, _draw_hosts(rng, replica_pools), replica_pools, stretches),
@@ -221,6 +223,10 @@ def _draw_dispatch_limits(rng: Random) -> DispatchLimits:
     )
 
 
+def _draw_pace_limits(rng: Random, limits: DispatchLimits) -> DispatchLimits:
+    return replace(limits, slow_window_s=rng.choice((0.5, 2.0, 120.0)), slow_answers=rng.choice((2, 5)))
+
+
 def _draw_hosts(rng: Random, replica_pools: tuple[int, ...]) -> tuple[HostShape, ...]:
     slots, kv_tokens = rng.choice((1, 1, 2, 4, 8)), rng.choice((0, 0, 60, 250))
     alike = rng.random() < 0.7
@@ -232,6 +238,7 @@ def _draw_hosts(rng: Random, replica_pools: tuple[int, ...]) -> tuple[HostShape,
             load_s=rng.uniform(0.1, 1.5),
             token_s=token_s if alike else token_s * rng.uniform(0.5, 3.0),
             ahead=rng.choice((0, 0, 0, 1)),
+            like=0 if alike else -1,
         )
         for _ in replica_pools
     )

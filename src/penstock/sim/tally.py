@@ -59,6 +59,7 @@ SOMETIMES = (
     "recovered: ladder",
     "recovered: requeued",
     "recovered: stale_answer",
+    "recovered: slow",
     "recovered: suspect",
     "restart",
     "result of a life before",

@@ -5,7 +5,7 @@ A request is in exactly one place and leaves exactly once:
     Submit ──▶ waiting (a lane of its pool) ──Send──▶ in flight on one replica ──answer──▶ Deliver or FailRequests
                   ▲                                        │
                   └── returned (TakeBack), "retry" ────────┤              (attempt + 1 at the next Send)
-               quarantine.py ◀── replica lost ─────────────┘
+     losses.py, quarantine.py ◀── replica lost ────────────┘
 
 An answer is taken only if its request is in flight on that replica, of that incarnation, with that attempt; any other
 is dropped and counted. A replica's states and what moves it between them are the table in `replica.py`.
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from penstock.core import events as ev
 from penstock.core.dispatch.lanes import NO_DEADLINE, Request
+from penstock.core.dispatch.losses import Losses, add_failure, failures
+from penstock.core.dispatch.pace import slow_ones
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.tenure import Tenure
@@ -46,6 +48,7 @@ class Dispatch(Machine):
             for index, name in enumerate(shape.pools)
         ]
         self.tenure = Tenure(self)
+        self.losses = Losses(self)
         self.stale_answers = 0
         self._drain_until: float | None = None
         self._drained = False
@@ -108,6 +111,7 @@ class Dispatch(Machine):
         self._dirty[pool.index] = pool
         for task, tokens in event.sized:
             self._resize(replica, task, tokens)
+        replica.pace.answered(event, len(replica.in_flight), self._now)
         accepted, failed = self._match(replica, pool, event)
         if accepted:
             if replica.trying:
@@ -166,7 +170,7 @@ class Dispatch(Machine):
         self, replica: Replica, pool: Pool, failed: list[tuple[int, Request]], event: ev.AnswersArrived
     ) -> None:
         assert event.codes is not None
-        ends = _failures(replica, event.batch)
+        ends = failures(replica, event.batch)
         for index, request in failed:
             code = event.codes[index]
             request.recalled = request.kept = False
@@ -176,7 +180,7 @@ class Dispatch(Machine):
                     pool.lanes.push(request)
                     continue
                 code = "engine_error"
-            _add_failure(ends, request, code, "", index)
+            add_failure(ends, request, code, "", index)
         if ends.tasks:
             self._emit(ends)
 
@@ -222,7 +226,7 @@ class Dispatch(Machine):
     def start(self, replica: Replica) -> None:
         if self._drain_until is None and replica.move("start"):
             replica.incarnation += 1
-            replica.loaded = replica.lowered = False
+            replica.loaded = replica.lowered = replica.ejected = False
             replica.heard_at = None
             replica.progress_at = replica.started_at = self._now
             self._emit(
@@ -264,92 +268,16 @@ class Dispatch(Machine):
         self._dirty[pool.index] = pool
         replica.last_reason = event.reason
         if replica.state == "off":  # it had to leave, or died asleep
-            self._requeue(pool, replica, event.reason)
+            self.losses.requeue(pool, replica, event.reason)
             self.tenure.left(replica)
             return
         replica.never_ready += not (replica.loaded or replica.lowered)
-        if event.out_of_memory and replica.loaded:
-            counts = self._starved(pool, replica, event.reason)
-        else:
-            in_lane = replica.trying > 0 and not pool.quarantine.died()
-            self._requeue(pool, replica, event.reason)
-            counts = not (in_lane or replica.lowered)
-        replica.died(self._now, event.jitter, counts=counts, device_failed=event.device_failed)
+        counts = self.losses.died(pool, replica, event)
+        replica.died(self._now, event.jitter, counts=counts, device_failed=event.device_failed or replica.ejected)
         if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
             replica.move("give_up")
             self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
             self.check_pool(pool)
-
-    def _requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
-        """What was in flight on a dead replica goes elsewhere, to the suspects, or ends."""
-        in_lane, alone = replica.trying > 0, replica.alone
-        suspects: list[Request] = []
-        ends = _failures(replica)
-        requests = replica.take_all()
-        pool.recount(replica)
-        for request in requests:
-            request.recalled = request.kept = False
-            request.crashes += 1
-            request.solo_crashes += request.task == alone
-            if not in_lane:
-                request.killed, request.killed_at = replica.index, self._now
-            if request.solo_crashes >= self.limits.solo_crashes:
-                message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
-                _add_failure(ends, request, "engine_crash", message, -1)
-                self._forgive(request)
-            elif request.crashes >= self.limits.suspect_crashes:
-                suspects.append(request)
-            else:
-                pool.lanes.push(request)
-        if in_lane:
-            pool.quarantine.halve(suspects)
-        else:
-            pool.quarantine.add(suspects)
-        self._emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
-        if ends.tasks:
-            self._emit(ends)
-
-    def _forgive(self, guilty: Request) -> None:
-        """The death that made it a suspect was no replica's: it does not count for the circuit."""
-        if guilty.killed >= 0:
-            self.replicas[guilty.killed].forgive(guilty.killed_at)
-
-    def _starved(self, pool: Pool, replica: Replica, reason: str) -> bool:
-        """It ran out of memory at work, and uses less of its room from now on; its requests go elsewhere, none is a
-        suspect. Where less can't help, they are tried apart: one that takes all memory alone, twice, ends.
-
-        Returns whether the death counts.
-        """
-        in_lane = replica.trying > 0
-        smaller = replica.cut()
-        counts = not smaller and (not in_lane or pool.quarantine.died())
-        requests = replica.take_all()
-        again: list[Request] = []
-        ends = _failures(replica)
-        for request in requests:
-            request.recalled = request.kept = False
-            request.starved += len(requests) == 1
-            if request.starved >= self.limits.same_memory:
-                message = f"out of memory {request.starved} times while it ran alone: {reason}"
-                _add_failure(ends, request, "engine_crash", message, -1)
-                self._forgive(request)
-                continue
-            again.append(request)
-            if counts:
-                request.killed, request.killed_at = replica.index, self._now
-        pool.recount(replica)
-        if in_lane:
-            pool.quarantine.halve(again)
-        elif not smaller:
-            pool.quarantine.add(again)
-        else:
-            for request in again:
-                pool.lanes.push(request)
-        share = round(100 * replica.share)
-        self._emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
-        if ends.tasks:
-            self._emit(ends)
-        return counts
 
     def check_pool(self, pool: Pool) -> None:
         """Say so when every replica that it has in this phase was given up."""
@@ -373,6 +301,9 @@ class Dispatch(Machine):
         for pool in self.pools:
             if pool.quarantine.groups:
                 self._dirty[pool.index] = pool  # who was to try them may be overdue
+            if self._drain_until is None:
+                for replica, share in slow_ones(pool.replicas, self.limits, self._now):
+                    self._eject(replica, share)
         for replica in self.replicas:
             if replica.state == "waiting":
                 if self._now >= replica.start_at and not self.tenure.closing:
@@ -399,6 +330,13 @@ class Dispatch(Machine):
             reason = f"silent for {self._now - replica.heard_at:.0f} s while loading"
         self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
         self.kill(replica, reason, dump_stacks=True)
+
+    def _eject(self, replica: Replica, share: float) -> None:
+        """A new start may mend it. Where it does not, the second time counts like that of a device that has failed."""
+        replica.ejected = True
+        reason = f"it works at {share:.0%} of the pace of its like"
+        self._emit(ev.Recovered(kind="slow", replica=replica.index, count=round(100 * share), reason=reason))
+        self.kill(replica, reason, dump_stacks=False)
 
     def touch(self, replica: Replica) -> None:
         """It will not serve for now: what was to come back from it will not, and nothing need be held back for it."""
@@ -478,15 +416,3 @@ class Dispatch(Machine):
         if not self._drained and (self._now >= until or not any(r.in_flight for r in self.replicas)):
             self._drained = True
             self._emit(ev.Drained())
-
-
-def _failures(replica: Replica, batch: int = 0) -> ev.FailRequests:
-    return ev.FailRequests(batch=batch, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
-
-
-def _add_failure(ends: ev.FailRequests, request: Request, code: str, message: str, index: int) -> None:
-    ends.tasks.append(request.task)
-    ends.codes.append(code)
-    ends.messages.append(message)
-    ends.indexes.append(index)
-    ends.attempts.append(request.attempt)

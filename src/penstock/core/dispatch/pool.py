@@ -150,6 +150,7 @@ class Pool:
         in_flight = replica.in_flight
         if not in_flight:
             replica.progress_at = now  # it owed nothing until now
+            replica.pace.wakes(now)
         request.attempt += 1
         in_flight[request.task] = request
         replica.tokens_out_there += request.cost

@@ -6,6 +6,7 @@ from collections import deque
 from math import ceil, inf
 
 from penstock.core.dispatch.lanes import Request
+from penstock.core.dispatch.pace import Pace
 from penstock.core.shape import DispatchLimits, ReplicaShape
 
 # state -> event -> state. What is not here can't happen; `Replica.move` refuses it.
@@ -60,6 +61,8 @@ class Replica:
         self.rung = 0  # steps down the ladder that it took, since it ran out of memory while it started
         self.lowered = False  # it ends because of that
         self.out_of_memory = False  # why it failed
+        self.pace = Pace()
+        self.ejected = False  # it ends because it was slow
         self.share = 1.0  # of the room that its engine has; less after it ran out of memory at work
         self.starved: dict[tuple[int, int], int] = {}  # (slots, tokens) -> how often it ran out of memory with them
         self.start_at = 0.0  # while waiting: when to start again
@@ -122,6 +125,7 @@ class Replica:
         self.slots, self.kv_tokens, self.shared = max(1, slots), kv_tokens, shared
         self.lookahead = 1 + self.slots // 8
         self.loaded = True
+        self.pace.forget(now)
         self.load_s = now - self.started_at
         self.never_ready = 0
         self.solo = False

@@ -50,6 +50,10 @@ class Kind(NamedTuple):
     name: str
 
     @property
+    def told(self) -> str:
+        return f"{self.name or 'GPU'} {self.memory_bytes / 1e9:.1f} GB {self.link}"
+
+    @property
     def fast(self) -> bool:
         return self.link in FAST_LINKS
 

@@ -46,7 +46,8 @@ class Naming:
         return node, taken
 
     def _plan(self, pool: Options, replica: Placed, groups: list[Group]) -> ReplicaPlan:
-        fit = self._fit(pool, replica.layout, min(self._nodes[node].kind for node in replica.nodes))
+        kind = min(self._nodes[node].kind for node in replica.nodes)
+        fit = self._fit(pool, replica.layout, kind)
         nodes = [self._nodes[node].node for node, _ in groups]
         return ReplicaPlan(
             id="",
@@ -59,6 +60,7 @@ class Naming:
             max_num_batched_tokens=fit.batch.max_num_batched_tokens,
             kv_tokens=fit.kv_tokens,
             phases=(self._phase,),
+            device_kind=kind.told,
         )
 
     def _fit(self, pool: Options, layout: Layout, kind: Kind) -> Fit:

@@ -12,7 +12,8 @@ __all__ = ["ModelPlan", "Plan", "Rejected", "ReplicaPlan", "Rung"]
 class ReplicaPlan(Struct, frozen=True, kw_only=True):
     """One replica. devices: NODE/gpu:N or NODE/cpu:N, stage by stage; memory: bytes of its fullest device.
 
-    phases  those in which it is loaded, by index
+    phases       those in which it is loaded, by index
+    device_kind  name, memory and link of its smallest device; empty: CPU cores, or none
     """
 
     id: str
@@ -25,6 +26,7 @@ class ReplicaPlan(Struct, frozen=True, kw_only=True):
     max_num_batched_tokens: int = 0
     kv_tokens: int = 0
     phases: tuple[int, ...] = (0,)
+    device_kind: str = ""
 
 
 class Rejected(Struct, frozen=True):

@@ -1,0 +1,145 @@
+"""Bugs planted in the flow, one at a time (see planting.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from planting import caught, planted
+
+from penstock.core import events as ev
+from penstock.core.flow.commits import Commits
+from penstock.core.flow.families import Families
+from penstock.core.flow.flow import Flow
+from penstock.core.flow.positions import Positions
+from penstock.core.flow.tally import Tally as Totals
+
+PLANTED, plant = planted()
+
+
+@plant
+def watermark_passes_an_open_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watermark goes one too far."""
+    advance = Positions._advance
+
+    def too_far(self: Positions) -> None:
+        before = self.watermark
+        advance(self)
+        self.watermark += self.watermark > before
+
+    monkeypatch.setattr(Positions, "_advance", too_far)
+
+
+@plant
+def commit_without_its_dead_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead rows stay behind when their batch is cut."""
+    cut = Commits._cut
+
+    def cut_without(self: Commits, **options: Any) -> ev.Commit:
+        batch = cut(self, **options)
+        batch.dead = batch.dead[:-1]
+        return batch
+
+    monkeypatch.setattr(Commits, "_cut", cut_without)
+
+
+@plant
+def published_beyond_the_watermark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the output is broken: rows are published before an open row that precedes them."""
+    publish_to = Commits._publish_to
+
+    def beyond(self: Commits, watermark: int, **options: Any) -> int | None:
+        found = publish_to(self, watermark, **options)
+        above = self.positions.ended_above()
+        return found if found is None or not above else above[-1] + 1
+
+    monkeypatch.setattr(Commits, "_publish_to", beyond)
+
+
+@plant
+def family_closed_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source row ends although one of its children is open."""
+    close = Flow._close_family
+
+    def early(self: Flow, family: Any, step: int) -> None:
+        if family.open_tasks == 1 and len(family.finished) > 1:
+            family.open_tasks = 0
+        close(self, family, step)
+
+    monkeypatch.setattr(Flow, "_close_family", early)
+
+
+@plant
+def bytes_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a join holds is counted again when the join begins."""
+    arrive = Families.arrive
+
+    def doubled(self: Families, task: int, needed: int, size: int) -> int | None:
+        held = arrive(self, task, needed, size)
+        return held if held is None else held + size
+
+    monkeypatch.setattr(Families, "arrive", doubled)
+
+
+@plant
+def resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a commit in flight said of the rows that were ended is said again by the next."""
+    end = Commits.end
+
+    def again(self: Commits, position: int, size_bytes: int) -> None:
+        end(self, position, size_bytes)
+        if position % 17 == 16 and self._out_id:
+            self.ended.append(position)
+
+    monkeypatch.setattr(Commits, "end", again)
+
+
+@plant
+def limit_of_dead_rows_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """max_dead is never judged."""
+    monkeypatch.setattr(Totals, "too_many_dead", lambda self, *args, **options: False)
+
+
+@plant
+def window_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are admitted however many are open."""
+
+    def admit(self: Flow) -> None:
+        if not self._reading and self.total_rows is None:
+            self._reading = True
+            self._emit(ev.ReadRows(max_rows=self.limits.read_rows))
+
+    monkeypatch.setattr(Flow, "_admit", admit)
+
+
+@plant
+def paid_results_of_families_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What children have paid for is not committed before their whole family has ended."""
+    close = Flow._close_family
+
+    def without(self: Flow, family: Any, step: int) -> None:
+        held = dict(self.commits.partial)
+        close(self, family, step)
+        if family.open_tasks:
+            self.commits.partial = held
+
+    monkeypatch.setattr(Flow, "_close_family", without)
+
+
+@plant
+def paid_results_never_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stops leaves what unfinished rows have paid for behind."""
+    cut = Commits.next_batch
+
+    def only_ended(self: Commits, now: float, *, ended: bool, final: bool) -> ev.Commit | None:
+        if not self.ended:
+            self.partial = {}
+        return cut(self, now, ended=ended, final=final)
+
+    monkeypatch.setattr(Commits, "next_batch", only_ended)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    PLANTED[name](monkeypatch)
+    caught(name)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from penstock.cli.main import main
+from penstock.cli.entry import main
 
 sys.exit(main())

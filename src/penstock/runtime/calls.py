@@ -12,6 +12,7 @@ import msgspec
 from penstock.core import events as ev
 from penstock.core.events import Event
 from penstock.engines.messages import Answer, Sampling
+from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.errors import PoolFailed
 
 __all__ = ["Begin", "Call", "Cancel", "Generation", "GenerationError"]
@@ -148,7 +149,7 @@ def generation_of(answer: Answer) -> Generation:
 def submit_event(call: Call) -> ev.Submit:
     """The call's requests for the dispatcher, in the order of its prompts."""
     tasks = list(range(call.first_task, call.first_task + len(call.payloads)))
-    limit = (call.sampling.max_tokens or 256) * call.sampling.n
+    limit = (call.sampling.max_tokens or DEFAULT_MAX_TOKENS) * call.sampling.n
     return ev.Submit(
         pool=0,
         step=0,

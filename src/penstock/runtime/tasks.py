@@ -14,6 +14,7 @@ import msgspec
 from penstock.core import events as ev
 from penstock.core.events import CHILD_BASE, Event
 from penstock.engines.messages import Answer, Request, Sampling
+from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.ledger.base import PaidResult, PaidResults
 from penstock.runtime.again import Selection
 from penstock.runtime.paid import PaidAnswers
@@ -22,7 +23,6 @@ from penstock.runtime.rows import RowStore
 from penstock.spec.graph import StepNode
 from penstock.steps.base import Children, Columns, Failed, Filtered, Outcome, StepLogic
 
-DEFAULT_MAX_TOKENS = 256  # what an output is taken to be limited to where its step names no limit
 _CHARACTERS_PER_TOKEN = 4  # first guess of a prompt's tokens; the host tells the true number
 _VALUE_BYTES = 64  # of memory for a value beside its text
 

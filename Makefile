@@ -20,6 +20,8 @@ DEV := .venv/.dev
 VLLM_INSTALLED := .venv-vllm/.installed
 ENGINES := process or transformers or vllm or ray
 PYTEST := $(BIN)/python -m pytest -q
+# Tests of the ledger sync files by the ten thousand, and drop them: memory will do, where there is enough (in MB).
+IN_MEMORY := $(shell [ "$$(df --output=avail -m /dev/shm 2>/dev/null | tail -1)" -gt 2000 ] 2>/dev/null && echo TMPDIR=/dev/shm)
 
 # pip warns about every index it can't reach; its words are shown only when it fails.
 define pip_install
@@ -90,14 +92,14 @@ check: $(DEV)
 
 # Fewer examples for each property, and no style: that is part of check.
 test-fast: $(DEV)
-	HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
+	$(IN_MEMORY) HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
 
 # Four runs: pure tests side by side; then what starts processes, what runs on Ray, and what loads models, each alone on
 # the machine. The last two are processes of their own: Ray and the models' libraries leave threads behind, and a process
 # with threads can't be forked from.
 test: $(DEV) vllm-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
-	$(PYTEST) -n 2 -m "not ($(ENGINES))" $(ARGS) || failed=1; \
+	$(IN_MEMORY) $(PYTEST) -n 2 -m "not ($(ENGINES))" $(ARGS) || failed=1; \
 	$(PYTEST) -m "process and not (transformers or vllm or ray)" $(ARGS) || failed=1; \
 	$(PYTEST) -m "ray" $(ARGS) || failed=1; \
 	$(PYTEST) -m "transformers or vllm" $(ARGS) || failed=1; \

@@ -1,4 +1,4 @@
-"""Starts one mock replica whose host has children of its own, prints their process ids, and waits to be killed."""
+"""Starts one replica whose host has children and shared memory of its own, prints their process ids, and waits to be killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from penstock.executors.nursery import Nursery
 
 WITH_CHILDREN = """
 import os, subprocess, sys, time
+from multiprocessing import shared_memory
 def stay(row):
+    global shared
+    shared = shared_memory.SharedMemory(create=True, size=1024)
+    with open(row["file"] + "-shared", "w") as file:
+        file.write(shared.name)
     plain = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     detached = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
     middle = os.fork()

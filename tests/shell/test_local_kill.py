@@ -53,16 +53,24 @@ def left_after(pids: list[int], limit_s: float) -> list[int]:
     return [pid for pid in pids if not gone(pid)]
 
 
-def test_a_coordinator_killed_leaves_nothing(family: Family) -> None:
+def shared_memory(folder: Path) -> Path:
+    """What the host has made, and only its children know of."""
+    return Path("/dev/shm") / (folder / "daemon-shared").read_text()
+
+
+def test_a_coordinator_killed_leaves_nothing(family: Family, tmp_path: Path) -> None:
     coordinator, pids = family
+    assert shared_memory(tmp_path).exists()
     coordinator.kill()
     assert left_after(pids, LIMIT_S) == []
+    assert not shared_memory(tmp_path).exists()
 
 
-def test_a_host_killed_leaves_no_child(family: Family) -> None:
+def test_a_host_killed_leaves_no_child(family: Family, tmp_path: Path) -> None:
     coordinator, pids = family
     os.kill(pids[1], signal.SIGKILL)
     assert left_after(pids, LIMIT_S) == []
+    assert not shared_memory(tmp_path).exists()
     assert coordinator.poll() is None
 
 

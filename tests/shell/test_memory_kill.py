@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from run_support import catch, committed, dead, end_of, errors, output, pipeline, processes_of, start
+from run_support import catch, committed, dead, end_of, errors, output, pipeline, processes_of, start, write_rows
 
 pytestmark = pytest.mark.process
 
@@ -37,11 +36,11 @@ def starve() -> Iterator[Callable[[int], None]]:
 
 
 def test_a_host_that_the_kernel_ends_for_want_of_memory(tmp_path: Path, starve: Callable[[int], None]) -> None:
-    rows = ({"id": number, "question": f"{number} " * (100 * number)} for number in range(300))
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))  # each needs more than before
+    write_rows(tmp_path, 300)
+    growing = {"prompt": "{{ question }}", "output": "answer", "max_tokens": "{{ 40 * id + 1 }}"}  # in memory as well
 
     def begin(slower: int) -> subprocess.Popen[str]:
-        pipeline(tmp_path, ms_per_row=100 * slower, slots=8, replicas=1)
+        pipeline(tmp_path, [{"generate": {"model": "writer", **growing}}], ms_per_row=100 * slower, slots=8, replicas=1)
         return start(tmp_path)
 
     process = catch(tmp_path, begin, lambda: 20 < committed(tmp_path) < 150, "some commits")

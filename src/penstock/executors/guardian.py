@@ -6,7 +6,8 @@ It starts COMMAND, the host, in a session of its own with HOST_FD open, on the c
 watches two things: the control socket, whose end means that the coordinator is gone, and the host's exit. Either way
 it kills the host's process group and every process that descends from it, wherever that has moved: as their "child
 subreaper" the guardian becomes the parent of every orphan among them. Engines leave children behind that hold memory
-and a core, so the guardian counts a replica as ended only when it has no descendant left.
+and a core, so the guardian counts a replica as ended only when it has no descendant left. What they had in shared
+memory goes with them.
 
 On the control socket, one JSON object a line:
 
@@ -31,6 +32,7 @@ import time
 DUMP_LIMIT_S = 0.5  # for the host to print its stacks
 KERNEL_KILLS = "out of memory: the kernel has just ended a process of this machine"
 MEMORY_LOOK_S = 10.0  # how often the kernel's count of processes that it ended for want of memory is looked at
+TRACKER_LIMIT_S = 1.0  # for resource trackers to clean up behind those that were killed
 SWEEP_LIMIT_S = 20.0  # a process that survives SIGKILL this long hangs in the kernel, with its driver
 
 PR_SET_PDEATHSIG = 1
@@ -192,16 +194,20 @@ def dump_stacks(waker: int, reaper: Reaper) -> None:
 def sweep(waker: int, reaper: Reaper) -> tuple[int, int]:
     """Kill every descendant; (how many beside the host, how many are left).
 
-    They may fork while we look, so we look again until none is left.
+    They may fork while we look, so we look again until none is left. Python's resource trackers come last: they end by
+    themselves when those that they serve have, and remove the shared memory and semaphores that these had.
     """
-    until = time.monotonic() + SWEEP_LIMIT_S
+    now = time.monotonic()
+    until, trackers_until = now + SWEEP_LIMIT_S, now + TRACKER_LIMIT_S
     seen: set[int] = set()
     while True:
-        if reaper.status is None:
-            signal_group(reaper.host, signal.SIGKILL)
         below = descendants(os.getpid())
+        spared = set(filter(is_tracker, below)) if time.monotonic() < trackers_until else set()
+        if reaper.status is None and not spared:
+            signal_group(reaper.host, signal.SIGKILL)
         for pid in below:
-            kill(pid)
+            if pid not in spared:
+                kill(pid)
         seen.update(below)
         if not reaper.collect():
             return len(seen - {reaper.host}), 0
@@ -228,6 +234,15 @@ def descendants(root: int) -> list[int]:
         found += below
         waiting += below
     return found
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether it is the process in which Python's multiprocessing keeps account of shared memory and semaphores."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"multiprocessing.resource_tracker" in file.read(4096)
+    except OSError:
+        return False
 
 
 def kill(pid: int) -> None:

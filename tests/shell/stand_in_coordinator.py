@@ -1,4 +1,4 @@
-"""Starts one replica whose host has children and shared memory of its own, prints their process ids, and waits to be killed."""
+"""Starts one replica whose host has children and shared memory, prints their process ids, and waits to be killed."""
 
 from __future__ import annotations
 

@@ -8,15 +8,14 @@ import pytest
 from planting import caught, planted
 
 from penstock.core import events as ev
-from penstock.core.dispatch import dispatch
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.dispatch.lanes import Lane
 from penstock.core.dispatch.losses import Losses
+from penstock.core.dispatch.pace import Peers
 from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.tenure import Tenure
-from penstock.core.shape import DispatchLimits
 
 PLANTED, plant = planted()
 
@@ -349,11 +348,21 @@ def what_a_slow_replica_had_is_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
 def the_last_that_serves_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica is replaced because it is slower than those that are gone."""
 
-    def alone(replicas: list[Replica], limits: DispatchLimits, now: float) -> list[tuple[Replica, float]]:
-        serving = [replica for replica in replicas if replica.state == "ready"]
-        return [(replica, 0.1) for replica in serving if len(serving) == 1 and replica.pace.closes(limits, now)]
+    def alone(self: Peers, now: float) -> list[tuple[Replica, float]]:
+        serving = [replica for replica in self._replicas if replica.state == "ready" and replica.in_flight]
+        return [(replica, 0.1) for replica in serving if len(serving) == 1 and replica.pace.answers > 3]
 
-    monkeypatch.setattr(dispatch, "slow_ones", alone)
+    monkeypatch.setattr(Peers, "slow_ones", alone)
+
+
+@plant
+def who_tries_suspects_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quarantine lane, where few run at a time, is compared with the others."""
+
+    def lane(self: Peers, now: float) -> list[tuple[Replica, float]]:
+        return [(replica, 0.1) for replica in self._replicas if replica.solo and replica.state == "ready"]
+
+    monkeypatch.setattr(Peers, "slow_ones", lane)
 
 
 @plant

@@ -130,7 +130,7 @@ def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts], cut: Sequence[int] = ()
     for index, pool in enumerate(model_pools):
         if pool.name in engines:
             sleeps = any(index in phase.sleep for phase in phases)
-            replicas += _replicas(pool, index, engines[pool.name], made.models[pool.name], sleeps=sleeps)
+            replicas += _replicas(pool, index, engines[pool.name], made.models[pool.name], nodes, sleeps=sleeps)
     replicas += _workers(pipeline, functions, len(model_pools), tuple(range(len(phases))))
     return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked_functions(pipeline), made.notes)
 
@@ -184,7 +184,9 @@ def _pool_plans(
     return tuple(made)
 
 
-def _replicas(pool: Pool, index: int, engine: str, planned: ModelPlan, *, sleeps: bool) -> list[ReplicaPlan]:
+def _replicas(
+    pool: Pool, index: int, engine: str, planned: ModelPlan, nodes: Sequence[NodeFacts], *, sleeps: bool
+) -> list[ReplicaPlan]:
     made = []
     for replica in planned.replicas:
         _refuse_several_nodes(replica)
@@ -202,14 +204,18 @@ def _replicas(pool: Pool, index: int, engine: str, planned: ModelPlan, *, sleeps
                 kv_tokens=replica.kv_tokens,
                 phases=replica.phases,
                 nodes=replica.nodes,
-                like="" if engine == "openai" else _like(replica),
+                like="" if engine == "openai" else _like(replica, nodes),
             )
         )
     return made
 
 
-def _like(replica: Placed) -> str:
-    """Replicas of a pool that are to be equally fast."""
+def _like(replica: Placed, nodes: Sequence[NodeFacts]) -> str:
+    """Replicas of a pool that are to be equally fast. Where a replica may start again on another node (Ray places it)
+    only devices tell, and only if there is one kind of them; cores do not."""
+    kinds = {(node.device_name, node.device_memory_bytes, node.link) for node in nodes if node.devices}
+    if len({node.name for node in nodes}) > 1 and not (replica.device_kind and len(kinds) == 1):
+        return ""
     kind = replica.device_kind or "CPU"
     return f"{len(replica.devices)} x {kind}, tp={replica.tensor_parallel} pp={replica.pipeline_parallel}"
 

@@ -59,6 +59,8 @@ class _Replica(Struct):
     asleep: bool = False
     waking: bool = False
     slow: bool = False  # it was to end because it was slow
+    times_slow: int = 0  # not only in a row
+    like: int = -1
     lowered: bool = False  # it ran out of memory while it started, and goes a rung down
     rung: int = 0
     rungs: int = 0
@@ -85,7 +87,7 @@ class RequestChecks:
         self.tasks: dict[int, _Task] = {}
         self.waiting: list[dict[int, None]] = [{} for _ in range(scenario.pools)]  # but for suspects
         self.replicas = [
-            _Replica(pool, host.slots, rungs=host.rungs, phases=host.phases)
+            _Replica(pool, host.slots, rungs=host.rungs, phases=host.phases, like=host.like)
             for pool, host in zip(scenario.replica_pools, scenario.hosts, strict=True)
         ]
         self.stretches = scenario.stretches
@@ -208,10 +210,9 @@ class RequestChecks:
             replica.leaving = replica.asleep = False
             return
         replica.never_ready += not replica.was_ready
-        device_failed = event.device_failed or replica.slow
-        replica.deaths = self._recent(replica.deaths, now, device_failed)
+        replica.deaths = self._recent(replica.deaths, now, event.device_failed)
         if not in_lane:
-            replica.sure_deaths = self._recent(replica.sure_deaths, now, device_failed)
+            replica.sure_deaths = self._recent(replica.sure_deaths, now, event.device_failed)
         if _weight(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
             replica.may_start = False
 
@@ -301,14 +302,16 @@ class RequestChecks:
         replica.killed, replica.ready = True, False
 
     def recovered(self, recovered: ev.Recovered) -> None:
-        """Who is said to be slow serves, has something to do, tries no suspects, and is not the last that serves."""
+        """Who is said to be slow serves, has something to do, tries no suspects, and another of its kind serves too."""
         if recovered.kind == "slow":
             replica = self.replicas[recovered.replica]
-            others = any(each.ready and each is not replica and each.pool == replica.pool for each in self.replicas)
+            peers = [each for each in self.replicas if each.pool == replica.pool and each.like == replica.like]
+            others = any(each.ready for each in peers if each is not replica)
             suspects = any(self.tasks[number].suspect for number in replica.out)
-            if self.draining or not (replica.ready and replica.out and others) or suspects:
+            if self.draining or replica.like < 0 or not (replica.ready and replica.out and others) or suspects:
                 raise Violation(f"replica {recovered.replica} is replaced for being slow: {replica}")
             replica.slow = True
+            replica.times_slow += 1
 
     def sent(self, send: ev.Send) -> None:
         replica = self.replicas[send.replica]
@@ -404,7 +407,9 @@ class RequestChecks:
         for index, replica in enumerate(self.replicas):
             if replica.pool != pool or not replica.may_start or not self._belongs(replica):
                 continue
-            if replica.up or _weight(replica.deaths) < self.limits.circuit_deaths:
+            given_up = _weight(replica.deaths) >= self.limits.circuit_deaths
+            given_up |= replica.slow and replica.times_slow >= self.limits.slow_times
+            if replica.up or not given_up:
                 raise Violation(f"pool {pool} is given up, but replica {index} could serve: {replica}")
 
     # ------------------------------------------------------------ after every turn

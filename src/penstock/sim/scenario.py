@@ -224,7 +224,14 @@ def _draw_dispatch_limits(rng: Random) -> DispatchLimits:
 
 
 def _draw_pace_limits(rng: Random, limits: DispatchLimits) -> DispatchLimits:
-    return replace(limits, slow_window_s=rng.choice((0.5, 2.0, 120.0)), slow_answers=rng.choice((2, 5)))
+    """Often so that few answers decide: nothing may break when the wrong replica is replaced."""
+    return replace(
+        limits,
+        slow_window_s=rng.choice((0.5, 2.0, 120.0)),
+        slow_answers=rng.choice((2, 5)),
+        slow_turns=rng.choice((0, 0, 3)),
+        slow_times=rng.choice((2, 5)),
+    )
 
 
 def _draw_hosts(rng: Random, replica_pools: tuple[int, ...]) -> tuple[HostShape, ...]:

@@ -23,7 +23,6 @@ from __future__ import annotations
 from penstock.core import events as ev
 from penstock.core.dispatch.lanes import NO_DEADLINE, Request
 from penstock.core.dispatch.losses import Losses, add_failure, failures
-from penstock.core.dispatch.pace import slow_ones
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.tenure import Tenure
@@ -111,12 +110,13 @@ class Dispatch(Machine):
         self._dirty[pool.index] = pool
         for task, tokens in event.sized:
             self._resize(replica, task, tokens)
-        replica.pace.answered(event, len(replica.in_flight), self._now)
+        replica.pace.advance(len(replica.in_flight), self._now)
         accepted, failed = self._match(replica, pool, event)
         if accepted:
             if replica.trying:
                 pool.quarantine.fruitless = 0
             self._emit(ev.Deliver(batch=event.batch, replica=replica.index, accepted=accepted))
+            self._pace(replica, event, accepted)
         if failed:
             self._fail_attempts(replica, pool, failed, event)
         if len(accepted) + len(failed) < len(event.tasks):
@@ -166,6 +166,12 @@ class Dispatch(Machine):
         replica.kept -= kept
         return accepted, failed
 
+    def _pace(self, replica: Replica, event: ev.AnswersArrived, accepted: list[int]) -> None:
+        tokens_in, tokens_out = event.tokens_in, event.tokens_out
+        if len(accepted) < len(event.tasks):
+            tokens_in, tokens_out = ([tokens[at] for at in accepted] for tokens in (tokens_in, tokens_out))
+        replica.pace.answered(len(accepted), sum(tokens_in), sum(tokens_out))
+
     def _fail_attempts(
         self, replica: Replica, pool: Pool, failed: list[tuple[int, Request]], event: ev.AnswersArrived
     ) -> None:
@@ -194,6 +200,7 @@ class Dispatch(Machine):
             replica.tokens_out_there += change
 
     def _release(self, replica: Replica, task: int) -> Request | None:
+        replica.pace.advance(len(replica.in_flight), self._now)
         request = replica.in_flight.pop(task, None)
         if request is not None:
             replica.tokens_out_there -= request.cost
@@ -273,8 +280,9 @@ class Dispatch(Machine):
             return
         replica.never_ready += not (replica.loaded or replica.lowered)
         counts = self.losses.died(pool, replica, event)
-        replica.died(self._now, event.jitter, counts=counts, device_failed=event.device_failed or replica.ejected)
-        if replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
+        replica.died(self._now, event.jitter, counts=counts, device_failed=event.device_failed)
+        too_slow = replica.ejected and replica.times_slow >= self.limits.slow_times
+        if too_slow or replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
             replica.move("give_up")
             self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
             self.check_pool(pool)
@@ -302,8 +310,9 @@ class Dispatch(Machine):
             if pool.quarantine.groups:
                 self._dirty[pool.index] = pool  # who was to try them may be overdue
             if self._drain_until is None:
-                for replica, share in slow_ones(pool.replicas, self.limits, self._now):
-                    self._eject(replica, share)
+                for peers in pool.peers:
+                    for replica, share in peers.slow_ones(self._now):
+                        self._eject(replica, share)
         for replica in self.replicas:
             if replica.state == "waiting":
                 if self._now >= replica.start_at and not self.tenure.closing:
@@ -332,10 +341,11 @@ class Dispatch(Machine):
         self.kill(replica, reason, dump_stacks=True)
 
     def _eject(self, replica: Replica, share: float) -> None:
-        """A new start may mend it. Where it does not, the second time counts like that of a device that has failed."""
+        """A new start may mend it; where it does not, the replica is given up."""
         replica.ejected = True
+        replica.times_slow += 1
         reason = f"it works at {share:.0%} of the pace of its like"
-        self._emit(ev.Recovered(kind="slow", replica=replica.index, count=round(100 * share), reason=reason))
+        self._emit(ev.Recovered(kind="slow", replica=replica.index, count=max(1, round(100 * share)), reason=reason))
         self.kill(replica, reason, dump_stacks=False)
 
     def touch(self, replica: Replica) -> None:

@@ -1,83 +1,108 @@
 """How fast a replica works, beside others on devices like its own: one that falls far behind is replaced.
 
 A device may throttle, share its bus or belong to another process as well. Its replica still gets no more than it does,
-but whatever it holds ends late. It is measured over windows, by its answers: `rate` is work (see lanes.Request) a
-second, `speed` is work a second for each request in flight. Slow is only who is behind in both. A replica that was
-given little has a low rate; one with many requests at a time has a low speed; neither is slow. And who has hardly
-answered is not judged, since its requests may be long: what makes no progress at all is a hang (`replica.py`).
+but whatever it holds ends late. All replicas of a kind are measured over one common window, by what they have answered
+in it: `rate` is work (prompt tokens, and output tokens times OUTPUT_TOKEN_WORK) a second of the time in which there was
+something to do, `speed` is work a second for each request in flight. Slow is only who is far behind in both. A replica
+that was given little has a low rate; one with many requests at a time has a low speed; neither is slow.
+
+What makes the comparison fair: work is seen when it is done, so a window ends only when every place of every replica
+has turned over some times; and all had the same time, with the same requests waiting. So it begins anew when one of
+them comes, goes, or tries suspects apart, and when time has passed that nobody looked at (the whole run was suspended).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK
 
 if TYPE_CHECKING:
     from penstock.core.dispatch.replica import Replica
-    from penstock.core.events import AnswersArrived
     from penstock.core.shape import DispatchLimits
 
-__all__ = ["Pace", "slow_ones"]
+__all__ = ["Pace", "Peers"]
+
+_UNSEEN_S = 5.0  # between two looks: somebody was asleep
 
 
 class Pace:
-    """rate, speed: of the window before this one; 0: there was none."""
+    """What one replica did in the window. answers: those with a result."""
 
     def __init__(self) -> None:
-        self.rate = self.speed = 0.0
         self.begin(0.0)
 
     def begin(self, now: float) -> None:
-        """Another window."""
-        self._since = self._at = now
-        self._work = self._answers = 0
+        self.at = now  # until when it is accounted for
+        self.answers = 0
+        self._work = 0
+        self._busy_s = 0.0  # with anything in flight
         self._held_s = 0.0  # in flight, summed over requests
 
-    def forget(self, now: float) -> None:
-        """Another process: nothing is known of it."""
-        self.rate = self.speed = 0.0
-        self.begin(now)
+    def advance(self, in_flight: int, now: float) -> None:
+        """Time has passed with `in_flight` requests. Before their number changes."""
+        if in_flight:
+            self._busy_s += now - self.at
+            self._held_s += in_flight * (now - self.at)
+        self.at = now
 
-    def wakes(self, now: float) -> None:
-        """It has something to do again."""
-        self._at = now
+    def answered(self, answers: int, tokens_in: int, tokens_out: int) -> None:
+        self.answers += answers
+        self._work += tokens_in + OUTPUT_TOKEN_WORK * tokens_out
 
-    def answered(self, event: AnswersArrived, in_flight: int, now: float) -> None:
-        """`in_flight`: requests that it has had until now."""
-        self._held_s += in_flight * (now - self._at)
-        self._at = now
-        self._work += sum(event.tokens_in) + OUTPUT_TOKEN_WORK * sum(event.tokens_out)
-        self._answers += len(event.tasks)
+    @property
+    def rate(self) -> float:
+        return self._work / max(self._busy_s, 1e-9)
 
-    def closes(self, limits: DispatchLimits, now: float) -> bool:
-        """Whether a window has come to its end: long enough, with enough answers to tell."""
-        span = now - self._since
-        if span < limits.slow_window_s or self._answers < limits.slow_answers:
-            return False
-        work = max(self._work, 1)
-        self.rate, self.speed = work / span, work / max(self._held_s, 1e-9)
-        self.begin(now)
-        return True
+    @property
+    def speed(self) -> float:
+        return self._work / max(self._held_s, 1e-9)
 
 
-def slow_ones(replicas: Iterable[Replica], limits: DispatchLimits, now: float) -> list[tuple[Replica, float]]:
-    """Replicas whose window has just shown them far behind the median of their like, with the share that they reach."""
-    serving = [replica for replica in replicas if replica.shape.like >= 0 and replica.state == "ready"]
-    judged = [r for r in serving if r.in_flight and not r.solo and r.pace.closes(limits, now)]
-    found = []
-    for like in sorted({replica.shape.like for replica in judged}):
-        known = [replica.pace for replica in serving if replica.shape.like == like and replica.pace.rate]
-        if len(known) > 1:
-            rate, speed = _median([pace.rate for pace in known]), _median([pace.speed for pace in known])
-            shares = (
-                (replica, max(replica.pace.rate / rate, replica.pace.speed / speed))
-                for replica in judged
-                if replica.shape.like == like
-            )
-            found += [(replica, share) for replica, share in shares if share < limits.slow_share]
-    return found
+class Peers:
+    """Replicas of one pool that are to be equally fast, and the window over which they are compared."""
+
+    def __init__(self, replicas: Sequence[Replica], limits: DispatchLimits) -> None:
+        self._replicas = replicas
+        self._limits = limits
+        self._members: list[tuple[int, int]] = []  # replicas and their incarnations
+        self._since = self._looked_at = 0.0
+
+    def slow_ones(self, now: float) -> list[tuple[Replica, float]]:
+        """Those whom the window has just shown far behind the median, with the share of it that they reach."""
+        serving = [replica for replica in self._replicas if replica.state == "ready" and not replica.solo]
+        members = [(replica.index, replica.incarnation) for replica in serving]
+        unseen, self._looked_at = now - self._looked_at, now
+        if members != self._members or unseen > _UNSEEN_S:
+            self._members = members
+            self._begin(serving, now)
+            return []
+        if len(serving) < 2 or now - self._since < self._limits.slow_window_s:
+            return []
+        if not all(map(self._has_turned_over, serving)):
+            return []
+        for replica in serving:
+            replica.pace.advance(len(replica.in_flight), now)
+        rates, speeds = ([getattr(each.pace, name) for each in serving] for name in ("rate", "speed"))
+        found = []
+        for replica, rate, speed in zip(serving, rates, speeds, strict=True):
+            share = max(rate / max(_median(rates), 1e-9), speed / max(_median(speeds), 1e-9))
+            if share >= self._limits.slow_share:
+                replica.times_slow = 0
+            elif replica.in_flight:
+                found.append((replica, share))
+        self._begin(serving, now)
+        return found
+
+    def _begin(self, serving: Sequence[Replica], now: float) -> None:
+        self._since = now
+        for replica in serving:
+            replica.pace.begin(now)
+
+    def _has_turned_over(self, replica: Replica) -> bool:
+        places = replica.slots + replica.lookahead
+        return replica.pace.answers >= max(self._limits.slow_answers, self._limits.slow_turns * places)
 
 
 def _median(values: list[float]) -> float:

@@ -7,6 +7,7 @@ from math import inf
 
 from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK, Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
+from penstock.core.dispatch.pace import Peers
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 
@@ -29,6 +30,8 @@ class Pool:
         self.lanes = Lanes()
         self.lengths = Lengths()
         self.quarantine = Quarantine(replicas)
+        kinds = sorted({replica.shape.like for replica in replicas if replica.shape.like >= 0})
+        self.peers = [Peers([r for r in replicas if r.shape.like == kind], replicas[0].limits) for kind in kinds]
         self.opened = False
         self.lazy = False  # opened, but to be started with the first request
         self.down = False
@@ -150,7 +153,8 @@ class Pool:
         in_flight = replica.in_flight
         if not in_flight:
             replica.progress_at = now  # it owed nothing until now
-            replica.pace.wakes(now)
+        if replica.pace.at != now:
+            replica.pace.advance(len(in_flight), now)
         request.attempt += 1
         in_flight[request.task] = request
         replica.tokens_out_there += request.cost

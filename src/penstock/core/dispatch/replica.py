@@ -63,6 +63,7 @@ class Replica:
         self.out_of_memory = False  # why it failed
         self.pace = Pace()
         self.ejected = False  # it ends because it was slow
+        self.times_slow = 0  # windows in a row
         self.share = 1.0  # of the room that its engine has; less after it ran out of memory at work
         self.starved: dict[tuple[int, int], int] = {}  # (slots, tokens) -> how often it ran out of memory with them
         self.start_at = 0.0  # while waiting: when to start again
@@ -125,7 +126,6 @@ class Replica:
         self.slots, self.kv_tokens, self.shared = max(1, slots), kv_tokens, shared
         self.lookahead = 1 + self.slots // 8
         self.loaded = True
-        self.pace.forget(now)
         self.load_s = now - self.started_at
         self.never_ready = 0
         self.solo = False

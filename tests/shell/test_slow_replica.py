@@ -35,7 +35,8 @@ def test_a_slow_replica_is_replaced_and_then_given_up(tmp_path: Path, monkeypatc
         return made
 
     monkeypatch.setattr(launches, "_launch", one_is_slow)
-    monkeypatch.setattr(launches, "DispatchLimits", lambda: DispatchLimits(slow_window_s=1.0, slow_answers=3, slow_turns=0))
+    hasty = DispatchLimits(slow_window_s=1.0, slow_answers=3, slow_turns=0)
+    monkeypatch.setattr(launches, "DispatchLimits", lambda: hasty)
     result = run_here(load_pipeline(path.read_text(), path.name), RunOptions(display="none"))
     assert result.exit_code == 0, result.facts.reason
     assert [row["id"] for row in output(tmp_path)] == list(range(ROWS)) and not dead(tmp_path)

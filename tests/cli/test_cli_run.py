@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,4 +222,6 @@ def test_example_of_a_pool_without_a_pipeline() -> None:
     command = [sys.executable, "examples/pool.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=TIME_LIMIT_S)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("8 tokens") == 4 and done.stdout.count("ready 3 answered") == 2
+    assert done.stdout.count("8 tokens") == 4
+    answered = re.findall(r"writer-\d \w+ (\d+) answered", done.stdout)  # the second may be ready only when all is done
+    assert len(answered) == 2 and sum(map(int, answered)) == 6, done.stdout

@@ -59,7 +59,7 @@ def test_a_run_answers_every_row_in_order(tmp_path: Path) -> None:
     assert [row["id"] for row in output(tmp_path)] == list(range(ROWS))
     figures = summary(tmp_path)
     assert figures["rows"] == {"in": ROWS, "out": ROWS, "dead": 0, "filtered": 0, "reused": 0}
-    assert figures["models"]["writer"]["loads"] == 2
+    assert 1 <= figures["models"]["writer"]["loads"] <= 2  # one may not be up yet when the last row has its answer
     assert sum(replica["rows"] for replica in figures["models"]["writer"]["replicas"]) == ROWS
 
 

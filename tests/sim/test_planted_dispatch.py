@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,14 +21,25 @@ from penstock.core.dispatch.tenure import Tenure
 PLANTED, plant = planted()
 
 
+def handle(monkeypatch: pytest.MonkeyPatch, kind: type[ev.Event], handler: Callable[[Dispatch, Any], None]) -> None:
+    """Dispatchers take events of this kind with `handler`."""
+    init = Dispatch.__init__
+
+    def with_handler(self: Dispatch, shape: Any) -> None:
+        init(self, shape)
+        self._handlers[kind] = lambda event: handler(self, event)
+
+    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+
+
 @plant
 def task_requeued_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was in flight on a dead replica waits twice."""
     requeue = Losses.requeue
 
-    def twice(self: Losses, pool: Pool, replica: Replica, reason: str, **options: bool) -> None:
+    def twice(self: Losses, pool: Pool, replica: Replica, reason: str) -> None:
         requests = list(replica.in_flight.values())
-        requeue(self, pool, replica, reason, **options)
+        requeue(self, pool, replica, reason)
         for request in requests[:1]:
             if request.crashes == 1:
                 pool.lanes.push(request)
@@ -86,14 +98,7 @@ def answer_of_another_incarnation_taken(monkeypatch: pytest.MonkeyPatch) -> None
         event.incarnation = self.replicas[event.replica].incarnation
         arrived(self, event)
 
-    monkeypatch.setattr(Dispatch, "_on_answers_arrived", careless)
-    init = Dispatch.__init__
-
-    def with_handler(self: Dispatch, shape: Any) -> None:
-        init(self, shape)
-        self._handlers[ev.AnswersArrived] = self._on_answers_arrived
-
-    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+    handle(monkeypatch, ev.AnswersArrived, careless)
 
 
 @plant
@@ -109,13 +114,7 @@ def aborted_answer_taken(monkeypatch: pytest.MonkeyPatch) -> None:
             if out:
                 self._emit(ev.AbortOn(replica=replica.index, incarnation=replica.incarnation, tasks=out))
 
-    init = Dispatch.__init__
-
-    def with_handler(self: Dispatch, shape: Any) -> None:
-        init(self, shape)
-        self._handlers[ev.CancelRequests] = lambda event: cancel(self, event)
-
-    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+    handle(monkeypatch, ev.CancelRequests, cancel)
 
 
 @plant
@@ -123,11 +122,11 @@ def suspect_killed_after_one_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row is given up at its first death in the suspects' lane."""
     requeue = Losses.requeue
 
-    def hasty(self: Losses, pool: Pool, replica: Replica, reason: str, **options: bool) -> None:
+    def hasty(self: Losses, pool: Pool, replica: Replica, reason: str) -> None:
         tried = replica.in_flight.get(replica.alone)
         if tried is not None:
             tried.solo_crashes += 1
-        requeue(self, pool, replica, reason, **options)
+        requeue(self, pool, replica, reason)
 
     monkeypatch.setattr(Losses, "requeue", hasty)
 
@@ -137,11 +136,11 @@ def neighbours_of_a_suspect_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was in flight on the lane when it died counts as tried alone."""
     requeue = Losses.requeue
 
-    def blame(self: Losses, pool: Pool, replica: Replica, reason: str, **options: bool) -> None:
+    def blame(self: Losses, pool: Pool, replica: Replica, reason: str) -> None:
         if replica.solo and replica.alone not in replica.in_flight:
             for request in replica.in_flight.values():
                 request.solo_crashes += 1
-        requeue(self, pool, replica, reason, **options)
+        requeue(self, pool, replica, reason)
 
     monkeypatch.setattr(Losses, "requeue", blame)
 
@@ -200,13 +199,7 @@ def take_back_lost(monkeypatch: pytest.MonkeyPatch) -> None:
             self._release(self.replicas[event.replica], task)
         arrived(self, event)
 
-    init = Dispatch.__init__
-
-    def with_handler(self: Dispatch, shape: Any) -> None:
-        init(self, shape)
-        self._handlers[ev.AnswersArrived] = lambda event: lose(self, event)
-
-    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+    handle(monkeypatch, ev.AnswersArrived, lose)
 
 
 @plant
@@ -248,13 +241,7 @@ def sends_while_draining(monkeypatch: pytest.MonkeyPatch) -> None:
     def drain(self: Dispatch, event: ev.DrainRequested) -> None:
         self._emit(ev.Drained())
 
-    init = Dispatch.__init__
-
-    def with_handler(self: Dispatch, shape: Any) -> None:
-        init(self, shape)
-        self._handlers[ev.DrainRequested] = lambda event: drain(self, event)
-
-    monkeypatch.setattr(Dispatch, "__init__", with_handler)
+    handle(monkeypatch, ev.DrainRequested, drain)
 
 
 @plant

@@ -275,7 +275,7 @@ class Dispatch(Machine):
         self._dirty[pool.index] = pool
         replica.last_reason = event.reason
         if replica.state == "off":  # it had to leave, or died asleep
-            self.losses.requeue(pool, replica, event.reason, blame=not replica.ejected)
+            self.losses.requeue(pool, replica, event.reason)
             self.tenure.left(replica)
             return
         replica.never_ready += not (replica.loaded or replica.lowered)

@@ -28,7 +28,7 @@ class Losses:
     def died(self, pool: Pool, replica: Replica, event: ev.ReplicaLost) -> bool:
         """Deal with what it had. Whether the death counts for the circuit, and for how long it stays down."""
         if replica.ejected:
-            self.requeue(pool, replica, event.reason, blame=False)
+            self.requeue(pool, replica, event.reason)
             return True
         if event.out_of_memory and replica.loaded:
             return self._starved(pool, replica, event.reason)
@@ -36,7 +36,7 @@ class Losses:
         self.requeue(pool, replica, event.reason)
         return not (in_lane or replica.lowered)
 
-    def requeue(self, pool: Pool, replica: Replica, reason: str, *, blame: bool = True) -> None:
+    def requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight goes elsewhere, to the suspects, or ends."""
         dispatch, limits = self._dispatch, self._limits
         in_lane, alone = replica.trying > 0, replica.alone
@@ -46,8 +46,8 @@ class Losses:
         pool.recount(replica)
         for request in requests:
             request.recalled = request.kept = False
-            if not blame:
-                pool.lanes.push(request)
+            if replica.ejected:
+                pool.lanes.push(request)  # no death: it was told to end
                 continue
             request.crashes += 1
             request.solo_crashes += request.task == alone

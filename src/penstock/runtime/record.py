@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +33,7 @@ _TOLD = {
     "hang": "is ended, since it hangs: {1}",
     "slow": "is replaced, since it is slow: {1}",
     "suspect": "tries {0} apart from the others that were in flight when a replica died",
-    "circuit": "is given up, it died too often: {1}",
+    "circuit": "is given up: {1}",
 }
 
 
@@ -58,8 +58,7 @@ class PoolRecord(msgspec.Struct):
 
 
 class Record:
-    """recoveries: how often, by kind (see core.events.Recovered). notes: the last ones in words; all are in the run's
-    log, logs/coordinator.log."""
+    """notes: the last recoveries in words; all are in the run's log, logs/coordinator.log."""
 
     def __init__(self, plan: RunPlan, logs: Path) -> None:
         self.replicas = [ReplicaRecord() for _ in plan.replicas]
@@ -72,7 +71,6 @@ class Record:
         self.log = logs / "coordinator.log"
         self.scribe = Scribe(self.log)
         self.kill_reasons: dict[tuple[int, int], str] = {}
-        self.recoveries: Counter[str] = Counter()
         self.dead: dict[tuple[str, str], DeadExample] = {}
         self.notes: deque[str] = deque(maxlen=SHOWN_NOTES)
         self.failure = ""
@@ -150,7 +148,6 @@ class Record:
             self.failure, self.exit_code = reason, exit_code
 
     def recovered(self, recovered: ev.Recovered) -> None:
-        self.recoveries[recovered.kind] += recovered.count
         if recovered.kind == "restart":
             self.replicas[recovered.replica].restarts += 1
         words, reason = _TOLD.get(recovered.kind), recovered.reason

@@ -25,17 +25,21 @@ from penstock.spec.load import load_pipeline
 pytestmark = pytest.mark.ray
 
 ROWS = 300
-SLOW = {"ms_per_row": 120}  # every replica is up, and has said what it got, before the last row
+GATE = {"map": {"function": "ray_functions:wait_for_gate", "name": "gate"}}
+"""No row reaches the model before the test has opened the gate: how soon a replica is up decides nothing."""
 
 
-def write(folder: Path, **model: Any) -> str:
-    (folder / "rows.jsonl").write_text("".join(json.dumps({"id": n, "q": f"what is {n}?"}) + "\n" for n in range(ROWS)))
+def write(folder: Path, *before: dict[str, Any], **model: Any) -> str:
+    gate = {"gate": str(folder / "gate")} if GATE in before else {}
+    rows = ({"id": n, "q": f"what is {n}?", **gate} for n in range(ROWS))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = model.pop("engine_options", {})
+    generate = {"model": "writer", "prompt": "{{ q }}", "output": "answer", "max_tokens": 3}
     text = yaml.safe_dump(
         {
             "models": {"writer": {"ref": "mock:test", "engine_options": {"slots": 2, **options}, **model}},
             "source": {"path": str(folder / "rows.jsonl")},
-            "steps": [{"generate": {"model": "writer", "prompt": "{{ q }}", "output": "answer", "max_tokens": 3}}],
+            "steps": [*before, {"generate": generate}],
             "sink": {"path": str(folder / "out"), "format": "jsonl"},
             "commit_every_s": 0.2,
         }
@@ -49,6 +53,19 @@ def go(
 ) -> RunResult:
     pipeline = load_pipeline((folder / "pipeline.yaml").read_text(), "pipeline.yaml")
     return run(pipeline, RunOptions(executor=executor, listener=listener or (lambda facts: None), **options))
+
+
+def go_when_all_are_up(folder: Path, *, then: Callable[[Any], None] = lambda facts: None, **options: Any) -> RunResult:
+    """A run of a pipeline with a gate, which is opened as soon as every replica is ready; `then` listens from there."""
+
+    def listener(facts: Any) -> None:
+        (writer,) = (pool for pool in facts.pools if pool.name == "writer")
+        if all(replica.state == "ready" for replica in writer.replicas):
+            (folder / "gate").touch()
+        if (folder / "gate").exists():
+            then(facts)
+
+    return go(folder, listener=listener, interval_s=0.1, **options)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -69,8 +86,8 @@ def one_node_each(found: list[list[str]], size: int) -> None:
 
 def test_groups_stand_on_one_node_each(ray: Any, tmp_path: Path) -> None:
     """Nodes with 6, 2 and 8 devices hold three groups of four, and none is torn; one PACK group cut in order tears."""
-    write(tmp_path, tensor_parallel=4, load="eager", engine_options=SLOW)
-    result = go(tmp_path)
+    write(tmp_path, GATE, tensor_parallel=4, load="eager")
+    result = go_when_all_are_up(tmp_path)
     assert result.exit_code == 0 and len(lines(tmp_path)) == ROWS
     assert len(groups(result)) == 3
     one_node_each(groups(result), 4)
@@ -79,8 +96,8 @@ def test_groups_stand_on_one_node_each(ray: Any, tmp_path: Path) -> None:
 def test_devices_that_others_hold_are_left_alone(ray: Any, reserve: Callable[[str, int], None], tmp_path: Path) -> None:
     largest = max(nodes(ray), key=lambda node: node.gpus)
     reserve(largest.id, 5)
-    write(tmp_path, tensor_parallel=2, load="eager", engine_options=SLOW)
-    result = go(tmp_path)
+    write(tmp_path, GATE, tensor_parallel=2, load="eager")
+    result = go_when_all_are_up(tmp_path)
     one_node_each(groups(result), 2)
     assert len(groups(result)) == 3 + 1 + 1  # of 6, 2 and 3 that are free
 
@@ -119,15 +136,15 @@ def test_a_node_that_dies_in_mid_run(cluster: Any, ray: Any, tmp_path: Path) -> 
 def test_what_is_left_of_the_cluster_takes_over(cluster: Any, ray: Any, tmp_path: Path) -> None:
     extra = cluster.add_node(num_cpus=2, num_gpus=8)
     cluster.wait_for_nodes()
-    write(tmp_path, tensor_parallel=8, replicas=2, load="eager", engine_options={"ms_per_row": 30})
+    write(tmp_path, GATE, tensor_parallel=8, replicas=2, load="eager", engine_options={"ms_per_row": 30})
     died: list[bool] = []
 
-    def listener(facts: Any) -> None:
-        if facts.out > 20 and not died and all(replica.state == "ready" for replica in facts.pools[0].replicas):
+    def strike(facts: Any) -> None:
+        if facts.out > 20 and not died:
             died.append(True)
             cluster.remove_node(extra, allow_graceful=False)
 
-    result = go(tmp_path, listener=listener, interval_s=0.1)
+    result = go_when_all_are_up(tmp_path, then=strike)
     assert result.exit_code == 0 and died
     assert [row["id"] for row in lines(tmp_path)] == list(range(ROWS))
 
@@ -139,8 +156,8 @@ def test_inside_a_placement_group_of_the_caller(ray: Any, tmp_path: Path) -> Non
     group = placement_group([{"GPU": 1, "CPU": 0.01}] * 12, strategy="PACK")
     ray.get(group.ready(), timeout=120)
     try:
-        write(tmp_path, tensor_parallel=2, load="eager", engine_options=SLOW)
-        result = go(tmp_path, placement_group=group)
+        write(tmp_path, GATE, tensor_parallel=2, load="eager")
+        result = go_when_all_are_up(tmp_path, placement_group=group)
         assert result.exit_code == 0
         one_node_each(groups(result), 2)
         assert len(groups(result)) == 6

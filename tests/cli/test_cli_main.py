@@ -166,3 +166,17 @@ def test_characters_that_stdout_lacks_are_escaped() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "caf\\xe9\n")
+
+
+@pytest.mark.parametrize(("command", "code"), [("run", 75), ("plan", 130)])
+def test_ctrl_c_within_an_exec_of_text(tmp_path: Path, command: str, code: int) -> None:
+    """As the standard library does while dataclasses are imported: of a plain KeyboardInterrupt that passed through one
+    `python -m` takes note, and ends by the signal, whatever the exit code is to be."""
+    (tmp_path / "interrupted.py").write_text(
+        "import signal, sys\nfrom penstock.cli import main\n"
+        "def build_app(called):\n    exec('signal.raise_signal(signal.SIGINT)', {'signal': signal})\n"
+        f"main.build_app = build_app\nsys.exit(main.main(['{command}', 'pipeline.yaml']))"
+    )
+    start = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, "stopped" in done.stderr) == (code, True)

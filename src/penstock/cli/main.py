@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from types import FrameType
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -63,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # by pyarrow when it is loaded.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     debug = _DEBUG_FLAG in tokens
-    stoppable = tokens[:1] in (["run"], ["retry"]) and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if stoppable else None  # until a run takes both
+    before = _listen(tokens)
     try:
         code = build_app(next(iter(tokens), None))(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -83,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _unexpected(error, debug=debug)
     finally:
-        if stoppable:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _usage(error: CycloptsError, tokens: list[str]) -> int:
@@ -92,6 +93,24 @@ def _usage(error: CycloptsError, tokens: list[str]) -> int:
     output.error(" ".join(str(error).split()))
     output.note(f"Try `penstock {command} --help`." if command else "Try `penstock --help`.")
     return USAGE_EXIT
+
+
+class _Interrupted(KeyboardInterrupt):
+    """Of a class of its own: `python -m` takes note of a plain KeyboardInterrupt that passes through an `exec` of text,
+    as imports of dataclasses do, and ends by SIGINT in the end, whatever exit code it is given."""
+
+
+def _listen(tokens: list[str]) -> dict[int, Any]:
+    """Take the signals until a run takes them; what is interrupted unwinds. Returns the handlers that stood there."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _Interrupted
+
+    stoppable = tokens[:1] in (["run"], ["retry"])
+    numbers = (signal.SIGINT, signal.SIGTERM) if stoppable else (signal.SIGINT,)
+    return {number: signal.signal(number, interrupt) for number in numbers}
 
 
 def _interrupted(tokens: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,18 @@ def test_ctrl_c_within_an_exec_of_text(tmp_path: Path, command: str, code: int) 
     start = [sys.executable, "-m", "interrupted"]
     done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert (done.returncode, "stopped" in done.stderr) == (code, True)
+
+
+def test_a_library_that_makes_another_error_of_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As pydantic does where its schemas are built, while the command line is imported."""
+
+    def build_app(called: str | None) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("the schema can't be built") from error
+
+    monkeypatch.setattr(cli, "build_app", build_app)
+    assert told(capsys, "plan", "pipeline.yaml") == (130, "", "penstock: stopped\n")

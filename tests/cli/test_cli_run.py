@@ -124,7 +124,7 @@ def listens(process: subprocess.Popen[str], number: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("later_s", [0.0, 0.02, 0.05, 0.1])
+@pytest.mark.parametrize("later_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6])
 def test_a_signal_while_the_command_line_is_imported(tmp_path: Path, number: int, later_s: float) -> None:
     write_pipeline(tmp_path, rows=400, ms_per_row=1000)
     command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml"]

@@ -11,16 +11,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from penstock.cli import output
+from penstock.cli.entry import end_at_once, ending
 from penstock.errors import PenstockError
 
 USAGE_EXIT = 2
-STOPPED_EXIT = 75
-INTERRUPTED_EXIT = 130
 _DEBUG_FLAG = "--debug"
 
 # name -> (import path, help). The help stands here so that `penstock --help` imports no command.
@@ -65,27 +63,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     # by pyarrow when it is loaded.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     debug = _DEBUG_FLAG in tokens
-    before = _listen(tokens)
+    signals = _Signals(tokens)
     try:
         code = build_app(next(iter(tokens), None))(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except CycloptsError as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if signals.caught or isinstance(error, KeyboardInterrupt):  # libraries make other errors of an interrupt
+            return _interrupted(tokens)
+        return _failed(error, tokens, debug=debug)
+    finally:
+        signals.close()
+
+
+def _failed(error: Exception, tokens: list[str], *, debug: bool) -> int:
+    """Tell an error in one message; the exit code that goes with it."""
+    if isinstance(error, CycloptsError):
         return _usage(error, tokens)
-    except PenstockError as error:
+    if isinstance(error, PenstockError):
         if debug:
             _traceback()
         output.error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        return _interrupted(tokens)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         return _reader_gone()
-    except Exception as error:
-        return _unexpected(error, debug=debug)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _unexpected(error, debug=debug)
 
 
 def _usage(error: CycloptsError, tokens: list[str]) -> int:
@@ -100,26 +102,33 @@ class _Interrupted(KeyboardInterrupt):
     as imports of dataclasses do, and ends by SIGINT in the end, whatever exit code it is given."""
 
 
-def _listen(tokens: list[str]) -> dict[int, Any]:
-    """Take the signals until a run takes them; what is interrupted unwinds. Returns the handlers that stood there."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
+class _Signals:
+    """Takes the signals where no run takes them. Before a run, which leaves nothing half done, they end the process at
+    once; what another command does is unwound, and a second signal ends that."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def __init__(self, tokens: list[str]) -> None:
+        self.caught = False
+        self._end = end_at_once(tokens)
+        self._unwinds = tokens[:1] not in (["run"], ["retry"])
+        numbers = (signal.SIGINT,) if self._unwinds else (signal.SIGINT, signal.SIGTERM)
+        main_thread = threading.current_thread() is threading.main_thread()
+        self._before = {number: signal.signal(number, self._catch) for number in numbers} if main_thread else {}
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.caught or not self._unwinds:
+            self._end(number, frame)
+        self.caught = True
         raise _Interrupted
 
-    stoppable = tokens[:1] in (["run"], ["retry"])
-    numbers = (signal.SIGINT, signal.SIGTERM) if stoppable else (signal.SIGINT,)
-    return {number: signal.signal(number, interrupt) for number in numbers}
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def _interrupted(tokens: list[str]) -> int:
-    """A signal before the run could take it, or of a command that leaves nothing behind."""
-    if tokens[:1] == ["run"]:
-        output.error("stopped before the run began; the same command begins it")
-        return STOPPED_EXIT
-    output.error("stopped")
-    return INTERRUPTED_EXIT
+    told, code = ending(tokens)
+    output.error(told)
+    return code
 
 
 def _reader_gone() -> int:

@@ -135,10 +135,10 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             if facts.at_once or facts.status == "failed":
                 facts = _durable(facts, out_dir)
             listener(facts)
-    fault("run.ended")
-    written = summary(facts)
-    code = tell_summary(out_dir, written, facts, code, needed=not complete)
-    fault("run.summary_written")
+            fault("run.ended")
+            written = summary(facts)
+            code = tell_summary(out_dir, written, facts, code, needed=not complete)
+            fault("run.summary_written")
     return RunResult(code, written, out_dir, facts)
 
 

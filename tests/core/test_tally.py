@@ -26,7 +26,7 @@ def test_plain_rows_by_where_they_ended(ends: list[tuple[str, int]]) -> None:
         if how == "finished":
             tally.finished(1)
         else:
-            tally.ended_early(at, dead=how == "dead")
+            tally.ended_early(at, dead=how == "dead", counted=False)
     counts = tally.counts()
     assert [list(step) for step in counts.steps] == steps
     found = [how for how, _ in ends]
@@ -37,10 +37,19 @@ def test_plain_rows_by_where_they_ended(ends: list[tuple[str, int]]) -> None:
 
 def test_a_family_is_one_source_row() -> None:
     tally = Tally(Progress(), 2, 0)
-    tally.family(Family(0, [[1, 1, 0], [3, 1, 2]], finished=[10], dead=[11, 12], filtered=1))
+    tally.family(Family(0, [[1, 1, 0], [3, 1, 2]], finished=[10], dead=[11, 12], filtered=1), counted=False)
     counts = tally.counts()
     assert (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources) == (1, 2, 1, 1, 1)
     assert counts.steps == ((1, 1, 0), (3, 1, 2))
+
+
+def test_a_source_row_counts_once_in_all_phases() -> None:
+    tally = Tally(Progress(dead=2, dead_sources=2), 2, 0)
+    tally.family(Family(0, [[2, 1, 1], [0, 0, 0]], dead=[10]), counted=True)
+    tally.ended_early(0, dead=True, counted=True)
+    tally.ended_early(0, dead=True, counted=False)
+    counts = tally.counts()
+    assert (counts.dead, counts.dead_sources, counts.ended_sources) == (5, 3, 3)
 
 
 def test_rejected_rows_move_from_out_to_dead() -> None:

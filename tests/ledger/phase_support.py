@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 from ledger_support import Builder, dead_ordinals, open_ledger, read_rows
 
 from penstock.data.base import Origin, Row
 from penstock.ledger import Ledger
 from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished
+from penstock.ledger.carried import CarriedRows
 
 PHASES = 3
 Key = tuple[int, tuple[int, ...]]
+Rows = list[tuple[Row, Origin]]
 
 
 def becomes(phase: int, n: int, key: Key) -> list[tuple[int, ...]] | None:
@@ -24,7 +27,7 @@ def becomes(phase: int, n: int, key: Key) -> list[tuple[int, ...]] | None:
     if mark % 11 == 3:
         return []
     if phase < 2 and mark % 13 == 4:
-        return [(0,), (1,)]
+        return [(child,) for child in range(2 + n % 5)]
     return [()]
 
 
@@ -40,6 +43,32 @@ def expected(total: int) -> tuple[list[Row], list[int]]:
             following += [(n, (key[0], (*key[1], *path))) for path in paths or ()]
         rows = following
     return [_row(n, key) for n, key in rows], sorted(lost)
+
+
+def deaths(n: int) -> list[int]:
+    """The phases in which rows of a source row die."""
+    found, keys = [], [(n, ())]
+    for phase in range(PHASES):
+        ends = [(key, becomes(phase, n, key)) for key in keys]
+        found += [phase for _, paths in ends if paths is None]
+        keys = [(n, (*key[1], *path)) for key, paths in ends for path in paths or ()]
+    return found
+
+
+def read_all(source: CarriedRows, start: int, max_rows: int) -> list[Rows]:
+    """Of each position from `start` on, its rows."""
+    found: list[Rows] = []
+    while (chunk := source.read(start, None, max_rows)) is not None:
+        assert chunk.origins is not None
+        alone = zip(chunk.positions, chunk.rows, chunk.origins, strict=True)
+        here: dict[int, Rows] = {position: [(row, origin)] for position, row, origin in alone}
+        for family in chunk.families:
+            here[family.position] = list(zip(family.rows, family.origins, strict=True))
+        assert sorted(here) == list(range(start, chunk.next_position))
+        assert len(here) == 1 or sum(map(len, here.values())) <= max_rows
+        found += [here[position] for position in sorted(here)]
+        start = chunk.next_position
+    return found
 
 
 def _row(n: int, key: Key) -> Row:
@@ -62,16 +91,17 @@ class PhasedCoordinator:
             self._phase(batch_rows, random.Random(seed))
             self.ledger.begin_phase(Builder)
 
-    def _rows(self) -> list[tuple[Row, Origin]]:
+    def _rows(self) -> list[Rows]:
+        """Of each position, what the phase before has left."""
         if self.ledger.state.phase == 0:
-            return [({"n": n, "text": ""}, Origin(n, (), "x.jsonl", n)) for n in range(self.total)]
-        source, found = self.ledger.inputs(), []
-        position = 0
-        while (chunk := source.read(position, None, 7)) is not None:
-            assert chunk.origins is not None and chunk.positions[0] == position
-            found += list(zip(chunk.rows, chunk.origins, strict=True))
-            position = chunk.next_position
+            return [[({"n": n, "text": ""}, Origin(n, (), "x.jsonl", n))] for n in range(self.total)]
+        source = self.ledger.inputs()
+        found = read_all(source, 0, 7)
         assert len(found) == source.total_rows
+        for rows in found:
+            (position,) = {origin.position for _, origin in rows}
+            died = any(phase < self.ledger.state.phase for phase in deaths(position))
+            assert [origin.lost for _, origin in rows] == [died] * len(rows)
         return found
 
     def _phase(self, batch_rows: int, order: random.Random) -> None:
@@ -94,7 +124,7 @@ class PhasedCoordinator:
     def _batch(
         self,
         phase: int,
-        rows: list[tuple[Row, Origin]],
+        rows: list[Rows],
         chosen: list[int],
         watermark: int,
         counts: Counts,
@@ -104,16 +134,17 @@ class PhasedCoordinator:
         finished: list[Finished] = []
         dead: list[DeadRow] = []
         for position in chosen:
-            row, origin = rows[position]
-            key = (origin.position, origin.path)
-            paths = becomes(phase, row["n"], key)
-            if paths is None:
-                place = (position, origin.source, origin.row, list(origin.path))
-                dead.append(DeadRow(*place, f"step-{phase}", "refused", "no", 1, "{}"))
-            for path in paths or ():
-                made = _row(row["n"], (key[0], (*key[1], *path)))
-                below = Origin(origin.position, (*origin.path, *path), origin.source, origin.row)
-                finished.append(Finished(position, path, made, below))
+            for row, origin in rows[position]:
+                key = (origin.position, origin.path)
+                paths = becomes(phase, row["n"], key)
+                if paths is None:
+                    place = (position, origin.source, origin.row, list(origin.path))
+                    dead.append(DeadRow(*place, f"step-{phase}", "refused", "no", 1, "{}"))
+                for path in paths or ():
+                    whole = (*origin.path, *path)
+                    below = msgspec.structs.replace(origin, path=whole)
+                    here = whole if len(rows[position]) > 1 else path
+                    finished.append(Finished(position, here, _row(row["n"], (key[0], whole)), below))
         last = phase == PHASES - 1
         counted = Counts(
             rows_in=self.total if phase == 0 else counts.rows_in,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_support import Builder, open_ledger
-from phase_support import PhasedCoordinator, assert_phased_complete, expected, open_phased
+from phase_support import PhasedCoordinator, assert_phased_complete, expected, open_phased, read_all
 
 from penstock.errors import InvariantError
 from penstock.ledger import publish, read_run, stage
@@ -23,6 +23,32 @@ TOTAL = 60
 
 class Stop(Exception):
     pass
+
+
+@settings(max_examples=30, deadline=None)
+@given(part_rows=st.integers(1, 9), batch_rows=st.integers(1, 40), data=st.data())
+def test_what_a_phase_has_left_is_read_from_anywhere(part_rows: int, batch_rows: int, data: st.DataObject) -> None:
+    """All rows of a source row come together, wherever segments are cut, however few rows are asked for."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(stage, "PART_ROWS", part_rows),
+        mock.patch("os.fsync"),
+        open_phased(Path(folder) / "out") as ledger,
+    ):
+        while ledger.state.phase == 0:
+            _run_for(ledger, 1, 0, batch_rows)
+        everything = read_all(ledger.inputs(), 0, 1000)
+        assert [rows[0][1].position for rows in everything] == sorted({rows[0][1].position for rows in everything})
+        assert any(len(rows) > 1 for rows in everything)
+        source = ledger.inputs()
+        for _ in range(3):
+            start = data.draw(st.integers(0, len(everything)))
+            assert read_all(source, start, data.draw(st.integers(1, 20))) == everything[start:]
+        assert source.total_rows == len(everything)
+        chunk = source.read(2, lambda position: position % 2 == 0, 1000)
+        assert chunk is not None
+        places = [*chunk.positions, *(family.position for family in chunk.families)]
+        assert sorted(places) == list(range(3, len(everything), 2))
 
 
 def test_three_phases_leave_what_one_stretch_would(tmp_path: Path) -> None:

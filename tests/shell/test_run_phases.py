@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
 import yaml
 from run_support import catch, run, start, summary, write_rows
@@ -199,3 +200,58 @@ def test_a_start_that_runs_out_of_memory_steps_down_and_says_so(
         for note in result.facts.warnings
     )
     assert result.summary["models"]["b"]["replicas"][0]["restarts"] == 0
+
+
+THREE = "def three(row):\n    for k in range(3):\n        yield {'k': k}\n"
+FAMILIES = [
+    {"generate": {"model": "a", "prompt": "{{ question }}", "output": "one", "max_tokens": 3, "temperature": 1.0}},
+    {"expand": {"function": "made_steps:three"}},
+    {"generate": {"model": "b", "prompt": "{{ one }} {{ id }}.{{ k }}", "output": "two", "temperature": 1.0}},
+    {"generate": {"model": "a", "prompt": "{{ two }} {{ id }}.{{ k }}", "output": "three"}},
+]
+LOST = {number for number in range(ROWS) if number % 10 == 7}
+
+
+def write_families(folder: Path, *, phases: bool, slower: int = 1, **top: Any) -> None:
+    """Of each row in LOST a child dies in the second phase, and of some another one in the third."""
+    (folder / "made_steps.py").write_text(THREE)
+    options = {"fail_on": "17.1", "ms_per_row": slower}, {"fail_on": "7.0", "ms_per_row": slower}
+    write(folder, phases=phases, a=options[0], b=options[1], max_dead=len(LOST), window={"rows": 12}, **top)
+    text = yaml.safe_load((folder / "pipeline.yaml").read_text())
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump({**text, "steps": FAMILIES}, sort_keys=False))
+
+
+def dead(folder: Path) -> list[tuple[str, int, list[int], str]]:
+    rows = ds.dataset(folder / "out" / "dead").to_table().to_pylist()
+    return sorted((row["source"], row["row"], row["path"], row["step"]) for row in rows)
+
+
+def test_a_source_row_is_one_in_every_phase_however_many_it_became(tmp_path: Path) -> None:
+    """What is read, written, counted and judged is what it would be without phases, also with a window of a few rows
+    and after a kill."""
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    together.mkdir()
+    write_families(together, phases=False)
+    assert run(together) == 0
+    apart.mkdir()
+
+    def begin(slower: int) -> subprocess.Popen[str]:
+        write_families(apart, phases=True, slower=4 * slower)
+        return start(apart)
+
+    def reached() -> bool:
+        seen = view(apart)
+        return seen is not None and seen.phase == 1 and 40 < seen.watermark < 300
+
+    process = catch(apart, begin, reached, "commits in the second phase")
+    process.kill()
+    process.wait()
+    assert run(apart) == 0
+    assert lines(apart) == lines(together) and dead(apart) == dead(together)
+    assert len(lines(apart)) + len(dead(apart)) == 3 * ROWS
+    counts = read_run(apart / "out").counts
+    assert counts == read_run(together / "out").counts
+    assert (counts.ended_sources, counts.dead_sources) == (ROWS, len(LOST))
+    told = summary(apart)
+    assert told["rows"] == {**summary(together)["rows"], "reused": told["rows"]["reused"]}
+    assert told["steps"] == summary(together)["steps"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from planting import caught, planted
 
@@ -137,6 +138,30 @@ def paid_results_never_due(monkeypatch: pytest.MonkeyPatch) -> None:
         return cut(self, now, ended=ended, final=final)
 
     monkeypatch.setattr(Commits, "next_batch", only_ended)
+
+
+@plant
+def dead_in_every_phase_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source row of which a row died in a phase before counts as dead once more."""
+    read = Flow._on_rows_read
+
+    def forgetful(self: Flow, event: ev.RowsRead) -> None:
+        read(self, msgspec.structs.replace(event, counted=[]))
+
+    monkeypatch.setattr(Flow, "_on_rows_read", forgetful)
+
+
+@plant
+def rows_of_a_phase_before_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was read together, the second row is begun twice, and the first never."""
+    begin = Flow._begin_at
+
+    def shifted(self: Flow, steps: list[int], row: int, size: int) -> None:
+        family = self.families.of_row(row)
+        first = family is not None and not family.open_tasks and row in family.children and steps is self._entries
+        begin(self, steps, row + 1 if first else row, size)
+
+    monkeypatch.setattr(Flow, "_begin_at", shifted)
 
 
 @pytest.mark.parametrize("name", PLANTED)

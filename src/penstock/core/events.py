@@ -33,12 +33,19 @@ class Instruction(Struct, kw_only=True):
 
 
 class RowsRead(Event):
-    """The source gave rows. `unreadable` are positions that hold no row; `next_position` is where reading goes on."""
+    """The source gave rows. `next_position` is where reading goes on.
+
+    unreadable  positions that hold no row
+    families    in a later phase: positions of which the phase before has left several rows, with the size of each
+    counted     of all these, positions whose source rows count as dead already: a row of theirs died in a phase before
+    """
 
     rows: list[int]
     sizes_bytes: list[int]
     unreadable: list[int]
     next_position: int
+    families: list[tuple[int, list[int]]] = []
+    counted: list[int] = []
 
 
 class SourceEnded(Event):
@@ -114,6 +121,14 @@ class Adopt(Instruction):
     """The children of `task` get consecutive row numbers from `first_row` on; the parent row is forgotten."""
 
     task: int
+    first_row: int
+    count: int
+
+
+class AdoptFamily(Instruction):
+    """The rows that were read together at `position` get consecutive row numbers from `first_row` on."""
+
+    position: int
     first_row: int
     count: int
 

@@ -28,12 +28,25 @@ class Unreadable(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a row of a later phase came from: its source row, its path below it, and the file with its ordinal."""
+    """Where a row of a later phase came from: its source row, its path below it, and the file with its ordinal.
+
+    lost: a row of the same source row died in a phase before; the source row counts as dead already
+    """
 
     position: int
     path: tuple[int, ...]
     source: str
     row: int
+    lost: bool = False
+
+
+class RowFamily(msgspec.Struct):
+    """What an earlier phase has left of one source row, where that is several rows. All lists are of one length."""
+
+    position: int
+    rows: list[Row]
+    sizes_bytes: list[int]
+    origins: list[Origin]
 
 
 class Chunk(msgspec.Struct):
@@ -41,6 +54,7 @@ class Chunk(msgspec.Struct):
 
     next_position   the position after the last record of this chunk
     origins         where rows that were carried over from an earlier phase came from; else None
+    families        positions of which an earlier phase has left several rows; they are in none of the other lists
     """
 
     positions: list[int]
@@ -49,6 +63,7 @@ class Chunk(msgspec.Struct):
     unreadable: list[Unreadable]
     next_position: int
     origins: list[Origin] | None = None
+    families: list[RowFamily] = []
 
 
 class Source(Protocol):

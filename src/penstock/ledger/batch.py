@@ -59,9 +59,15 @@ def check_batch(batch: CommitBatch, order: str) -> None:
 
 
 def encode_batch(
-    builder: TableBuilder, finished: Sequence[Finished], locate: Locate, *, in_phases: bool = False
+    builder: TableBuilder,
+    finished: Sequence[Finished],
+    dead: Sequence[DeadRow],
+    locate: Locate,
+    *,
+    in_phases: bool = False,
 ) -> Encoded:
-    """Sort by key, build one table, set apart what it can't hold. in_phases: rows carry their origin."""
+    """Sort by key, build one table, set apart what it can't hold. in_phases: rows carry their origin, and whether rows
+    of their source rows have died, as those of `dead` did."""
     items = sorted(finished, key=_key)
     keys: list[Key] = list(map(_key, items))
     for key in itertools.compress(keys, map(eq, keys, keys[1:])):
@@ -79,6 +85,12 @@ def encode_batch(
     origins = [item.origin for item in items if item.origin is not None]
     if len(origins) not in (0, len(items)):
         raise InvariantError(f"{len(origins)} of {len(items)} rows say where they came from; all or none do")
+    if origins:
+        lost = {row.position for row in (*dead, *rejected)}
+        origins = [
+            msgspec.structs.replace(origin, lost=True) if position in lost else origin
+            for (position, _), origin in zip(keys, origins, strict=True)
+        ]
     return Encoded(with_keys(keys, table, origins or (None if not in_phases else [])), rejected)
 
 
@@ -88,14 +100,19 @@ def counts_after(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
         return batch.counts
     if batch.carries:
         return _counts_carried(batch, rejected)
-    dead_before = {row.position for row in batch.dead}
-    dead_now = {row.position for row in rejected} - dead_before
     return msgspec.structs.replace(
         batch.counts,
         out=batch.counts.out - len(rejected),
         dead=batch.counts.dead + len(rejected),
-        dead_sources=batch.counts.dead_sources + len(dead_now),
+        dead_sources=batch.counts.dead_sources + len(_newly_dead(batch, rejected)),
     )
+
+
+def _newly_dead(batch: CommitBatch, rejected: Sequence[DeadRow]) -> set[int]:
+    """Positions of source rows of which no row had died before these were rejected, in this phase or an earlier one."""
+    before = {row.position for row in batch.dead}
+    before.update(item.position for item in batch.finished if item.origin is not None and item.origin.lost)
+    return {row.position for row in rejected} - before
 
 
 def _counts_carried(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
@@ -103,11 +120,10 @@ def _counts_carried(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
     refused = {(row.position, tuple(row.path)) for row in rejected}
     positions = {row.position for row in rejected}
     go_on = {item.position for item in batch.finished if (item.position, _full_path(item)) not in refused}
-    dead_now = positions - {row.position for row in batch.dead}
     return msgspec.structs.replace(
         batch.counts,
         dead=batch.counts.dead + len(rejected),
-        dead_sources=batch.counts.dead_sources + len(dead_now),
+        dead_sources=batch.counts.dead_sources + len(_newly_dead(batch, rejected)),
         ended_sources=batch.counts.ended_sources + len(positions - go_on),
     )
 

@@ -30,7 +30,10 @@ FORMAT = 1
 
 
 class SegmentFact(msgspec.Struct, frozen=True):
-    """A live segment. `first`, `last`: the lowest and highest position in it; `hash` is of the whole file."""
+    """A live segment. `first`, `last`: the lowest and highest position in it; `hash` is of the whole file.
+
+    begun: of what is carried over to a next phase, how many source rows begin in it; the one before may go on in it
+    """
 
     name: str
     rows: int
@@ -38,6 +41,7 @@ class SegmentFact(msgspec.Struct, frozen=True):
     hash: str
     first: int
     last: int
+    begun: int = 0
 
 
 class PartFact(msgspec.Struct, frozen=True):

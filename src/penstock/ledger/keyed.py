@@ -3,7 +3,7 @@
 The key columns are addressed by index, so that a user's column may have any name. Keys order rows as tuples do:
 by position, then by path.
 
-In a run of several phases four more columns follow, which tell where a row came from (ledger.base.Origin), since
+In a run of several phases five more columns follow, which tell where a row came from (ledger.base.Origin), since
 positions are of the phase then.
 """
 
@@ -21,6 +21,7 @@ __all__ = [
     "ORIGIN_COLUMNS",
     "Key",
     "count_below",
+    "count_positions",
     "count_up_to",
     "key_at",
     "merge",
@@ -31,7 +32,7 @@ __all__ = [
 
 Key = tuple[int, tuple[int, ...]]
 
-KEY_COLUMNS, ORIGIN_COLUMNS = 2, 4
+KEY_COLUMNS, ORIGIN_COLUMNS = 2, 5
 _POSITION = pa.field("position", pa.int64(), nullable=False)
 _PATH = pa.field("path", pa.list_(pa.int64()), nullable=False)
 _ORIGIN = (
@@ -39,6 +40,7 @@ _ORIGIN = (
     pa.field("origin_path", pa.list_(pa.int64()), nullable=False),
     pa.field("origin_source", pa.string(), nullable=False),
     pa.field("origin_row", pa.int64(), nullable=False),
+    pa.field("origin_lost", pa.bool_(), nullable=False),
 )
 
 
@@ -56,6 +58,7 @@ def with_keys(keys: Sequence[Key], table: pa.Table, origins: Sequence[Origin] | 
             pa.array([origin.path for origin in origins], pa.list_(pa.int64())),
             pa.array([origin.source for origin in origins], pa.string()),
             pa.array([origin.row for origin in origins], pa.int64()),
+            pa.array([origin.lost for origin in origins], pa.bool_()),
         ]
     schema = pa.schema([*front, *table.schema], metadata=table.schema.metadata)
     return pa.Table.from_arrays([*columns, *table.columns], schema=schema)
@@ -67,7 +70,7 @@ def without_keys(table: pa.Table, *, origins: bool) -> pa.Table:
 
 def origins_of(table: pa.Table) -> list[Origin]:
     columns = [table.column(KEY_COLUMNS + index).to_pylist() for index in range(ORIGIN_COLUMNS)]
-    return [Origin(position, tuple(path), source, row) for position, path, source, row in zip(*columns, strict=True)]
+    return [Origin(position, tuple(path), *rest) for position, path, *rest in zip(*columns, strict=True)]
 
 
 def key_at(table: pa.Table, index: int) -> Key:
@@ -79,6 +82,13 @@ def count_below(table: pa.Table, position: int) -> int:
     import pyarrow.compute as pc  # slow to import, and no run needs it before its first commit
 
     return int(pc.sum(pc.less(table.column(0), position)).as_py() or 0)
+
+
+def count_positions(table: pa.Table) -> int:
+    """How many different positions the rows of a table have."""
+    import pyarrow.compute as pc
+
+    return int(pc.count_distinct(table.column(0)).as_py())
 
 
 def count_up_to(table: pa.Table, key: Key) -> int:

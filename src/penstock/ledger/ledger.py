@@ -261,7 +261,7 @@ class Ledger:
         in_phases, carries = self._phases > 1, self._carries
         if self._builder is None or batch.carries != carries:
             raise InvariantError(f"a batch of another phase than {self.entry.phase} was to be committed")
-        encoded = encode_batch(self._builder, batch.finished, self._locate, in_phases=in_phases)
+        encoded = encode_batch(self._builder, batch.finished, batch.dead, self._locate, in_phases=in_phases)
         fault("commit.encoded")
         stage = Stage(self._layout, self._files, self.entry.epoch, self.entry, in_phases=in_phases)
         publisher = Publisher(self._layout, self._files, self.entry, self._writer, carries=carries)

@@ -8,13 +8,14 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from penstock.data.base import PartWriter
 from penstock.faults import fault
 from penstock.ledger.entry import Entry, PartFact, SegmentFact
 from penstock.ledger.files import Files
-from penstock.ledger.keyed import without_keys
+from penstock.ledger.keyed import count_positions, without_keys
 from penstock.ledger.layout import Layout, carried_name, part_name, partial_name, segment_name, staged_name
 from penstock.ledger.part_keys import encode_keys_of
 from penstock.ledger.segments import hash_file, write_segment
@@ -94,9 +95,13 @@ class Stage:
 
     def add_carried(self, tables: Iterable[pa.Table]) -> None:
         """Sorted tables with keys become segments that the next phase reads, in this order."""
+        last = -1
         for table in _cut(iter(tables)):
             name = carried_name(self._epoch, self._seq, len(self.carried))
-            self.carried.append(write_segment(self._layout, self._files, name, [table]))
+            fact = write_segment(self._layout, self._files, name, [table])
+            begun = count_positions(table) - (fact.first == last)
+            self.carried.append(msgspec.structs.replace(fact, begun=begun))
+            last = fact.last
         if self.carried:
             self._files.sync_folder(self._layout.segments)
             fault("commit.carried_written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from bisect import bisect_left
 from contextlib import suppress
 
 from penstock.core.events import Event
@@ -158,22 +159,36 @@ class Reader:
 
 
 def _split(chunk: Chunk, max_rows: int) -> tuple[Chunk, Chunk]:
-    """The first `max_rows` rows of a chunk, and what is left of it (NOTHING where nothing is)."""
-    if len(chunk.positions) <= max_rows:
+    """The first positions of a chunk, of at most `max_rows` rows together, and the rest (NOTHING where nothing is)."""
+    cut = _cut(chunk, max_rows)
+    if cut is None:
         return chunk, NOTHING
-    cut = chunk.positions[max_rows]
-    first = Chunk(
-        positions=chunk.positions[:max_rows],
-        rows=chunk.rows[:max_rows],
-        sizes_bytes=chunk.sizes_bytes[:max_rows],
-        unreadable=[bad for bad in chunk.unreadable if bad.position < cut],
-        next_position=cut,
+    return _between(chunk, 0, cut), _between(chunk, cut, chunk.next_position)
+
+
+def _cut(chunk: Chunk, max_rows: int) -> int | None:
+    """The first position that does not fit any more; None where all do, or where there is but one."""
+    if not chunk.families:
+        return chunk.positions[max_rows] if len(chunk.positions) > max_rows else None
+    counts = [(position, 1) for position in chunk.positions]
+    counts += [(family.position, len(family.rows)) for family in chunk.families]
+    rows = 0
+    for position, count in sorted(counts):
+        if rows and rows + count > max_rows:
+            return position
+        rows += count
+    return None
+
+
+def _between(chunk: Chunk, begin: int, end: int) -> Chunk:
+    """What a chunk holds of the positions from `begin` to below `end`, where reading goes on."""
+    here = slice(bisect_left(chunk.positions, begin), bisect_left(chunk.positions, end))
+    return Chunk(
+        positions=chunk.positions[here],
+        rows=chunk.rows[here],
+        sizes_bytes=chunk.sizes_bytes[here],
+        unreadable=[bad for bad in chunk.unreadable if begin <= bad.position < end],
+        next_position=end,
+        origins=chunk.origins[here] if chunk.origins is not None else None,
+        families=[family for family in chunk.families if begin <= family.position < end],
     )
-    rest = Chunk(
-        positions=chunk.positions[max_rows:],
-        rows=chunk.rows[max_rows:],
-        sizes_bytes=chunk.sizes_bytes[max_rows:],
-        unreadable=[bad for bad in chunk.unreadable if bad.position >= cut],
-        next_position=chunk.next_position,
-    )
-    return first, rest

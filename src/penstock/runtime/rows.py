@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from penstock.core.events import CHILD_BASE
-from penstock.data.base import Origin, Row, Source, Unreadable
+from penstock.data.base import Chunk, Origin, Row, RowFamily, Source, Unreadable
 from penstock.ledger.base import DeadRow, Finished
 
 _INPUT_CHARACTERS = 65_536  # of a dead row's input that are kept
@@ -25,6 +25,7 @@ class RowStore:
         self._source = source
         self._in_phases = in_phases
         self._origins: dict[int, Origin] = {}  # by position, of rows that were carried over
+        self._families: dict[int, RowFamily] = {}  # by position, until their rows have numbers
         self.rows: dict[int, Row] = {}
         self._child_of: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._dead: dict[int, DeadRow] = {}
@@ -47,10 +48,20 @@ class RowStore:
         found = self._origins.get(position)
         return (position, path) if found is None else (found.position, (*found.path, *path))
 
-    def add(self, positions: list[int], rows: list[Row], origins: list[Origin] | None = None) -> None:
-        self.rows.update(zip(positions, rows, strict=True))
-        if origins is not None:
-            self._origins.update(zip(positions, origins, strict=True))
+    def add(self, chunk: Chunk) -> None:
+        self.rows.update(zip(chunk.positions, chunk.rows, strict=True))
+        if chunk.origins is not None:
+            self._origins.update(zip(chunk.positions, chunk.origins, strict=True))
+        for family in chunk.families:
+            self._families[family.position] = family
+
+    def adopt_family(self, position: int, first_row: int) -> None:
+        """What was read of one source row: its paths are known from the phase before."""
+        family = self._families.pop(position)
+        self._origins[position] = msgspec.structs.replace(family.origins[0], path=())
+        for row, (content, origin) in enumerate(zip(family.rows, family.origins, strict=True), first_row):
+            self.rows[row] = content
+            self._child_of[row] = (position, origin.path)
 
     def adopt(self, parent: int, first_row: int, children: list[tuple[int, Row]]) -> None:
         """Children, each with its index among all that there are, replace their parent."""

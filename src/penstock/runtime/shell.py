@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
+from penstock.data.base import Chunk
 from penstock.executors.base import Executor, Launch
 from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, Counts
@@ -76,6 +77,7 @@ class Shell:
             ev.ReadRows: self._read_rows,
             ev.StartTasks: self._start_tasks,
             ev.Adopt: self._adopt,
+            ev.AdoptFamily: self._adopt_family,
             ev.CancelTasks: self._cancel_tasks,
             ev.DropRows: self._drop_rows,
             ev.Commit: self._commit,
@@ -108,6 +110,10 @@ class Shell:
 
     def _adopt(self, adopt: ev.Adopt) -> Iterable[Event]:
         self.phase.tasks.adopt(adopt)
+        return ()
+
+    def _adopt_family(self, adopt: ev.AdoptFamily) -> Iterable[Event]:
+        self.phase.store.adopt_family(adopt.position, adopt.first_row)
         return ()
 
     def _cancel_tasks(self, cancel: ev.CancelTasks) -> Iterable[Event]:
@@ -193,7 +199,7 @@ class Shell:
             self._source_complete = event.complete and self.phase.totals.first
             return [ev.SourceEnded(cause=event.cause, total_rows=event.total_rows)]
         store = self.phase.store
-        store.add(chunk.positions, chunk.rows, chunk.origins)
+        store.add(chunk)
         for bad in chunk.unreadable:
             self._record.buried(store.bury_unreadable(bad))
         return [
@@ -203,6 +209,8 @@ class Shell:
                 sizes_bytes=chunk.sizes_bytes,
                 unreadable=[bad.position for bad in chunk.unreadable],
                 next_position=chunk.next_position,
+                families=[(family.position, family.sizes_bytes) for family in chunk.families],
+                counted=_lost(chunk),
             )
         ]
 
@@ -216,3 +224,10 @@ class Shell:
         """End every replica; what they were doing is lost."""
         self.replicas.close()
         self._selector.close()
+
+
+def _lost(chunk: Chunk) -> list[int]:
+    """Positions whose source rows count as dead already."""
+    origins = zip(chunk.positions, chunk.origins or (), strict=False)
+    families = ((family.position, family.origins[0]) for family in chunk.families)
+    return [position for position, origin in (*origins, *families) if origin.lost]

@@ -61,6 +61,7 @@ class Coordinator:
             ev.ReadRows: self._read_rows,
             ev.StartTasks: lambda told: self.rows.start(told),
             ev.Adopt: lambda told: self.rows.adopt(told),
+            ev.AdoptFamily: lambda told: self.rows.adopt_family(told),
             ev.CancelTasks: lambda told: self.rows.cancel(told),
             ev.DropRows: lambda told: self.rows.drop(told),
             ev.Commit: self._commit,

@@ -50,11 +50,20 @@ class Hazards(Struct, frozen=True):
 
 
 class Pipeline:
-    """The steps of all phases, of which one phase runs steps[begin:end]."""
+    """The steps of all phases, of which one phase runs steps[begin:end]. carried: its rows come from a phase before,
+    which may have left several of one source row, or some of which others died."""
 
     def __init__(
-        self, seed: int, steps: tuple[SimStep, ...], hazards: Hazards, begin: int = 0, end: int | None = None
+        self,
+        seed: int,
+        steps: tuple[SimStep, ...],
+        hazards: Hazards,
+        begin: int = 0,
+        end: int | None = None,
+        *,
+        carried: bool = False,
     ) -> None:
+        self.carried = carried
         self.seed = seed
         self.steps = steps
         self.begin, self.end = begin, len(steps) if end is None else end
@@ -74,8 +83,19 @@ class Pipeline:
     def draw(self, what: int, position: int, path: Path, step: int = 0) -> float:
         return mix(self.seed, what, position, step, *(index + 1 for index in path))
 
+    def left(self, position: int) -> list[Path]:
+        """The rows that there are of a source row when the phase begins, by their paths."""
+        draw = self.draw(8, position, ())
+        if not self.carried or draw < 0.7:
+            return [()]
+        return [(child,) for child in range(6) if self.draw(9, position, (child,)) < draw] or [()]
+
+    def died_before(self, position: int) -> bool:
+        """Whether a row of the source row has died in a phase before."""
+        return self.carried and self.draw(10, position, ()) < 0.1
+
     def readable(self, position: int) -> bool:
-        return self.draw(1, position, ()) >= self.hazards.unreadable
+        return self.carried or self.draw(1, position, ()) >= self.hazards.unreadable
 
     def size_bytes(self, position: int, path: Path) -> int:
         return 20 + int(200 * self.draw(2, position, path))
@@ -125,7 +145,8 @@ class Pipeline:
         found: dict[Path, tuple[frozenset[str], Values]] = {}
         if not self.readable(position):
             return {(): (frozenset(("bad_json",)), ())}
-        self._follow(position, (), self.entries, (), found)
+        for path in self.left(position):
+            self._follow(position, path, self.entries, (), found)
         return found
 
     def _follow(

@@ -49,12 +49,13 @@ class Rows:
         self._fresh: dict[int, list[Paid]] = {}  # source position -> results that no batch has had yet
 
     def admit(self, event: ev.RowsRead) -> None:
-        for position in (*event.rows, *event.unreadable):
+        for position in (*event.rows, *event.unreadable, *(position for position, _ in event.families)):
             if position in self._counts:
                 raise Violation(f"source row {position} was read twice")
             self._counts[position] = [[0, 0, 0] for _ in range(self._steps)]
         for position in event.rows:
-            self.payloads[position] = _Payload(position, (), {})
+            (path,) = self.pipeline.left(position)
+            self.payloads[position] = _Payload(position, path, {})
         for position in event.unreadable:
             self._dead[position] = Dead(position, (), "bad_json", False)
 
@@ -153,6 +154,17 @@ class Rows:
                 raise Violation(f"row number {adopt.first_row + child} was given twice")
             payload = _Payload(parent.position, (*parent.path, child), dict(parent.values))
             self.payloads[adopt.first_row + child] = payload
+        return ()
+
+    def adopt_family(self, adopt: ev.AdoptFamily) -> Iterable[Event]:
+        self.tally.hit("family of a phase before")
+        paths = self.pipeline.left(adopt.position)
+        if len(paths) != adopt.count:
+            raise Violation(f"{adopt.count} rows were taken in of source row {adopt.position}, which has {paths}")
+        for number, path in enumerate(paths, adopt.first_row):
+            if number in self.payloads:
+                raise Violation(f"row number {number} was given twice")
+            self.payloads[number] = _Payload(adopt.position, path, {})
         return ()
 
     def cancel(self, cancel: ev.CancelTasks) -> Iterable[Event]:

@@ -38,8 +38,9 @@ class Stretch(Struct, frozen=True):
     """A phase: its graph, how many rows come to it, the pools that it opens, which of those are lazy, and which are
     put to sleep at its end where the next does without them.
 
-    Its rows are new ones with positions of their own, as a phase has them; what the phase before made of them is the
-    ledger's part, which has tests of its own.
+    Its rows are new ones with positions of their own, as a phase has them: at some positions there are several, and of
+    some source rows others have died before. What the phase before made of them is the ledger's part, which has tests
+    of its own.
     """
 
     steps: tuple[SimStep, ...]
@@ -77,7 +78,7 @@ class Scenario(Struct, frozen=True):
         for stretch in self.stretches:
             steps += [_moved(step, len(steps)) for step in stretch.steps]
             bounds.append(len(steps))
-        return Pipeline(self.seed, tuple(steps), self.hazards, bounds[phase], bounds[phase + 1])
+        return Pipeline(self.seed, tuple(steps), self.hazards, bounds[phase], bounds[phase + 1], carried=phase > 0)
 
     def flow_shape(self, pipeline: Pipeline, max_dead: int | float) -> FlowShape:
         limits = replace(self.flow, max_dead=max_dead)

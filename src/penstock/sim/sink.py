@@ -5,6 +5,8 @@ It outlives the coordinator. A commit takes a while; if the coordinator is kille
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from penstock.core.events import Commit, Committed, Event
@@ -113,7 +115,7 @@ class Sink:
         self.out += len(batch.outputs)
         self.dead += len(batch.dead)
         self.filtered += len(batch.filtered)
-        self.dead_sources.update(dead.position for dead in batch.dead)
+        self._count_dead(dead.position for dead in batch.dead)
         for total, counts in zip(self.steps, batch.steps, strict=True):
             for at, count in enumerate(counts):
                 total[at] += count
@@ -137,10 +139,14 @@ class Sink:
         rejected = [output for output in batch.outputs if not self.pipeline.encodable(output.position, output.path)]
         self.out -= len(rejected)
         self.dead += len(rejected)
-        self.dead_sources.update(output.position for output in rejected)
+        self._count_dead(output.position for output in rejected)
         self.tally.hit("commit: rejected rows", len(rejected))
         self.tally.hit("dead: encode_error", len(rejected))
         return [output.row for output in rejected]
+
+    def _count_dead(self, positions: Iterable[int]) -> None:
+        """A source row counts once, in whatever phase its rows die."""
+        self.dead_sources.update(position for position in positions if not self.pipeline.died_before(position))
 
     def _publish(self, commit: Commit) -> None:
         if commit.publish_to is None:

@@ -24,14 +24,27 @@ class Source:
         if self._at >= self.rows:
             return [SourceEnded(total_rows=self.rows)]
         positions: list[int] = []
-        left = max_rows
-        while left > 0 and self._at < self.rows:
+        room = max_rows
+        while room > 0 and self._at < self.rows:
             done = self._at in self._done
             if not done:
                 positions.append(self._at)
-            left -= not done or self._counts_done
+            room -= not done or self._counts_done
             self._at += 1
-        rows = [position for position in positions if self.pipeline.readable(position)]
-        unreadable = [position for position in positions if not self.pipeline.readable(position)]
-        sizes = [self.pipeline.size_bytes(position, ()) for position in rows]
-        return [RowsRead(rows=rows, sizes_bytes=sizes, unreadable=unreadable, next_position=self._at)]
+        pipeline = self.pipeline
+        left = {position: pipeline.left(position) for position in positions}
+        rows = [position for position in positions if pipeline.readable(position) and len(left[position]) == 1]
+        return [
+            RowsRead(
+                rows=rows,
+                sizes_bytes=[pipeline.size_bytes(position, ()) for position in rows],
+                unreadable=[position for position in positions if not pipeline.readable(position)],
+                next_position=self._at,
+                families=[
+                    (position, [pipeline.size_bytes(position, path) for path in paths])
+                    for position, paths in left.items()
+                    if len(paths) > 1
+                ],
+                counted=[position for position in positions if pipeline.died_before(position)],
+            )
+        ]

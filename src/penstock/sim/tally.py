@@ -42,6 +42,7 @@ SOMETIMES = (
     "filtered",
     "joined",
     "device failed",
+    "family of a phase before",
     "hang",
     "kill of a replica",
     "late tick",

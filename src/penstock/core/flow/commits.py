@@ -31,6 +31,7 @@ class Commits:
         self._out_id = 0
         self._out_ended = 0
         self._out_bytes = 0
+        self._out_watermark = 0
         self._last_at = now
         self._published_to = progress.watermark
         self._unpublished_rows = 0
@@ -39,6 +40,7 @@ class Commits:
         self.final = False  # the batch that completes the phase was cut
         self._roots: dict[int, int] = {}  # children among the finished rows -> their source rows
         self._dead_roots: set[int] = set()  # source rows of those that have a dead row
+        self.dead_before: dict[int, None] = {}  # positions not yet durable whose source rows died in a phase before
         self._out_roots, self._out_dead_roots = self._roots, self._dead_roots
 
     def end(self, position: int, size_bytes: int) -> None:
@@ -58,7 +60,7 @@ class Commits:
 
     def newly_dead(self, rejected: Sequence[int]) -> int:
         """How many source rows had no dead row before these rows of the batch that is out were rejected."""
-        return len({self._out_roots.get(row, row) for row in rejected} - self._out_dead_roots)
+        return len({self._out_roots.get(row, row) for row in rejected} - self._out_dead_roots - self.dead_before.keys())
 
     def idle(self) -> bool:
         """Nothing waits and nothing is out."""
@@ -107,7 +109,7 @@ class Commits:
             total_rows=None,
             final=final,
         )
-        self._out_ended, self._out_bytes = len(self.ended), self.ended_bytes
+        self._out_ended, self._out_bytes, self._out_watermark = len(self.ended), self.ended_bytes, watermark
         self._out_roots, self._out_dead_roots = self._roots, self._dead_roots
         self.finished, self.ended, self.dead, self.ended_bytes = [], [], [], 0
         self.partial = {}
@@ -135,4 +137,7 @@ class Commits:
     def done(self, instruction_id: int) -> None:
         if instruction_id == self._out_id:
             self.durable += self._out_ended
+            if self.dead_before:
+                waiting = (position for position in self.dead_before if position >= self._out_watermark)
+                self.dead_before = dict.fromkeys(waiting)
             self._out_id = self._out_ended = self._out_bytes = 0

@@ -8,7 +8,8 @@ A task (a row at a step) is in exactly one state, and leaves `open` exactly once
                                      ──TasksDead──────▶ dead       the row ends in the dead-letter table
                                      ──CancelTasks────▶ cancelled  the row ended in another branch
 
-A source row has ended when nothing below it is open. Ended rows wait for the next Commit; only then do they count.
+A source row has ended when nothing below it is open. In a later phase a source row is what the phase before has left of
+it: a row, or several, which are a family from the start. Ended rows wait for the next Commit; only then do they count.
 
 Invariants (`check.py`): every admitted source position is open, in a family, or ended and waiting, and in one of them
 only; the bytes counted equal the sum over what is held; the watermark never passes a position that has not ended.
@@ -80,11 +81,18 @@ class Flow(Machine):
     def _on_rows_read(self, event: ev.RowsRead) -> None:
         self._reading = False
         self._next_position = max(self._next_position, event.next_position)
-        self.tally.rows_in += len(event.rows) + len(event.unreadable)
+        self.tally.rows_in += len(event.rows) + len(event.unreadable) + len(event.families)
         for position in event.unreadable:
             self.tally.unreadable()
             self.commits.end(position, 0)
             self.commits.dead.append(position)
+        self.commits.dead_before.update(dict.fromkeys(event.counted))
+        for position, sizes in event.families:
+            self.families.of_root(position)
+            first = self._adopt(position, len(sizes))
+            self._emit(ev.AdoptFamily(position=position, first_row=first, count=len(sizes)))
+            for row, size in enumerate(sizes, first):
+                self._begin_at(self._entries, row, size)
         if self._chain:
             self._admit_chain(event.rows, event.sizes_bytes)
             return
@@ -238,7 +246,7 @@ class Flow(Machine):
         if family is None:
             if dead:
                 self.commits.dead.append(row)
-            self.tally.ended_early(step, dead=dead)
+            self.tally.ended_early(step, dead=dead, counted=row in self.commits.dead_before)
             self.commits.end(row, 0)
             return
         if dead:
@@ -280,9 +288,8 @@ class Flow(Machine):
         family = self._family_to_expand(row, step)
         self.open_bytes -= self._close_task(event.task, family)
         family.steps[step][1] += 1
-        first, count = self._next_child, len(event.sizes_bytes)
-        self._next_child += count
-        self.families.adopt(family.root, first, count)
+        count = len(event.sizes_bytes)
+        first = self._adopt(family.root, count)
         self._emit(ev.Adopt(task=event.task, first_row=first, count=count))
         following = self._next[step]
         for child, size in enumerate(event.sizes_bytes, first):
@@ -293,6 +300,13 @@ class Flow(Machine):
                 family.bytes += size
                 self.open_bytes += size
         self._close_family(family, step)
+
+    def _adopt(self, root: int, count: int) -> int:
+        """Numbers for `count` rows of the family of `root`; the first of them."""
+        first = self._next_child
+        self._next_child += count
+        self.families.adopt(root, first, count)
+        return first
 
     def _family_to_expand(self, row: int, step: int) -> Family:
         """The family of `row`; a plain row of a chain becomes one, with the steps that it has passed."""
@@ -313,7 +327,7 @@ class Flow(Machine):
             return
         self.open_bytes -= family.bytes
         self.commits.end_family(family)
-        self.tally.family(family)
+        self.tally.family(family, counted=family.root in self.commits.dead_before)
         self.families.close(family)
 
     # ------------------------------------------------------------ commits and ends

@@ -34,12 +34,12 @@ class Tally:
         self.out += count
         self.ended_sources += count
 
-    def ended_early(self, step: int, *, dead: bool) -> None:
-        """A plain row that ended at `step` of a chain."""
+    def ended_early(self, step: int, *, dead: bool, counted: bool) -> None:
+        """A plain row that ended at `step` of a chain. counted: its source row is counted as dead already."""
         (self._dead_at if dead else self._filtered_at)[step] += 1
         self.dead += dead
         self.filtered += not dead
-        self.dead_sources += dead
+        self.dead_sources += dead and not counted
         self.ended_sources += 1
 
     def unreadable(self) -> None:
@@ -47,11 +47,11 @@ class Tally:
         self.dead_sources += 1
         self.ended_sources += 1
 
-    def family(self, family: Family) -> None:
+    def family(self, family: Family, *, counted: bool) -> None:
         self.out += len(family.finished)
         self.dead += len(family.dead)
         self.filtered += family.filtered
-        self.dead_sources += bool(family.dead)
+        self.dead_sources += bool(family.dead) and not counted
         self.ended_sources += 1
         for total, counts in zip(self._in_families, family.steps, strict=True):
             for at, count in enumerate(counts):

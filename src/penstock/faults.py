@@ -54,6 +54,7 @@ SHELL_POINTS: tuple[str, ...] = (
     "perform.FailRequests",
     "perform.DropRows",
     "perform.Adopt",
+    "perform.AdoptFamily",
     "perform.TakeBackFrom",
     "perform.Commit",
     "writer.committed",

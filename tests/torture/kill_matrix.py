@@ -91,7 +91,7 @@ def _variant_of(point: str) -> str:
     """One that reaches the point for certain."""
     if point in ("perform.SleepReplica", "perform.WakeReplica"):
         return "asleep"
-    if point in ("commit.carried_written", "perform.KillReplica", "replica.exited"):
+    if point in ("commit.carried_written", "perform.AdoptFamily", "perform.KillReplica", "replica.exited"):
         return "phases"
     return "streaming"
 

@@ -66,19 +66,19 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
     steps: list[dict[str, Any]] = [{"map": {"function": "torture_steps:draft"}}]
     steps += [{"generate": {"model": "a", "prompt": "{{ q }} {{ draft }}", "output": "one", "max_tokens": 3}}]
     steps += [{"filter": {"expr": "id % 5 != 2"}}]
+    steps += [{"expand": {"function": "torture_steps:split"}}]
     if variant == "streaming":
         steps += [
-            {"expand": {"function": "torture_steps:split"}},
             {"generate": {"model": "a", "prompt": "{{ part }} {{ one }}", "output": "two", "temperature": 1.0}},
         ]
     else:
         models["b"] = {
             "ref": "mock:b",
             "progress_timeout_s": PROGRESS_TIMEOUT_S,
-            "engine_options": {"slots": 3, "ms_per_row": slow},
+            "engine_options": {"slots": 3, "ms_per_row": slow, "fail_on": "q29.1"},  # one of two children
         }
         steps += [
-            {"generate": {"model": "b", "prompt": "{{ one }}", "output": "two", "temperature": 1.0}},
+            {"generate": {"model": "b", "prompt": "{{ q }}{{ part }} {{ one }}", "output": "two", "temperature": 1.0}},
             {"generate": {"model": "a", "prompt": "{{ two }}", "output": "three", "max_tokens": 2}},
         ]
         if variant == "asleep":
@@ -123,7 +123,7 @@ def begin(folder: Path, setting: str | None = None, *, takeover: bool = False) -
                 os.environ["PENSTOCK_FAULT_ONCE"] = str(folder / f"died-{time.monotonic_ns()}")
             faults.arm(setting)
             again = Path("again").exists()
-            sets = ["models.a.engine_options.fail_on=nothing"] if again else []
+            sets = [f"models.{name}.engine_options.fail_on=nothing" for name in "ab"] if again else []
             pipeline = load_pipeline(Path("pipeline.yaml").read_text(), "pipeline.yaml", sets)
             options = RunOptions(listener=lambda facts: None, interval_s=0.02, takeover=takeover)
             code = (retry if again else run)(pipeline, options).exit_code

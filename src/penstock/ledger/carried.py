@@ -126,10 +126,12 @@ class CarriedRows:
         count = held.num_rows
         if count > max_rows:
             count = count_below(held, key_at(held, max_rows)[0])
-            while not count:  # the first one has more
+            while not count:  # the first one has more; how many is known when another begins, or none does
                 end, loaded = count_below(held, key_at(held, 0)[0] + 1), held.num_rows
-                held = held if end < loaded else self._load(loaded + 1)
-                count = end if end < loaded or held.num_rows == loaded else 0
+                if end == loaded:
+                    held = self._load(loaded + 1)
+                if end < loaded or held.num_rows == loaded:
+                    count = end
         self._held = held.slice(count)
         return held.slice(0, count) if count else None
 

@@ -151,7 +151,12 @@ def test_a_run_that_is_stopped_at_once_counts_what_is_safe(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_run_begins(number: signal.Signals, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(here.folder)
-    monkeypatch.setattr("penstock.cli.pipeline_file.read_text", lambda file: os.kill(os.getpid(), number))
-    here.run().says(75, "stopped before the run began; the same command begins it")
+def test_a_signal_before_the_run_begins(number: signal.Signals, tmp_path: Path) -> None:
+    """While it reads the pipeline file, which is a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipeline.yaml")
+    process = start(tmp_path)
+    with (tmp_path / "pipeline.yaml").open("w"):  # once it is open at the other end too
+        process.send_signal(number)
+        assert end_of(process, tmp_path) == 75
+    assert errors(tmp_path) == "penstock: stopped before the run began; the same command begins it\n"
+    assert not (tmp_path / "out").exists()

@@ -196,3 +196,21 @@ def test_a_library_that_makes_another_error_of_ctrl_c(
 
     monkeypatch.setattr(cli, "build_app", build_app)
     assert told(capsys, "plan", "pipeline.yaml") == (130, "", "penstock: stopped\n")
+
+
+def test_a_signal_that_is_ignored_stays_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a script that runs something in the background."""
+
+    def build_app(called: str | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise ConfigError("read to its end")
+
+    monkeypatch.setattr(cli, "build_app", build_app)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert told(capsys, "plan", "pipeline.yaml") == (2, "", "penstock: read to its end\n")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

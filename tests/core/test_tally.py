@@ -52,6 +52,20 @@ def test_a_source_row_counts_once_in_all_phases() -> None:
     assert (counts.dead, counts.dead_sources, counts.ended_sources) == (5, 3, 3)
 
 
+@given(rows=st.integers(1, 10**7), percent=st.integers(1, 99))
+def test_exactly_at_the_limit_is_not_too_many(rows: int, percent: int) -> None:
+    """Also where the fraction is what is left for a later phase of what may die in all."""
+    allowed = rows * percent // 100
+    fraction = allowed / rows
+    for dead, too_many in ((allowed, False), (allowed + 1, True)):
+        tally = Tally(Progress(dead=dead, dead_sources=dead), 1, rows)
+        assert tally.too_many_dead(fraction, 100, at_end=True) == too_many
+        before = allowed // 3
+        rest = Tally(Progress(dead=dead - before, dead_sources=dead - before), 1, rows)
+        share = max(0.0, fraction * (2 * rows) - allowed - before) / rows
+        assert rest.too_many_dead(share, 100, at_end=True) == too_many
+
+
 def test_rejected_rows_move_from_out_to_dead() -> None:
     tally = Tally(Progress(), 1, 0)
     tally.finished(5)

@@ -123,6 +123,21 @@ def test_after_phases(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None
     assert [(row["id"], row["half"]) for row in rows(tmp_path)] == [(row["id"], row["half"]) for row in undisturbed]
 
 
+def test_a_phase_in_the_middle_takes_the_types_of_the_output(tmp_path: Path) -> None:
+    """Two rows are run again; the first has what no column holds, now as before, and does not decide for the other."""
+    write(tmp_path, phases=True, fail_on="q7.")
+    with (tmp_path / "own_steps.py").open("a") as file:
+        file.write("def value(row):\n    return {'v': ['x'] if row['id'] == 3 else 1.5}\n")
+    text = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())
+    text["steps"].insert(1, {"map": {"function": "own_steps:value"}})
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(text, sort_keys=False))
+    assert run(tmp_path) == 0
+    assert sorted((row["row"], row["code"]) for row in dead(tmp_path)) == [(3, "encode_error")] * 2 + [(7, "refused")]
+    assert retry(tmp_path, *well()) == 0
+    assert [(row["row"], row["code"]) for row in dead(tmp_path)] == [(3, "encode_error")] * 2
+    assert {row["v"] for row in rows(tmp_path)} == {1.5} and 7 in {row["id"] for row in rows(tmp_path)}
+
+
 def test_brothers_and_sisters_are_not_asked_again(tmp_path: Path) -> None:
     write(tmp_path, fail_on="/1;")
     assert run(tmp_path) == 0

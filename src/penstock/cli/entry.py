@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
-__all__ = ["end_at_once", "ending", "main"]
+__all__ = ["end_at_once", "ending", "listen", "main", "restore", "stoppable"]
+
+Handler = Callable[[int, FrameType | None], None]
 
 STOPPED_EXIT = 75
 INTERRUPTED_EXIT = 130
 
 
 def ending(tokens: Sequence[str]) -> tuple[str, int]:
-    """What is told of a command line that was interrupted outside a run, and its exit code."""
+    """What is told of a command line that was interrupted before a run took the signals or after, and its exit code."""
     if tokens[:1] == ["run"]:
-        return "stopped before the run began; the same command begins it", STOPPED_EXIT
+        return "stopped; the same command begins the run, or goes on with it", STOPPED_EXIT
     return "stopped", INTERRUPTED_EXIT
 
 
-def end_at_once(tokens: Sequence[str]) -> Callable[[int, FrameType | None], None]:
+def end_at_once(tokens: Sequence[str]) -> Handler:
     """A handler of signals that ends the process in good order.
 
     It raises nothing: an exception that comes from anywhere is made another by one library, and swallowed by the next.
@@ -35,15 +38,32 @@ def end_at_once(tokens: Sequence[str]) -> Callable[[int, FrameType | None], None
     return end
 
 
+def stoppable(tokens: Sequence[str]) -> bool:
+    """Whether the command is one that SIGTERM, as well as Ctrl-C, ends in good order."""
+    return tokens[:1] in (["run"], ["retry"])
+
+
+def listen(handler: Handler, numbers: Iterable[signal.Signals]) -> dict[signal.Signals, Any]:
+    """Take these signals, but not those that the process was told to ignore; returns the handlers that stood there."""
+    taken = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
+def restore(before: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def main() -> int:
     """Import the command line and run it; a signal that comes before it listens ends the process in good order."""
-    end = end_at_once(sys.argv[1:])
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    tokens = sys.argv[1:]
+    end = end_at_once(tokens)
+    before = listen(end, (signal.SIGINT, signal.SIGTERM))
     from penstock.cli.main import main as command_line
 
     try:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not stoppable(tokens):
+            restore(before)
         return command_line()
     except KeyboardInterrupt:  # between here and there
         end(0, None)

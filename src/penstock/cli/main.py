@@ -15,7 +15,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Parameter
 
 from penstock.cli import output
-from penstock.cli.entry import end_at_once, ending
+from penstock.cli.entry import end_at_once, ending, listen, restore, stoppable
 from penstock.errors import PenstockError
 
 USAGE_EXIT = 2
@@ -109,10 +109,10 @@ class _Signals:
     def __init__(self, tokens: list[str]) -> None:
         self.caught = False
         self._end = end_at_once(tokens)
-        self._unwinds = tokens[:1] not in (["run"], ["retry"])
+        self._unwinds = not stoppable(tokens)
         numbers = (signal.SIGINT,) if self._unwinds else (signal.SIGINT, signal.SIGTERM)
         main_thread = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.signal(number, self._catch) for number in numbers} if main_thread else {}
+        self._before = listen(self._catch, numbers) if main_thread else {}
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if self.caught or not self._unwinds:
@@ -121,8 +121,7 @@ class _Signals:
         raise _Interrupted
 
     def close(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore(self._before)
 
 
 def _interrupted(tokens: list[str]) -> int:

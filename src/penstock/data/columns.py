@@ -31,9 +31,13 @@ class TableBuilder:
 
     schema  the columns whose types are known ahead, or None
     order   names of known columns in the order of the output; default: the order of `schema`
+    types   of further columns, should they turn up in the first batch; those it does not name are inferred
     """
 
-    def __init__(self, schema: pa.Schema | None = None, order: Sequence[str] = ()) -> None:
+    def __init__(
+        self, schema: pa.Schema | None = None, order: Sequence[str] = (), types: pa.Schema | None = None
+    ) -> None:
+        self._types = pa.schema([]) if types is None else types
         self._known = pa.schema([]) if schema is None else schema
         self._order = list(order) or self._known.names
         self._schema: pa.Schema | None = None
@@ -76,8 +80,8 @@ class TableBuilder:
 
     def _first_schema(self, rows: Sequence[Row]) -> pa.Schema:
         names = self._column_order(rows)
-        known = set(self._known.names)
-        return pa.schema([self._known.field(name) if name in known else _inferred(name, rows) for name in names])
+        known = {field.name: field for field in (*self._types, *self._known)}
+        return pa.schema([known[name] if name in known else _inferred(name, rows) for name in names])
 
     def _column_order(self, rows: Sequence[Row]) -> list[str]:
         names = list(self._order)

@@ -26,13 +26,14 @@ __all__ = [
     "new_hash",
 ]
 
-FORMAT = 1
+FORMAT = 2
 
 
 class SegmentFact(msgspec.Struct, frozen=True):
     """A live segment. `first`, `last`: the lowest and highest position in it; `hash` is of the whole file.
 
-    begun: of what is carried over to a next phase, how many source rows begin in it; the one before may go on in it
+    begun: of what is carried over to a next phase, how many source rows begin in it (the last one of the segment before
+    may go on in it); else 0
     """
 
     name: str
@@ -144,11 +145,12 @@ def entry_hash(data: bytes, where: str) -> str:
 
 
 def decode_entry(data: bytes, where: str) -> Entry:
-    """The entry in the file `where`. Raises LedgerDamaged where it is cut short, altered or of a newer format."""
+    """The entry in the file `where`. Raises LedgerDamaged where it is cut short, altered or of another format."""
     envelope = _open_envelope(data, where)
     if envelope.format != FORMAT:
         raise LedgerDamaged(
-            f"the entry has format {envelope.format}; this Penstock reads format {FORMAT}. Use the newer version.",
+            f"the entry has format {envelope.format}; this Penstock reads format {FORMAT}. Use the version "
+            "that wrote it.",
             where=where,
         )
     body = memoryview(envelope.entry)

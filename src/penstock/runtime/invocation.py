@@ -250,7 +250,8 @@ class Invocation:
         phase, ledger = self._plan.phases[number], self._ledger
         source = ledger.inputs() if number else self._source
         known = _known_columns(source.schema, self._logics[phase.begin : phase.end])
-        ledger.begin_phase(partial(_builder, known, self._columns_of(phase)))
+        types = None if self._again is None else self._again.columns
+        ledger.begin_phase(partial(_builder, known, types, phase.end == len(self._nodes)))
         state = ledger.state
         limits = self._limits(source.total_rows if number else None)
         flow = Flow(self._flow_shape(limits, phase), self._progress(number), self._clock.now())
@@ -320,10 +321,6 @@ class Invocation:
         )
         return core, shell, observer
 
-    def _columns_of(self, phase: PhasePlan) -> pa.Schema | None:
-        """Of rows that are run again: those that the output has."""
-        return self._again.columns if self._again is not None and phase.end == len(self._nodes) else None
-
     def _estimate_rows(self) -> int | None:
         """Rows that this invocation will have seen at its end, as far as that can be told."""
         known, limit = self._source.estimate_rows(), self._options.limit
@@ -390,9 +387,11 @@ def _known_columns(source: pa.Schema, logics: Sequence[StepLogic]) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
-def _builder(known: pa.Schema, given: pa.Schema | None, fixed: pa.Schema | None) -> TableBuilder:
-    fixed = fixed if fixed is not None else given
-    return TableBuilder(known) if fixed is None else TableBuilder.from_fixed(fixed)
+def _builder(known: pa.Schema, output: pa.Schema | None, last: bool, fixed: pa.Schema | None) -> TableBuilder:
+    """output: what data/ has, where rows are run again: the last phase writes just that, and one before it no other
+    types. fixed: what the phase has settled on before."""
+    fixed = output if fixed is None and last else fixed
+    return TableBuilder(known, types=output) if fixed is None else TableBuilder.from_fixed(fixed)
 
 
 def open_pipeline_source(pipeline: Pipeline) -> Source:

@@ -31,7 +31,8 @@ class RowStore:
         self._dead: dict[int, DeadRow] = {}
 
     def place(self, row: int) -> tuple[int, tuple[int, ...]]:
-        """The position that `row` comes from in this phase, and its path below it."""
+        """The position that `row` comes from in this phase, and its path: below it, or, where several rows were read
+        there, from the source row on."""
         return (row, ()) if row < CHILD_BASE else self._child_of[row]
 
     def origin(self, row: int) -> Origin:

@@ -228,6 +228,7 @@ class Shell:
 
 def _lost(chunk: Chunk) -> list[int]:
     """Positions whose source rows count as dead already."""
-    origins = zip(chunk.positions, chunk.origins or (), strict=False)
-    families = ((family.position, family.origins[0]) for family in chunk.families)
-    return [position for position, origin in (*origins, *families) if origin.lost]
+    if chunk.origins is None:
+        return []
+    alone = [position for position, origin in zip(chunk.positions, chunk.origins, strict=True) if origin.lost]
+    return alone + [family.position for family in chunk.families if family.origins[0].lost]

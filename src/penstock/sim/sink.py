@@ -240,7 +240,8 @@ class Sink:
     def check_end(self, status: str, max_dead: int | float) -> None:
         """The whole run has ended."""
         dead = len(self.dead_sources)
-        too_many = dead > max_dead if isinstance(max_dead, int) else dead > max_dead * max(1, len(self.ended))
+        allowed = max_dead if isinstance(max_dead, int) else max_dead * max(1, len(self.ended)) + 1e-6
+        too_many = dead > allowed
         if status == "done" and too_many:
             raise Violation(f"the run is done with {dead} dead source rows of {len(self.ended)}; the limit: {max_dead}")
         if status == "too_many_dead" and (not dead or (isinstance(max_dead, int) and not too_many)):

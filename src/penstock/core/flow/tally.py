@@ -10,6 +10,8 @@ from penstock.core.events import FlowCounts
 from penstock.core.flow.families import Family
 from penstock.core.shape import Progress
 
+_ROUNDING = 1e-6  # of a row, far above what a fraction of a billion rows is off by: exactly at the limit is not beyond
+
 
 class Tally:
     """Rows that never met an `expand` or a branch are counted by where they ended; the figures per step follow."""
@@ -96,4 +98,4 @@ class Tally:
             return self.dead_sources > max_dead
         if not at_end and self.ended_sources < judged_from:
             return False
-        return self.dead_sources > max_dead * max(self.ended_sources, 1)
+        return self.dead_sources - max_dead * max(self.ended_sources, 1) > _ROUNDING

@@ -1,6 +1,6 @@
 """One entry of the manifest: everything that a run has made durable, as of one commit.
 
-On disk an entry is JSON: `{"format": 1, "hash": H, "entry": {...}}`, where H is the blake2b of the bytes of `entry`.
+On disk an entry is JSON: `{"format": 2, "hash": H, "entry": {...}}`, where H is the blake2b of the bytes of `entry`.
 Each entry holds the hash of the one before, so that the entries form a chain from the first to the newest. An entry
 stands alone: whoever reads the newest one knows the whole state and needs no other.
 """

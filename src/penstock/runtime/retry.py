@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,18 +78,19 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
         facts = nothing_to_do(pipeline, out_dir, clock)
         facts.warnings.append("no row died" + (f" of {', '.join(sorted(codes))}" if codes else "") + ": nothing to do")
         return RunResult(0, summary(facts), out_dir, facts)
-    facts, code = retrying.run(clock, view.run.cut, listener)
-    if facts.status != "done":
-        return RunResult(code, summary(facts), out_dir, facts)
-    before, counts = retrying.put_back()
-    facts = _of_the_whole(facts, counts, len(retrying.selection.positions))
-    written = summary(facts)
-    written["retried"] = {
-        "rows": len(retrying.selection.chosen),
-        "out": counts.out - before.out,
-        "dead": counts.dead - before.dead + len(retrying.selection.chosen),
-    }
-    return RunResult(tell_summary(out_dir, written, facts, code, needed=True), written, out_dir, facts)
+    with closing(Inbox()) as inbox, Interrupts(inbox) as interrupts:  # until what came of it is in its place, and told
+        facts, code = retrying.run(clock, view.run.cut, listener, inbox, interrupts)
+        if facts.status != "done":
+            return RunResult(code, summary(facts), out_dir, facts)
+        before, counts = retrying.put_back()
+        facts = _of_the_whole(facts, counts, len(retrying.selection.positions))
+        written = summary(facts)
+        written["retried"] = {
+            "rows": len(retrying.selection.chosen),
+            "out": counts.out - before.out,
+            "dead": counts.dead - before.dead + len(retrying.selection.chosen),
+        }
+        return RunResult(tell_summary(out_dir, written, facts, code, needed=True), written, out_dir, facts)
 
 
 _NAMING = ("source", "row", "path", "step", "code")  # columns of dead/ without the rows themselves
@@ -154,7 +155,9 @@ class _Retry:
 
     # ------------------------------------------------------------ running them
 
-    def run(self, clock: RunClock, cut: Sequence[int], listener: Listener) -> tuple[RunFacts, int]:
+    def run(
+        self, clock: RunClock, cut: Sequence[int], listener: Listener, inbox: Inbox, interrupts: Interrupts
+    ) -> tuple[RunFacts, int]:
         """Run them to their end, or take that up."""
         if self._has_ended():
             return nothing_to_do(self._pipeline, self._out_dir, clock), 0
@@ -162,12 +165,7 @@ class _Retry:
         check_feasible(self._pipeline)
         holder = f"the retry in {self._out_dir.absolute()} (process {os.getpid()})"
         again = RunAgain(self.selection, self._out_dir, self._columns())
-        with ExitStack() as stack:
-            inbox = Inbox()
-            stack.callback(inbox.close)
-            interrupts = stack.enter_context(Interrupts(inbox))
-            place = place_of(self._pipeline, options, holder)
-            stack.callback(place.close)
+        with closing(place_of(self._pipeline, options, holder)) as place:
             planned = place.plan(self._pipeline, cut or (len(self._pipeline.steps),))
             with Invocation(
                 self._pipeline, options, self._inner, place, planned, clock, inbox, interrupts, again

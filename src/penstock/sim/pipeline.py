@@ -86,9 +86,9 @@ class Pipeline:
     def left(self, position: int) -> list[Path]:
         """The rows that there are of a source row when the phase begins, by their paths."""
         draw = self.draw(8, position, ())
-        if not self.carried or draw < 0.7:
+        if not self.carried or draw < 0.75:
             return [()]
-        return [(child,) for child in range(6) if self.draw(9, position, (child,)) < draw] or [()]
+        return [(child,) for child in range(MAX_CHILDREN) if self.draw(9, position, (child,)) < draw] or [()]
 
     def died_before(self, position: int) -> bool:
         """Whether a row of the source row has died in a phase before."""

@@ -25,7 +25,7 @@ IN_MEMORY := $(shell [ "$$(df --output=avail -m /dev/shm 2>/dev/null | tail -1)"
 
 # pip warns about every index it can't reach; its words are shown only when it fails.
 define pip_install
-	@$(1)/python -m pip install -q --no-compile --disable-pip-version-check $(2) > $(1)/../pip.log 2>&1 \
+	@$(1)/python -m pip install -q --disable-pip-version-check $(2) > $(1)/../pip.log 2>&1 \
 	  || { cat $(1)/../pip.log >&2; exit 1; }
 endef
 

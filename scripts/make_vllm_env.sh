@@ -10,7 +10,7 @@ trap 'rm -f "$log"' EXIT
 install() {
   # $torch may hold options besides the requirement, so arguments are split on purpose.
   # shellcheck disable=SC2086
-  "$folder/bin/python" -m pip install -q --no-compile --disable-pip-version-check $1 >"$log" 2>&1 && return
+  "$folder/bin/python" -m pip install -q --disable-pip-version-check $1 >"$log" 2>&1 && return
   if grep -qiE 'no matching distribution|could not find a version' "$log"; then
     echo "NO VLLM: $(grep -iE 'no matching distribution' "$log" | tail -1 | cut -c1-200); its tests will be skipped" >&2
     rm -rf "$folder"

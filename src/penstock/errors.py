@@ -130,7 +130,7 @@ class InvariantError(PenstockError):
 # The closed list of reasons for which a row dies: code -> what it means. Published in docs/dead-rows.md.
 DEAD_CODES: dict[str, str] = {
     "bad_json": "the line is not valid JSON, or not a JSON object",
-    "bad_encoding": "the line is not valid UTF-8",
+    "bad_encoding": "the line is not valid UTF-8, or a text not valid Unicode",
     "bad_number": "a number that the column's type can't hold (NaN, Infinity, too many digits)",
     "line_too_long": "the line is longer than the limit",
     "too_deep": "the JSON is nested deeper than the limit",
@@ -146,5 +146,5 @@ DEAD_CODES: dict[str, str] = {
     "function_error": "the step's function raised an exception",
     "function_timeout": "the step's function took longer than its limit",
     "function_result": "the step's function returned something that is no row",
-    "encode_error": "a result that can't be written in the column's type",
+    "encode_error": "a result that can't be written in the column's type, or a row or prompt that can't be sent",
 }

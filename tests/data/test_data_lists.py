@@ -81,3 +81,78 @@ def test_no_rows() -> None:
     source = open_rows([])
     assert source.schema == pa.schema([])
     assert read_all(source).end == 0
+
+
+class Loud(str):
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+
+class Hidden:
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+
+class NoItems(list[Any]):
+    def __iter__(self) -> Any:
+        raise LookupError("no items")
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    ("odd", "code"),
+    [
+        ({"a": "\ud800"}, "bad_encoding"),
+        ({"b": [{"c": "\ud800"}]}, "bad_encoding"),
+        ({"b": [{"c": "y", "d\ud800": 1}]}, "bad_encoding"),
+        ({"a\ud800": "x"}, "bad_encoding"),
+        ({"b": [{1: 2}]}, "type_mismatch"),
+        ({"a": Hidden()}, "type_mismatch"),
+        ({"b": [{"c": Hidden()}]}, "type_mismatch"),
+        ({"b": NoItems([{"c": "y"}])}, "bad_record"),
+        ({"n": 10**5000}, "bad_number"),
+        ({"b": nested(5000)}, "too_deep"),
+        ({"b": LOOP}, "too_deep"),
+    ],
+    ids=["text", "inner", "key", "name", "number", "hidden", "inside", "items", "huge", "deep", "loop"],
+)
+@pytest.mark.parametrize("place", [0, 1500], ids=["sampled", "late"])
+def test_a_value_that_no_other_source_could_have_is_one_unreadable_row(
+    odd: dict[str, Any], code: str, place: int
+) -> None:
+    rows: list[dict[str, Any]] = [{"a": "x", "b": [{"c": "y"}], "n": index} for index in range(1600)]
+    rows.insert(place, odd)
+    source = open_rows(rows)
+    assert set(source.schema.names) == {"a", "b", "n"}
+    found = read_all(source, max_rows=1000)
+    assert found.codes == [code]
+    assert found.unreadable[place].message.startswith(f"row {place}: ")
+    assert found.values == [row for row in rows if row is not odd]
+    for text in (found.unreadable[place].message, found.unreadable[place].input, source.identity()["hash"]):
+        text.encode()
+
+
+def test_subclasses_of_plain_types_are_plain_values() -> None:
+    numpy = pytest.importorskip("numpy")
+    rows = [{"a": Loud("x"), "f": numpy.float64(0.5), "s": [numpy.str_("y")]}, {"a": "z", "f": 1.5, "s": []}]
+    source = open_rows(rows)
+    found = read_all(source)
+    assert [type(value) for value in found.values[0].values()] == [str, float, list]
+    table, rejected = TableBuilder(source.schema).build(found.values)
+    assert rejected == []
+    assert table.to_pylist() == [{"a": "x", "f": 0.5, "s": ["y"]}, {"a": "z", "f": 1.5, "s": []}]
+
+
+def test_a_table_takes_subclasses_for_what_they_are() -> None:
+    table, rejected = TableBuilder(pa.schema([("a", pa.string())])).build([{"a": Loud("x")}, {"a": "y"}])
+    assert (table["a"].to_pylist(), rejected) == (["x", "y"], [])

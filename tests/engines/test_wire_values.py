@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
+import io
+import os
+import zoneinfo
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -11,9 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines.messages import Request, Requests
+from penstock.engines import messages
+from penstock.engines.messages import Answer, Answers, Load, Output, Request, Requests
 from penstock.engines.values import UnsendableValue, from_extension, to_wire
-from penstock.engines.wire import encode, host_decoder
+from penstock.engines.wire import (
+    WireError,
+    coordinator_decoder,
+    encode,
+    encode_answers,
+    encode_requests,
+    host_decoder,
+)
 
 ZONES = st.sampled_from([dt.UTC, dt.timezone(dt.timedelta(hours=5, minutes=30)), ZoneInfo("Europe/Berlin")])
 
@@ -118,3 +131,178 @@ def test_rows_of_python_steps_travel_in_requests() -> None:
     assert same(got.items[0].payload, row)
     assert got.items[1].payload == "text"
     assert request.payload is row, "the caller keeps it for another attempt"
+
+
+LOAD = Load(0, 0, 0.0, 0.0, 0, 0.0, 0.0)
+
+
+class Text(str):
+    def __str__(self) -> str:
+        return "\ud800"
+
+
+class Shown(str, enum.Enum):  # noqa: UP042 - its text is not its value, as of an enum.StrEnum
+    RED = "red"
+
+
+class NoMoment(dt.datetime):
+    """As pandas' NaT: a datetime by its class alone."""
+
+    def isoformat(self, sep: str = "T", timespec: str = "auto") -> str:
+        return "NaT"
+
+
+class NoNumber(Decimal):
+    def __str__(self) -> str:
+        return "many"
+
+
+class NoIdentity(UUID):
+    @property
+    def bytes(self) -> bytes:
+        return b"short"
+
+
+class NoZone(dt.tzinfo):
+    def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
+        raise LookupError("the zone is not known")
+
+
+class NoItems(list[Any]):
+    def __iter__(self) -> Any:
+        raise LookupError("no items")
+
+
+class NoRepr(str):
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+    __hash__ = str.__hash__
+
+
+class NoClass:
+    @property
+    def __class__(self) -> Any:
+        raise LookupError("no class")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\ud800",
+        {"a": ["fine", "x\udfff"]},
+        {"a\ud800": 1},
+        {"a": {"b\ud800": 1}},
+        [Text("\ud800")],
+        [{NoRepr("x"): 1}],
+        [NoMoment(2020, 1, 1)],
+        NoNumber("1.5"),
+        NoIdentity(int=5),
+        dt.datetime(2020, 1, 1, tzinfo=NoZone()),
+        NoItems([1]),
+        [NoClass()],
+        10**4299,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_other_side_could_not_read_is_not_sent(value: Any) -> None:
+    with pytest.raises(UnsendableValue):
+        to_wire(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives"),
+    [
+        (Text("x"), "x"),
+        (Shown.RED, "red"),
+        (10**4200, 10**4200),
+        (Decimal("-Infinity"), Decimal("-Infinity")),
+        (dt.time(1, 2, tzinfo=ZoneInfo("Europe/Berlin")), dt.time(1, 2)),
+    ],
+    ids=["text", "enum", "integer", "decimal", "time"],
+)
+def test_what_a_class_says_of_itself_changes_no_value(value: Any, arrives: Any) -> None:
+    assert same(through(value), arrives)
+
+
+@pytest.mark.parametrize("nan", ["NaN", "sNaN", "-NaN123"])
+def test_decimals_that_are_no_numbers_arrive(nan: str) -> None:
+    assert str(through(Decimal(nan))) == nan
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "Pacific/Apia"])
+@pytest.mark.parametrize("moment", [dt.datetime.min, dt.datetime.max], ids=["first", "last"])
+def test_the_first_and_the_last_moment_have_a_zone_too(moment: dt.datetime, zone: str) -> None:
+    arrived = through(moment.replace(tzinfo=ZoneInfo(zone)))
+    assert (arrived.replace(tzinfo=None), arrived.tzinfo) == (moment, ZoneInfo(zone))
+
+
+def test_a_zone_that_is_not_known_here_becomes_its_offset() -> None:
+    with io.BytesIO(Path(zone_file("Europe/Berlin")).read_bytes()) as data:
+        there = ZoneInfo.from_file(data, key="Mars/Olympus")
+    moment = dt.datetime(2026, 7, 1, 12, tzinfo=there)
+    arrived = through(moment)
+    assert arrived == moment
+    assert arrived.utcoffset() == dt.timedelta(hours=2)
+
+
+def zone_file(key: str) -> str:
+    found = [path for folder in zoneinfo.TZPATH if (path := os.path.join(folder, key)) and os.path.exists(path)]
+    if not found:
+        pytest.skip("this machine has no files of time zones")
+    return found[0]
+
+
+def test_an_answer_that_can_not_be_sent_costs_itself_alone() -> None:
+    answers = [Answer(number, 1, "", "", [Output(f"text {number}", "stop", 1)]) for number in range(9)]
+    answers[4] = Answer(4, 1, "", "", [Output("\ud800", "stop", 1)])
+    answers[7] = Answer(7, 2, "refused", "\ud800 is no prompt")
+
+    def instead(answer: Answer, reason: str) -> Answer:
+        return Answer(answer.id, answer.attempt, answer.code or "engine_error", f"not sent: {reason}")
+
+    frames = encode_answers(Answers(answers, LOAD, [11], [(12, 3)]), instead)
+    got = coordinator_decoder().feed(b"".join(frames))
+    assert all(isinstance(each, Answers) for each in got)
+    items = [answer for each in got for answer in each.items]  # type: ignore[union-attr]
+    assert [(answer.id, answer.attempt, answer.code) for answer in items] == [
+        (number, 2 if number == 7 else 1, {4: "engine_error", 7: "refused"}.get(number, "")) for number in range(9)
+    ]
+    assert "a lone surrogate" in items[4].message
+    assert [each.returned for each in got if each.returned] == [[11]]  # type: ignore[union-attr]
+    assert [each.sized for each in got if each.sized] == [[(12, 3)]]  # type: ignore[union-attr]
+
+
+def test_answers_that_are_too_large_together_go_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_MESSAGE_BYTES", 5000)
+    answers = [Answer(number, 1, value="x" * (2000 if number != 3 else 9000)) for number in range(6)]
+    frames = encode_answers(Answers(answers, LOAD), lambda answer, reason: Answer(answer.id, 1, "too large", reason))
+    got = coordinator_decoder().feed(b"".join(frames))
+    items = [answer for each in got for answer in each.items]  # type: ignore[union-attr]
+    assert [(answer.id, answer.code) for answer in items] == [(n, "too large" if n == 3 else "") for n in range(6)]
+    assert "the limit is 5000" in items[3].message
+
+
+def test_a_request_that_can_not_be_sent_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_MESSAGE_BYTES", 5000)
+    payloads: list[Any] = ["a", {"a": {1}}, "x" * 6000, {"a": "\ud800"}, "\ud800", "b" * 4000, "c" * 4000]
+    requests = [Request(number, 1, payload) for number, payload in enumerate(payloads)]
+    frames, refused = encode_requests(Requests(requests, [], 1.5))
+    got = host_decoder().feed(b"".join(frames))
+    assert [request.id for each in got for request in each.items] == [0, 5, 6]  # type: ignore[union-attr]
+    assert {request.id: reason[:30] for request, reason in refused} == {
+        1: "a is of type set, which a row ",
+        2: "a message of 6056 bytes; the l",
+        3: "a is not valid Unicode: a lone",
+        4: "a text that is not valid Unico",
+    }
+
+
+def test_whatever_a_value_makes_of_its_bytes_is_an_error_of_the_wire() -> None:
+    frame = encode(Answers([Answer(1, 1, value=msgspec.msgpack.Ext(3, b"2020-01-01T00:00:00+00:00|../x"))], LOAD))
+    (got,) = coordinator_decoder().feed(bytes(frame))
+    assert isinstance(got, Answers)
+    assert got.items[0].value == dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    frame = encode(Answers([Answer(1, 1, value=msgspec.msgpack.Ext(2, b"NaT"))], LOAD))
+    with pytest.raises(WireError, match="NaT"):
+        coordinator_decoder().feed(bytes(frame))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from ledger_support import Coordinator, assert_complete, open_ledger
 
-from penstock.errors import LedgerDamaged, RunMismatch
+from penstock.errors import ConfigError, LedgerDamaged, RunMismatch
 from penstock.ledger import read_run
+from penstock.ledger.run_file import run_file
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -145,3 +146,8 @@ def test_status_of_what_is_no_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(RunMismatch, match="no Penstock run"):
             read_run(folder)
+
+
+def test_a_text_that_no_file_can_hold_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not valid Unicode"):
+        run_file({"prompt": "\ud800 {{ a }}"}, {}, "jsonl", "input")

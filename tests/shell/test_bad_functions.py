@@ -88,6 +88,87 @@ def test_a_function_that_misbehaves_costs_its_rows_alone(tmp_path: Path) -> None
     }
 
 
+ODD_VALUES = """
+import datetime as dt, sys
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+class Liar(dt.datetime):
+    def isoformat(self, *rest): return "NaT"
+class Items(list):
+    def __iter__(self): raise ValueError("no items")
+class NoText(Exception):
+    def __str__(self): raise SystemExit(3)
+def huge():
+    sys.set_int_max_str_digits(0)
+    return 10 ** 6000
+def raised(error):
+    raise error
+loop = []
+loop.append(loop)
+VALUES = [
+    ("text", lambda: "\\ud800"),
+    ("inner", lambda: {"a": ["x\\ud800"]}),
+    ("key", lambda: {"a\\ud800": 1}),
+    ("liar", lambda: Liar(2020, 1, 1)),
+    ("zone", lambda: dt.datetime(9999, 12, 31, 23, tzinfo=ZoneInfo("America/New_York"))),
+    ("nan", lambda: Decimal("sNaN")),
+    ("huge", huge),
+    ("loop", lambda: loop),
+    ("items", lambda: Items([1])),
+    ("error", lambda: raised(ValueError("\\ud800"))),
+    ("silent", lambda: raised(NoText())),
+]
+def value(row):
+    number = int(row["question"][1:])
+    return VALUES[number - 5] if 5 <= number < 5 + len(VALUES) else ("fine", lambda: 1)
+def mapped(row):
+    return {"x": value(row)[1]()}
+def expanded(row):
+    return [mapped(row)]
+def kept(row):
+    return bool(value(row)[1]()) or True
+def named(row):
+    return {"n\\ud800": 1} if row["question"] == "q7" else {"n": 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "dead_rows"),
+    [("map", 11), ("expand", 11), ("filter", 2)],
+)
+def test_a_value_that_can_not_be_sent_costs_its_row_alone_and_no_process(
+    tmp_path: Path, step: str, dead_rows: int
+) -> None:
+    """Text that is not Unicode, as a surrogate that has lost its pair, is a `str` to Python and nothing to others."""
+    function = {"map": "own:mapped", "expand": "own:expanded", "filter": "own:kept"}[step]
+    (tmp_path / "own.py").write_text(ODD_VALUES)
+    write(tmp_path, with_steps({step: {"function": function}}, max_dead=1.0), questions(20))
+    told = support.run(tmp_path)
+    told.says(0, f"{20 - dead_rows} out, {dead_rows} dead")
+    codes = {row["row"]: row["code"] for row in dead(tmp_path)}
+    results, late = dict.fromkeys((5, 6, 7, 8, 11, 12, 13), "function_result"), {9: "encode_error", 10: "encode_error"}
+    errors = dict.fromkeys((14, 15), "function_error")
+    assert codes == (errors if step == "filter" else {**results, **late, **errors})
+    assert not (tmp_path / "out" / "logs" / "coordinator.log").exists(), "no process has died"
+
+
+def test_the_name_of_a_column_that_is_no_text_costs_its_row_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(ODD_VALUES)
+    write(tmp_path, with_steps({"map": {"function": "own:named"}}), questions(20))
+    support.run(tmp_path).says(0, "19 out, 1 dead", "1 x function_result", "is not valid Unicode: a lone surrogate")
+
+
+@pytest.mark.parametrize("key", ["prompt", "messages"])
+def test_a_prompt_that_can_not_be_sent_costs_its_row_alone(tmp_path: Path, key: str) -> None:
+    template = "{{ '\\ud800' if question == 'q7' else question }}"
+    step = {"model": "writer", "output": "answer", "max_tokens": 3}
+    step[key] = template if key == "prompt" else [{"role": "user", "content": template}]
+    write(tmp_path, with_steps({"generate": step}))
+    support.run(tmp_path).says(0, "19 out, 1 dead", "1 x encode_error", "the prompt can't be sent")
+    assert [row["row"] for row in dead(tmp_path)] == [7]
+
+
 @pytest.mark.parametrize(
     ("ends", "how", "message"),
     [

@@ -31,7 +31,7 @@ def _mismatch(type_: pa.DataType, value: Any, place: str = "") -> Fault:
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # nested too deep, or an integer with too many digits
+    except Exception:  # nested too deep, an integer with too many digits, or an object with a method of its own
         return "..."
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -194,8 +194,8 @@ class ColumnCheck:
         return None if found is None else (found[0], found[1].lstrip())
 
     def _has_types(self, values: Sequence[Any]) -> bool:
-        if self._allowed is not None:
-            return self._allowed.issuperset(map(type, values))
+        if self._allowed is not None and self._allowed.issuperset(map(type, values)):
+            return True
         check = self._value_check
         return all(check(value) is None for value in values)
 

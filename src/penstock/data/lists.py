@@ -12,6 +12,7 @@ from penstock.data.base import Chunk, Row, Unreadable
 from penstock.data.checks import Fault, RowChecker
 from penstock.data.infer import infer_schema
 from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, ROW_BYTES, SAMPLE_ROWS
+from penstock.data.plain import plain_row
 from penstock.errors import InputError
 
 _NAME = "list"
@@ -25,7 +26,7 @@ class ListSource:
             if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
                 raise InputError(f"row {index} is no dict of column names to values: {str(row)[:80]!r}", where=_NAME)
         self._rows = rows
-        self.schema = infer_schema(rows[:SAMPLE_ROWS])
+        self.schema = infer_schema(row for row, fault in map(plain_row, rows[:SAMPLE_ROWS]) if fault is None)
         self.total_rows: int | None = len(rows)
         self._checker = RowChecker(self.schema)
 
@@ -34,9 +35,10 @@ class ListSource:
         if start >= end:
             return None
         positions = [position for position in range(start, end) if skip is None or not skip(position)]
-        rows = [dict(self._rows[position]) for position in positions]
+        found = [plain_row(self._rows[position]) for position in positions]
+        rows = [row for row, _ in found]
         sizes = [_size_bytes(row) for row in rows]
-        faults = self._checker.faults(rows)
+        faults = self._checker.faults(rows) | {index: fault for index, (_, fault) in enumerate(found) if fault}
         if not faults:
             return Chunk(positions, rows, sizes, [], end)
         unreadable = [self._unreadable(positions[index], fault) for index, fault in sorted(faults.items())]
@@ -60,10 +62,11 @@ class ListSource:
         digest = hashlib.blake2b(digest_size=16)
         encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
         for row in self._rows:
+            plain, fault = plain_row(row)
             try:
-                digest.update(encode(row))
-            except (TypeError, ValueError, OverflowError, RecursionError):  # an integer of more than 64 bits
-                digest.update(repr(row).encode("utf-8", "backslashreplace"))
+                digest.update(encode(plain) if fault is None else repr(fault).encode())
+            except Exception:  # an integer of more than 64 bits, an object that can't be shown
+                digest.update(_shown(plain))
         return {"format": _NAME, "rows": len(self._rows), "hash": digest.hexdigest()}
 
     def close(self) -> None:
@@ -75,10 +78,21 @@ class ListSource:
 
 
 def _as_json(row: Row) -> str:
+    """The row for people to look at, whatever its values do when they are looked at."""
     try:
         return msgspec.json.encode(row, enc_hook=repr).decode("utf-8")
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return repr(row).encode("utf-8", "backslashreplace").decode("utf-8")
+    except Exception:
+        return msgspec.json.encode(
+            {_shown(name).decode(): _shown(value).decode() for name, value in row.items()}
+        ).decode()
+
+
+def _shown(value: Any) -> bytes:
+    try:
+        text = value if type(value) is str else repr(value)
+    except Exception:
+        text = f"a {type(value).__name__} that can't be shown"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _size_bytes(row: Row) -> int:

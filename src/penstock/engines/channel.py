@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 from penstock.engines.messages import ToCoordinator, ToHost
@@ -20,7 +21,7 @@ Message = TypeVar("Message")
 class Channel(Generic[Message]):
     """Wraps a non-blocking stream socket.
 
-    send      queues a message; returns at once
+    send      queues a message, `put` frames of `wire`; they return at once
     flush     writes what the socket takes; True when nothing is left
     receive   the messages that have come; `closed` is True once the other side is gone
     Neither raises for a peer that has gone: `closed` says so. WireError for bytes that are no message.
@@ -46,7 +47,10 @@ class Channel(Generic[Message]):
         return sum(len(view) for view in self._unsent)
 
     def send(self, message: ToHost | ToCoordinator) -> None:
-        self._unsent.append(memoryview(encode(message)))
+        self.put([encode(message)])
+
+    def put(self, frames: Iterable[bytearray]) -> None:
+        self._unsent.extend(map(memoryview, frames))
 
     def flush(self) -> bool:
         while self._unsent and not self.closed:

@@ -46,7 +46,8 @@ from penstock.engines.messages import (
     ToHost,
     Wake,
 )
-from penstock.engines.wire import WireError
+from penstock.engines.values import escaped
+from penstock.engines.wire import WireError, encode_answers
 from penstock.faults import fault
 
 __all__ = ["EXIT_CLOSED", "EXIT_ENGINE_FAILED", "EXIT_LOAD_FAILED", "HostLoop"]
@@ -57,6 +58,7 @@ EXIT_LOAD_FAILED = 3
 
 HEARTBEAT_S = 0.5  # the coordinator expects one a second
 TURN_S = 0.005  # of answering within `submit` before the loop looks at its socket again
+_MESSAGE_CHARACTERS = 10_000  # of a failure that could not be told in full
 PARTING_S = 2.0  # for the last words to reach a coordinator that is slow to read
 
 
@@ -94,7 +96,7 @@ class HostLoop(threading.Thread):
         self._answers.put(answers)
 
     def note(self, message: str) -> None:
-        self._news.put([Loading(message)])
+        self._news.put([Loading(escaped(message))])
 
     def ready(self, engine: Engine, capacity: Capacity, load_s: float) -> None:
         self._news.put([(Ready(capacity, load_s), engine)])
@@ -103,7 +105,7 @@ class HostLoop(threading.Thread):
         self._news.put([Asleep()])
 
     def load_failed(self, failure: LoadFailed) -> None:
-        self._news.put([failure])
+        self._news.put([LoadFailed(failure.code, escaped(failure.message))])
 
     # ------------------------------------------------------------ the loop
 
@@ -238,8 +240,18 @@ class HostLoop(threading.Thread):
         except Exception:
             self._out = out  # the engine is dead; what it answered before still goes out
             raise
-        self._channel.send(Answers(out, load, returned))
+        self._put(Answers(out, load, returned))
         fault("host.answers_told")
+
+    def _put(self, answers: Answers) -> None:
+        self._channel.put(encode_answers(answers, self._instead))
+
+    def _instead(self, answer: Answer, reason: str) -> Answer:
+        """The failure of an answer that can't be sent: the row's, not the engine's."""
+        if answer.code:
+            return Answer(answer.id, answer.attempt, answer.code, escaped(answer.message)[:_MESSAGE_CHARACTERS])
+        code = "engine_error" if self._worker is None else "function_result"
+        return Answer(answer.id, answer.attempt, code, escaped(f"the answer can't be sent: {reason}"))
 
     def _load(self) -> Load:
         now_s = time.monotonic()
@@ -276,5 +288,5 @@ class HostLoop(threading.Thread):
         out = self._out + self._intake.settle(self._answers.take())
         self._out = []
         if out and not self._channel.closed:
-            self._channel.send(Answers(out, self._load()))
+            self._put(Answers(out, self._load()))
         self._end(EXIT_ENGINE_FAILED)

@@ -25,7 +25,7 @@ from typing import Any
 from penstock.engines.base import Emit, EngineLoadError, Prompted
 from penstock.engines.messages import Answer, Capacity, EngineConfig
 from penstock.engines.time_limit import OverTime, TimeLimit
-from penstock.engines.values import UnsendableValue, to_wire
+from penstock.engines.values import UnsendableValue, escaped, to_wire
 
 __all__ = ["PythonEngine"]
 
@@ -119,11 +119,12 @@ class PythonEngine:
             return Answer(request.id, request.attempt, "function_error", f"step {request.step} has no function")
         try:
             value = self._invoke(function, request.payload)
-            return Answer(request.id, request.attempt, "", "", [], to_wire(value))
+            return Answer(request.id, request.attempt, "", "", [], value)
         except OverTime:
             raise
         except UnsendableValue as error:
-            return Answer(request.id, request.attempt, "function_result", f"what the function returned: {error}")
+            message = escaped(f"what the function returned: {error}")
+            return Answer(request.id, request.attempt, "function_result", message)
         except BaseException as error:  # sys.exit() in a function ends its row, not the worker
             return Answer(request.id, request.attempt, "function_error", describe(error, function))
 
@@ -145,8 +146,9 @@ class PythonEngine:
 
 
 def _evaluate(function: Function, row: Any) -> Any:
+    """What the function returns, fit for the wire: that, too, may call code of the user's, and counts as its time."""
     value = function(row)
-    return list(value) if type(value) is GeneratorType else value
+    return to_wire(list(value) if type(value) is GeneratorType else value)
 
 
 def _import(name: str) -> Function:
@@ -180,6 +182,8 @@ def describe(error: BaseException, function: Function) -> str:
         trace = trace.tb_next
     try:
         text = str(error)
-    except Exception:
+    except OverTime:
+        raise
+    except BaseException:  # its own method raises, perhaps SystemExit
         text = "an error that can't be shown"
-    return f"{type(error).__name__}: {text[:_MAX_MESSAGE_CHARACTERS]}{own_place or place}"
+    return escaped(f"{type(error).__name__}: {text[:_MAX_MESSAGE_CHARACTERS]}{own_place or place}")

@@ -10,7 +10,8 @@ travels as a msgpack extension, one code per type:
     4 date (ISO 8601)
 
 Tuples arrive as lists; numpy scalars and arrays as the Python values that they hold; subclasses of str, int, float,
-list and dict as those. Everything else (sets, objects) can't be sent: `to_wire` raises `UnsendableValue`.
+list and dict as those. Everything else (sets, objects, text that is not valid Unicode) can't be sent: `to_wire` raises
+`UnsendableValue`. What it lets through the other side can read, whatever methods a value's class has of its own.
 """
 
 from __future__ import annotations
@@ -25,14 +26,20 @@ from zoneinfo import ZoneInfo
 
 from msgspec.msgpack import Ext
 
-__all__ = ["UnsendableValue", "from_extension", "to_wire"]
+__all__ = ["UnsendableValue", "escaped", "from_extension", "to_wire"]
 
-_PLAIN = frozenset({str, int, float, bool, type(None), bytes})
-_PLAIN_BUT_INT = _PLAIN - {int}
+_PLAIN = frozenset({float, bool, type(None), bytes})  # beside text, which may not be Unicode, and integers
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _MAX_DEPTH = 100  # deeper than any row that a reader lets through; also ends on a list that holds itself
 
-_BASES: tuple[type, ...] = (str, int, float)  # whose subclasses travel as the plain type
+_MAX_INT_BITS = 14_280  # the most that Python turns into text by default (4,300 digits), and that the reader takes
+
+# Whose subclasses travel as the plain type; by the methods of that type, whatever the subclass does.
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
 
 _TIMEDELTA = struct.Struct(">qqq")
 
@@ -42,14 +49,36 @@ class UnsendableValue(TypeError):
 
 
 def to_wire(value: Any) -> Any:
-    """`value` in msgpack's own types and `Ext`; the very same object where nothing has to change."""
-    return _convert(value, "", 0)
+    """`value` in msgpack's own types and `Ext`; the very same object where nothing has to change.
+
+    Raises UnsendableValue, also where the value's own methods raise.
+    """
+    try:
+        return _convert(value, "", 0)
+    except (UnsendableValue, MemoryError):
+        raise
+    except Exception as error:
+        raise UnsendableValue(f"the value can't be read: {type(error).__name__}: {_text_of(error)}") from None
+
+
+def escaped(text: str) -> str:
+    """`text` with escapes in place of what is not valid Unicode."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "an error that can't be shown"
 
 
 def _convert(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
-    if kind in _PLAIN_BUT_INT or (kind is int and _INT64_MIN <= value <= _UINT64_MAX):
+    if kind in _PLAIN or (kind is int and _INT64_MIN <= value <= _UINT64_MAX):
         return value
+    if kind is str:
+        return value if value.isascii() else _valid_text(value, path)
     if depth > _MAX_DEPTH:
         raise UnsendableValue(f"{path or 'the value'} is nested deeper than {_MAX_DEPTH} levels")
     if kind is dict:
@@ -60,13 +89,25 @@ def _convert(value: Any, path: str, depth: int) -> Any:
     return pack(value) if pack is not None else _convert_other(value, path, depth)
 
 
+def _valid_text(text: str, path: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnsendableValue(
+            f"{path or 'the value'} is not valid Unicode: a lone surrogate at character {error.start}"
+        ) from None
+    return text
+
+
 def _convert_dict(value: dict[Any, Any], path: str, depth: int) -> dict[Any, Any]:
     changed: dict[Any, Any] | None = None
     for key, item in value.items():
         if type(key) is not str:
             raise UnsendableValue(f"{path or 'the value'} has the key {key!r}; the keys of a row are text")
+        if not key.isascii():
+            _valid_text(key, f"the key {key!r}" + (f" of {path}" if path else ""))
         kind = type(item)
-        if kind in _PLAIN_BUT_INT:
+        if kind in _PLAIN or (kind is str and item.isascii()):
             continue
         new = _convert(item, f"{path}.{key}" if path else key, depth + 1)
         if new is not item:
@@ -79,7 +120,8 @@ def _convert_dict(value: dict[Any, Any], path: str, depth: int) -> dict[Any, Any
 def _convert_list(value: list[Any], path: str, depth: int) -> list[Any]:
     changed: list[Any] | None = None
     for index, item in enumerate(value):
-        if type(item) in _PLAIN_BUT_INT:
+        kind = type(item)
+        if kind in _PLAIN or (kind is str and item.isascii()):
             continue
         new = _convert(item, f"{path}[{index}]", depth + 1)
         if new is not item:
@@ -99,15 +141,26 @@ def _convert_other(value: Any, path: str, depth: int) -> Any:
         return _convert_list(list(value), path, depth)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return _convert(value.tolist(), path, depth + 1)
-    for plain in _BASES:
-        if isinstance(value, plain):
+    for base, plain in _BASES:
+        if isinstance(value, base):
             return _convert(plain(value), path, depth + 1)
     for kind, pack in _PACKERS.items():
         if isinstance(value, kind):
-            return pack(value)
-    if isinstance(value, (bytearray, memoryview)):
+            return _readable(pack(value), value, kind, path)
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise UnsendableValue(f"{path or 'the value'} is of type {type(value).__name__}, which a row can't hold")
+
+
+def _readable(packed: Ext, value: Any, kind: type, path: str) -> Ext:
+    """What a subclass says of itself may be no value of its base: pandas' NaT is a datetime, and none."""
+    try:
+        from_extension(packed.code, memoryview(packed.data))
+    except Exception:
+        raise UnsendableValue(
+            f"{path or 'the value'} is of type {type(value).__name__}, and can't be sent as a {kind.__name__}"
+        ) from None
+    return packed
 
 
 def _pack_datetime(value: datetime) -> Ext:
@@ -133,16 +186,31 @@ _PACKERS: dict[type, Callable[[Any], Ext]] = {
 
 
 def _decimal_text(value: int) -> str:
-    try:
-        return str(value)
-    except ValueError:  # more digits than Python converts (sys.set_int_max_str_digits)
-        raise UnsendableValue(f"an integer of {value.bit_length()} bits is too long to be sent") from None
+    if value.bit_length() > _MAX_INT_BITS:  # also where a function has lifted Python's own limit
+        raise UnsendableValue(f"an integer of {value.bit_length()} bits is too long to be sent")
+    return str(value)
 
 
 def _unpack_zoned(text: str) -> datetime:
-    moment, _, zone = text.partition("|")
+    """The zone by its name, where this machine has it and agrees; else the offset from UTC."""
+    moment, _, name = text.partition("|")
     value = datetime.fromisoformat(moment)
-    return value.astimezone(ZoneInfo(zone)) if zone else value
+    zone = _zone(name)
+    if zone is None:
+        return value
+    for fold in (0, 1):
+        # Not `astimezone`: it passes through UTC, where a moment near the first or last year has no date.
+        there = value.replace(tzinfo=zone, fold=fold)
+        if there.utcoffset() == value.utcoffset():
+            return there
+    return value
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (ValueError, KeyError, OSError):  # no such zone here, or no name of one
+        return None
 
 
 _UNPACKERS: dict[int, Callable[[bytes], Any]] = {

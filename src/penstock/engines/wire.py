@@ -8,16 +8,28 @@ for each direction, so that either side accepts only what the other may send. Ro
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from penstock.engines import messages
-from penstock.engines.messages import Answer, Request, Requests, ToCoordinator, ToHost
-from penstock.engines.values import from_extension, to_wire
+from penstock.engines.messages import Answer, Answers, Request, Requests, ToCoordinator, ToHost
+from penstock.engines.values import UnsendableValue, from_extension, to_wire
 from penstock.errors import PenstockError
 
-__all__ = ["Decoder", "WireError", "coordinator_decoder", "decode_answer", "encode", "encode_answer", "host_decoder"]
+__all__ = [
+    "Decoder",
+    "MessageTooLarge",
+    "WireError",
+    "coordinator_decoder",
+    "decode_answer",
+    "encode",
+    "encode_answer",
+    "encode_answers",
+    "encode_requests",
+    "host_decoder",
+]
 
 _LENGTH = struct.Struct(">I")
 _encoder = msgspec.msgpack.Encoder()
@@ -30,17 +42,58 @@ class WireError(PenstockError):
     """Bytes that are no message of the protocol, or a message too large for it. The connection is beyond repair."""
 
 
+class MessageTooLarge(WireError):
+    """A message that is larger than the protocol allows was not sent."""
+
+
 def encode(message: ToHost | ToCoordinator) -> bytearray:
-    """One frame. Raises WireError when it would exceed MAX_MESSAGE_BYTES, UnsendableValue for a bad row."""
+    """One frame. Raises MessageTooLarge, and UnsendableValue for what has no form on the wire."""
     if type(message) is Requests:
         message = _with_sendable_rows(message)
     frame = bytearray(_LENGTH.size)
-    _encoder.encode_into(message, frame, _LENGTH.size)
+    try:
+        _encoder.encode_into(message, frame, _LENGTH.size)
+    except UnicodeEncodeError as error:
+        raise UnsendableValue(
+            f"a text that is not valid Unicode: a lone surrogate at character {error.start}"
+        ) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UnsendableValue(str(error)) from None
     body_bytes = len(frame) - _LENGTH.size
     if body_bytes > messages.MAX_MESSAGE_BYTES:
-        raise WireError(_too_large(body_bytes) + "; send fewer requests at once")
+        raise MessageTooLarge(_too_large(body_bytes))
     _LENGTH.pack_into(frame, 0, body_bytes)
     return frame
+
+
+def encode_answers(message: Answers, instead: Callable[[Answer, str], Answer]) -> list[bytearray]:
+    """The frames of `message`: one, or several where it is too large for one. An answer that can't be sent costs
+    itself alone: `instead` gives the one that goes in its place, from it and the reason."""
+    try:
+        return [encode(message)]
+    except (UnsendableValue, MessageTooLarge) as error:
+        items = message.items
+        if not items:
+            raise
+        if len(items) == 1:
+            message = Answers([instead(items[0], str(error))], message.load, message.returned, message.sized)
+            return [encode(message)]
+    first = Answers(items[: len(items) // 2], message.load)
+    second = Answers(items[len(items) // 2 :], message.load, message.returned, message.sized)
+    return encode_answers(first, instead) + encode_answers(second, instead)
+
+
+def encode_requests(message: Requests) -> tuple[list[bytearray], list[tuple[Request, str]]]:
+    """The frames of `message`, and the requests that can't be sent, each with the reason."""
+    try:
+        return [encode(message)], []
+    except (UnsendableValue, MessageTooLarge) as error:
+        items = message.items
+        if len(items) == 1:
+            return [], [(items[0], str(error))]
+    frames, refused = encode_requests(Requests(items[: len(items) // 2], message.samplings, message.echo))
+    more_frames, more_refused = encode_requests(Requests(items[len(items) // 2 :], message.samplings, message.echo))
+    return frames + more_frames, refused + more_refused
 
 
 def _with_sendable_rows(message: Requests) -> Requests:
@@ -111,7 +164,9 @@ class Decoder(Generic[Message]):
         with body:
             try:
                 return self._decoder.decode(body)  # type: ignore[no-any-return]
-            except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError, struct.error) as error:
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever a value's own type makes of bytes that are none
                 message = f"a message of {len(body)} bytes that can't be read: {error}"
         raise WireError(message)
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from penstock import __version__
-from penstock.errors import LedgerDamaged, RunMismatch, UsageError
+from penstock.errors import ConfigError, LedgerDamaged, RunMismatch, UsageError
 from penstock.faults import fault
 from penstock.ledger.files import FULL_DISK_ERRNOS, Files, FsyncFailed, commit_error
 from penstock.ledger.layout import Layout
@@ -60,7 +60,14 @@ def run_file(
         input=input_identity,
         cut=tuple(cut),
     )
-    return msgspec.json.decode(msgspec.json.encode(described), type=RunFile)  # as it will be read: tuples are lists
+    try:
+        text = msgspec.json.encode(described)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"a text of the pipeline, or the name of an input, is not valid Unicode: it has a lone surrogate, which no "
+            f"file can hold ({error.object[:60]!r}); write characters such as \\ud83d\\ude00 in pairs"
+        ) from None
+    return msgspec.json.decode(text, type=RunFile)  # as it will be read: tuples are lists
 
 
 def read_run_file(layout: Layout, files: Files) -> RunFile | None:

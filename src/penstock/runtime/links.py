@@ -26,7 +26,8 @@ from penstock.engines.messages import (
     ToCoordinator,
     ToHost,
 )
-from penstock.engines.wire import WireError, coordinator_decoder
+from penstock.engines.values import escaped
+from penstock.engines.wire import WireError, coordinator_decoder, encode_requests
 
 _NO_LOAD = Load(executing=0, waiting=0, busy_s=0.0, fill_s=0.0, progress=0, turnaround_s=0.0, sent_at=0.0)
 
@@ -69,8 +70,17 @@ class Link:
     def flush(self) -> bool:
         return self._channel.flush()
 
-    def send_requests(self, items: list[Request], samplings: list[Sampling]) -> bool:
-        return self.send(Requests(items=items, samplings=samplings, echo=self.stamp))
+    def send_requests(self, items: list[Request], samplings: list[Sampling]) -> list[Answer]:
+        """Send them, or keep what the connection does not take (`unsent`). Those that have no form on the wire are not
+        sent: their failures are returned."""
+        frames, refused = encode_requests(Requests(items=items, samplings=samplings, echo=self.stamp))
+        self._channel.put(frames)
+        self._channel.flush()
+        return [_refusal(request, reason) for request, reason in refused]
+
+    @property
+    def unsent(self) -> bool:
+        return self._channel.pending
 
     def receive(self) -> list[ToCoordinator]:
         """Messages that have come. `lost` is true afterwards where the host is gone or speaks no sense."""
@@ -94,6 +104,30 @@ class Link:
         self.note = "loading"
         self.send(self._setup)  # small, and the first: it always fits
         return ""
+
+
+def _refusal(request: Request, reason: str) -> Answer:
+    what = "row" if isinstance(request.payload, dict) else "prompt"
+    return Answer(request.id, request.attempt, "encode_error", escaped(f"the {what} can't be sent: {reason}"))
+
+
+def refusals_event(link: Link, refused: list[Answer], batch: int) -> ev.AnswersArrived:
+    """Requests that could not be sent have ended: as if their replica had answered so at once."""
+    load = link.load
+    return ev.AnswersArrived(
+        batch=batch,
+        replica=link.index,
+        incarnation=link.incarnation,
+        tasks=[answer.id for answer in refused],
+        attempts=[answer.attempt for answer in refused],
+        codes=[answer.code for answer in refused],
+        tokens_in=[0] * len(refused),
+        tokens_out=[0] * len(refused),
+        executing=load.executing,
+        waiting=load.waiting,
+        turnaround_s=load.turnaround_s,
+        progress=load.progress,
+    )
 
 
 def answers_event(link: Link, message: Answers, batch: int) -> ev.AnswersArrived:

@@ -29,7 +29,7 @@ from penstock.executors.base import Executor, Exit, Launch, Started
 from penstock.faults import fault
 from penstock.runtime.clock import RunClock
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.links import Link, answers_event, other_event, watch
+from penstock.runtime.links import Link, answers_event, other_event, refusals_event, watch
 from penstock.runtime.record import Record
 from penstock.version import __version__
 
@@ -142,7 +142,10 @@ class Replicas:
         link = self._link(send.replica, send.incarnation)
         if link is not None:
             self._record.request_sent(send.replica, self._clock.now())
-            self._written(link, link.send_requests(*self._requests_of(send)))
+            refused = link.send_requests(*self._requests_of(send))
+            self._written(link, not link.unsent)
+            if refused:
+                return [refusals_event(link, refused, self._kept(refused))]
         return ()
 
     def _take_back(self, take: ev.TakeBackFrom) -> Iterable[Event]:
@@ -221,9 +224,7 @@ class Replicas:
         now = self._clock.now()
         for message in messages:
             if isinstance(message, Answers):
-                event = answers_event(link, message, self._next_batch)
-                self.batches[self._next_batch] = message.items
-                self._next_batch += 1
+                event = answers_event(link, message, self._kept(message.items))
                 self._record.answered(link.index, now)
                 self._answered.append(link)
                 events.append(event)
@@ -241,6 +242,13 @@ class Replicas:
             # The processes may still be there; their Exit tells the core, once nothing can come any more.
             self._forget(link)
             self._executor.kill(self._names[link.index], link.incarnation)
+
+    def _kept(self, answers: Sequence[Answer]) -> int:
+        """The number under which these answers lie in `batches` for this turn."""
+        number = self._next_batch
+        self.batches[number] = answers
+        self._next_batch += 1
+        return number
 
     def _forget(self, link: Link) -> None:
         try:

@@ -82,7 +82,10 @@ class ExpandFunctionLogic(MergingLogic):
 
 
 def _equal(old: Any, new: Any) -> bool:
-    return bool(old == new) or (old != old and new != new)  # NaN is itself
+    try:
+        return bool(old == new) or (old != old and new != new)  # NaN is itself
+    except ArithmeticError:  # a signaling NaN equals nothing, and says so loudly
+        return False
 
 
 def wrong_row(value: Any) -> str | None:

@@ -64,7 +64,9 @@ def demo(
     again = shlex.join(["penstock", "run", str(files.pipeline)])
     result = execute(load(str(files.pipeline)), display=display, again=again)
     if result.exit_code == 0:
-        output.data(closing(files, read_rows(files.run / "data"), packaged=packaged, again=again))
+        rows_out = read_rows(files.run / "data")
+        shown = closing(files, rows_out, packaged=packaged, again=again)
+        output.beside(shown, f"the rows are in {files.run / 'data'}")
     return result.exit_code
 
 

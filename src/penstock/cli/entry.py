@@ -32,8 +32,10 @@ def end_at_once(tokens: Sequence[str]) -> Handler:
     told, code = ending(tokens)
 
     def end(number: int = 0, frame: FrameType | None = None) -> None:
-        os.write(2, f"penstock: {told}\n".encode())
-        os._exit(code)
+        try:
+            os.write(2, f"penstock: {told}\n".encode())
+        finally:
+            os._exit(code)  # also where nobody can be told
 
     return end
 

@@ -62,32 +62,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Arrow's own allocator keeps what it frees, beside the allocator of all else: memory would move by tens of MB. Read
     # by pyarrow when it is loaded.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    output.open_standard()
     debug = _DEBUG_FLAG in tokens
     signals = _Signals(tokens)
     try:
         code = build_app(next(iter(tokens), None))(tokens, exit_on_error=False, print_error=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        if isinstance(code, int):
+            return code
+        failure = output.settle()  # of a help text; commands see to what they write themselves
+        return 0 if failure is None else _output_lost(failure)
     except (KeyboardInterrupt, Exception) as error:
         if signals.caught or isinstance(error, KeyboardInterrupt):  # libraries make other errors of an interrupt
             return _interrupted(tokens)
         return _failed(error, tokens, debug=debug)
     finally:
         signals.close()
+        output.settle()
 
 
 def _failed(error: Exception, tokens: list[str], *, debug: bool) -> int:
     """Tell an error in one message; the exit code that goes with it."""
     if isinstance(error, CycloptsError):
         return _usage(error, tokens)
+    if isinstance(error, OSError) and _asks_for_help(tokens):
+        error = output.lost(error)
+    if isinstance(error, output.OutputLost):
+        return _output_lost(error)
     if isinstance(error, PenstockError):
         if debug:
             _traceback()
         output.error(str(error))
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
-        return _reader_gone()
     return _unexpected(error, debug=debug)
+
+
+def _asks_for_help(tokens: list[str]) -> bool:
+    """Whether all that the command line does is to print a text, which a library does."""
+    return not tokens or not {"--help", "-h", "--version"}.isdisjoint(tokens)
 
 
 def _usage(error: CycloptsError, tokens: list[str]) -> int:
@@ -130,10 +141,11 @@ def _interrupted(tokens: list[str]) -> int:
     return code
 
 
-def _reader_gone() -> int:
-    # The reader of stdout has what it wanted (`| head`); the interpreter's own flush at exit must not complain.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+def _output_lost(failure: output.OutputLost) -> int:
+    """The reader of stdout that has what it wanted (`| head`) is told nothing."""
+    if not failure.quiet:
+        output.error(failure.message)
+    return failure.exit_code
 
 
 def _unexpected(error: Exception, *, debug: bool) -> int:
@@ -150,7 +162,7 @@ def _unexpected(error: Exception, *, debug: bool) -> int:
 def _traceback() -> None:
     import traceback
 
-    traceback.print_exc(file=sys.stderr)
+    output.note(traceback.format_exc().rstrip())
 
 
 def _keep_traceback() -> str:

@@ -1,34 +1,136 @@
-"""The one sink of the command line: data to stdout, everything else to stderr."""
+"""The one sink of the command line: data to stdout, everything else to stderr.
+
+Either may be closed, full, or a pipe whose reader has gone. Where data is all that a command is for, that is its
+failure (`OutputLost`); what a run did does not change by it, and words on stderr are dropped without a word.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
+
+from penstock.errors import PenstockError
+from penstock.executors.descriptors import occupy_standard
+
+_closed = False  # stdout was, when the process began
+
+
+class OutputLost(PenstockError):
+    """stdout does not take what the command was asked for. `quiet`: its reader has gone, and wants to hear nothing."""
+
+    def __init__(self, reason: str, *, quiet: bool = False) -> None:
+        super().__init__(f"the output could not be written to stdout: {reason}")
+        self.quiet = quiet
+
+
+def open_standard() -> None:
+    """Give a process that was started without stdout or stderr the null device in their place.
+
+    Else the next file that is opened would get such a number, and whatever libraries print there.
+    """
+    global _closed
+    _closed = _closed or sys.stdout is None
+    occupy_standard()
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def data(text: str) -> None:
-    """What the command was asked for. A character that stdout's encoding lacks is escaped, not an error."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout.write(text + "\n")
+    """What the command was asked for. A character that stdout's encoding lacks is escaped, not an error.
+
+    Raises OutputLost.
+    """
+    if _closed:
+        raise OutputLost("it is closed")
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        raise lost(error) from None
 
 
 def json_data(value: Any) -> None:
-    """Facts as indented JSON."""
+    """Facts as indented JSON. Raises OutputLost."""
     data(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def beside(text: str, instead: str) -> None:
+    """Data that comes beside what a command does. Where stdout does not take it the command has still done that:
+    `instead` says where else it is to be found."""
+    try:
+        data(text)
+    except OutputLost as error:
+        if not error.quiet:
+            note(f"{error.message}; {instead}")
+
+
+def json_beside(value: Any, instead: str) -> None:
+    """Facts as indented JSON; see `beside`."""
+    beside(json.dumps(value, indent=2, ensure_ascii=False, default=str), instead)
 
 
 def note(text: str) -> None:
     """A word beside the data: what is going on, what to try next."""
-    sys.stderr.write(text + "\n")
+    _tell(text + "\n")
 
 
 def error(text: str) -> None:
     """One message, each of its lines marked, so that it can be found in a log of several programs."""
-    sys.stderr.write("".join(f"penstock: {line}\n" for line in text.splitlines() or [""]))
+    _tell("".join(f"penstock: {line}\n" for line in text.splitlines() or [""]))
+
+
+def _tell(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # nobody hears it; what was done stays done
+
+
+def lost(error: Exception) -> OutputLost:
+    """stdout is given up: what is in its buffer, too, goes nowhere from here on."""
+    _silence(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return OutputLost("its reader has gone", quiet=True)
+    return OutputLost(getattr(error, "strerror", None) or str(error))
+
+
+def settle() -> OutputLost | None:
+    """Write what is left in the buffers, so that the interpreter's own attempt at its end can't fail, which would
+    change the exit code. What became of stdout's, if that could not be written."""
+    _flushed(sys.stderr)
+    failure = _flushed(sys.stdout)
+    return None if failure is None else lost(failure)
+
+
+def _flushed(stream: TextIO | None) -> Exception | None:
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError) as error:
+        _silence(stream)
+        return error
+    return None
+
+
+def _silence(stream: TextIO | None) -> None:
+    """Turn a stream that can't be written to into the null device, with what its buffer holds."""
+    try:
+        if stream is not None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+            stream.flush()
+    except (OSError, ValueError):
+        pass  # no file of the system's, or closed in Python: there is no buffer to fail later
 
 
 def table(rows: Sequence[tuple[str, ...]], *, indent: str = "  ") -> str:

@@ -83,7 +83,7 @@ def retry(
     if result.exit_code and display in ("json", "none"):
         output.error(headline(result.facts) + f"; to go on: {again}")
     if json_:
-        output.json_data(result.summary)
+        output.json_beside(result.summary, f"it is in {result.out_dir / 'summary.json'}")
     return result.exit_code
 
 

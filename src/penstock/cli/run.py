@@ -60,7 +60,7 @@ def run(
         given=Given(pipeline, read_text(pipeline), tuple(set_), os.getcwd()),
     )
     if json_:
-        output.json_data(result.summary)
+        output.json_beside(result.summary, f"it is in {result.out_dir / 'summary.json'}")
     return result.exit_code
 
 

@@ -22,6 +22,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from penstock.errors import PoolFailed, UsageError
@@ -49,7 +50,7 @@ class Nursery:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._requests.settimeout(REPLY_LIMIT_S)
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
+            with suppress(OSError, ValueError, AttributeError):  # closed, or full: then nothing of it is printed
                 stream.flush()  # what is still in the buffer would be printed by every child, too
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of sleeping pools of C libraries

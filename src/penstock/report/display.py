@@ -30,8 +30,13 @@ class Display(Protocol):
         ...
 
 
-def choose(kind: DisplayKind, stream: TextIO) -> Display:
-    """The display of this kind on this stream; "auto" is rich on a capable terminal and plain elsewhere."""
+def choose(kind: DisplayKind, stream: TextIO | None) -> Display:
+    """The display of this kind on this stream; "auto" is rich on a capable terminal and plain elsewhere.
+
+    A process that was started without stderr has None: there nothing is shown.
+    """
+    if stream is None or stream.closed:
+        return NoDisplay()
     if kind == "auto":
         kind = "rich" if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" else "plain"
     match kind:

@@ -69,5 +69,5 @@ class Scribe:
             temporary.rename(path)
             fault("live.written")
         if lines:
-            with self._log.open("a", encoding="utf-8") as log:
+            with self._log.open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.writelines(lines)

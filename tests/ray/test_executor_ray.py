@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock.executors import ray as ray_executor
 from penstock.executors.base import Executor
 from penstock.executors.ray import RayExecutor
-from penstock.testing.executors import ExecutorConformance
+from penstock.testing.executors import ExecutorConformance, Replica, gone, wait_for_exits
 
 pytestmark = pytest.mark.ray
 
@@ -22,3 +27,21 @@ class TestRayExecutor(ExecutorConformance):
 
     def make(self) -> Executor:
         return RayExecutor(ray=self.ray)
+
+    @pytest.mark.parametrize("above", [1, 2], ids=["guardian", "actor"])
+    def test_a_host_killed_beneath_what_is_stopped(
+        self, executor: Executor, start: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch, above: int
+    ) -> None:
+        """Its rows are not to wait for the word of a process that says nothing."""
+        monkeypatch.setattr(ray_executor, "KILL_LIMIT_S", 5.0)
+        replica = start().make_ready()
+        assert replica.hello is not None
+        host = stopped = replica.hello.pid
+        for _ in range(above):
+            stopped = int(Path(f"/proc/{stopped}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(host, signal.SIGKILL)
+        executor.kill("writer-0", 0)
+        (end,) = wait_for_exits(executor, 1)
+        assert end.status == -9
+        assert gone(host)

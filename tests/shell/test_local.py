@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 
 from penstock.engines.messages import EngineConfig, Request, Requests
 from penstock.errors import ConfigError, PoolFailed, UsageError
-from penstock.executors.base import Launch
+from penstock.executors import guarded
+from penstock.executors.base import Exit, Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
-from penstock.testing.executors import MOCK, Replica, gone, wait_for_exits
+from penstock.testing.executors import MOCK, PATIENCE_S, Replica, gone, wait_for_exits
 
 pytestmark = pytest.mark.process
 
@@ -183,3 +185,59 @@ def test_a_process_with_threads_is_not_forked() -> None:
 def test_a_forked_worker_needs_a_nursery(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
     with pytest.raises(UsageError, match="without a nursery"):
         executor.start(launch(PYTHON, forked=True), 0)
+
+
+WITH_A_CHILD = """
+import os, subprocess, sys
+def child(row):
+    started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
+    return {"child": started.pid}
+"""
+
+
+@pytest.fixture
+def stopped(
+    executor: LocalExecutor, launch: Callable[..., Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[int]]:
+    """A replica whose guardian is stopped: the numbers of guardian, host, and a child that left the host's session."""
+    (tmp_path / "with_a_child.py").write_text(WITH_A_CHILD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    replica = Replica(executor.start(launch(PYTHON, functions=("with_a_child:child",)), 0))
+    replica.make_ready(PYTHON, functions=["with_a_child:child"])
+    assert replica.hello is not None
+    child = replica.ask({}).items[0].value["child"]
+    os.kill(replica.started.guardian_pid, signal.SIGSTOP)
+    yield [replica.started.guardian_pid, replica.hello.pid, child]
+    replica.channel.close()
+
+
+def test_a_guardian_that_is_stopped_goes_on_when_its_replica_is_to_end(
+    executor: LocalExecutor, stopped: list[int]
+) -> None:
+    os.kill(stopped[1], signal.SIGKILL)
+    executor.kill("writer-0", 0)
+    (end,) = wait_for_exits(executor, 1)
+    assert end.status == -9
+    assert all(map(gone, stopped))
+
+
+def test_what_is_below_a_guardian_that_hangs_is_ended_all_the_same(
+    executor: LocalExecutor, stopped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "KILL_LIMIT_S", 0.0)
+    monkeypatch.setattr(signal, "SIGCONT", signal.SIGURG)  # as of a guardian that waits for a disk
+    executor.kill("writer-0", 0)
+    (end,) = wait_for_looks(executor)
+    assert end.status == -9
+    executor.close()
+    assert all(map(gone, stopped))
+
+
+def wait_for_looks(executor: LocalExecutor) -> list[Exit]:
+    """As the runtime does for a replica that it has killed: it looks, whether or not there is something to see."""
+    until_s = time.monotonic() + PATIENCE_S
+    found: list[Exit] = []
+    while not found and time.monotonic() < until_s:
+        found = executor.exits()
+        time.sleep(0.01)
+    return found

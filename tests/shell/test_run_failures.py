@@ -101,6 +101,20 @@ def test_kill_a_host_in_mid_run(tmp_path: Path, undisturbed: list[dict[str, obje
     assert "SIGKILL" in (tmp_path / "out" / "logs" / "coordinator.log").read_text(), "the run's log tells why"
 
 
+def test_kill_a_host_beneath_a_stopped_guardian(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
+    """Its connection ends, and its guardian, who is to tell that nothing of it is left, says nothing."""
+    write_rows(tmp_path, ROWS)
+    process = in_mid_run(tmp_path, ms_per_row=20)
+    host = min(processes_of(tmp_path))
+    os.kill(int(Path(f"/proc/{host}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGSTOP)
+    os.kill(host, signal.SIGKILL)
+    process.send_signal(signal.SIGCONT)
+    assert end_of(process, tmp_path) == 0, errors(tmp_path)
+    assert output(tmp_path) == undisturbed
+    assert sum(replica["restarts"] for replica in summary(tmp_path)["models"]["writer"]["replicas"]) == 1
+    assert not everything_below(tmp_path)
+
+
 def test_a_replica_that_hangs_is_replaced(tmp_path: Path) -> None:
     write_rows(tmp_path, 60)
     pipeline(tmp_path, ms_per_row=2, progress_timeout_s=1.0, hang_on="what is 30?", max_dead=1)

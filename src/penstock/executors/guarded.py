@@ -9,16 +9,23 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from penstock.executors.base import Exit
+from penstock.executors.guardian import SWEEP_LIMIT_S, descendants
 from penstock.executors.logs import exit_tail
 
-__all__ = ["Guarded"]
+__all__ = ["KILL_LIMIT_S", "Guarded"]
+
+# A guardian that was asked to end its replica has so long; one that works gives up after `SWEEP_LIMIT_S` itself.
+KILL_LIMIT_S = SWEEP_LIMIT_S + 5.0
+_ROUNDS = 10  # of killing what is below a guardian that does not: they may fork while we look
 
 
 class Guarded:
-    """`ended` is None until the replica's last process is gone. `guardian` is None where it is another's child."""
+    """`ended` is None until the replica's last process is gone. `guardian` is None where it is another's child, of
+    which only the number is known (`guardian_pid`)."""
 
     def __init__(
         self,
@@ -28,6 +35,7 @@ class Guarded:
         log: Path,
         log_start: int,
         guardian: subprocess.Popen[bytes] | None = None,
+        guardian_pid: int = 0,
     ) -> None:
         control.setblocking(False)
         self.replica = replica
@@ -40,16 +48,26 @@ class Guarded:
         self._log_start = log_start
         self._received = b""
         self._status: int | None = None
+        self._guardian_pid = guardian_pid if guardian is None else guardian.pid
+        self._kill_by_s: float | None = None
 
     def kill(self, dump_stacks: bool = False) -> None:
-        """Ask the guardian to end everything; it does so anyway when the socket closes."""
+        """Ask the guardian to end everything, as it does when the socket closes. One that is stopped continues."""
         try:
             self.control.send(b"dump\n" if dump_stacks else b"kill\n")
         except OSError:
             pass  # it is gone already: its Exit is on the way
+        if self.ended is None:
+            if self._kill_by_s is None:
+                self._kill_by_s = time.monotonic() + KILL_LIMIT_S
+            self._signal_guardian(signal.SIGCONT)
 
     def look(self) -> Exit | None:
-        """Read what the guardian says; the Exit when it has said its last."""
+        """Read what the guardian says; the Exit when it has said its last. To be asked now and then after `kill`, since
+        a guardian that does not do it in time says nothing."""
+        if self._kill_by_s is not None and time.monotonic() > self._kill_by_s and self.ended is None:
+            self._kill_by_s = None
+            self._kill_directly()
         while self.ended is None:
             try:
                 data = self.control.recv(4096)
@@ -70,7 +88,8 @@ class Guarded:
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         while self.look() is None and time.monotonic() < until_s:
-            poll.poll(max(1.0, (until_s - time.monotonic()) * 1000))
+            until_next_s = until_s if self._kill_by_s is None else min(until_s, self._kill_by_s)
+            poll.poll(max(1.0, (until_next_s - time.monotonic()) * 1000))
 
     def _take(self, said: dict[str, int]) -> None:
         self.host_pid = said.get("host", self.host_pid)
@@ -82,6 +101,24 @@ class Guarded:
         status = -signal.SIGKILL if self._status is None else self._status
         self.ended = Exit(self.replica, self.incarnation, status, exit_tail(self._log, self._log_start))
         self.control.close()
+
+    def _kill_directly(self) -> None:
+        """What the guardian would do, if it hangs: end everything below it, and then itself. Its socket is still open,
+        so its number is its own, and all that has lost its parent below it is its child."""
+        for _ in range(_ROUNDS):
+            below = descendants(self._guardian_pid, zombies=False) if self._guardian_pid else []
+            if not below:
+                break
+            for pid in below:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        self._signal_guardian(signal.SIGKILL)
+
+    def _signal_guardian(self, number: int) -> None:
+        with suppress(OSError):
+            if self._guardian_pid:
+                os.kill(self._guardian_pid, number)
 
     def _kill_group(self, host_pid: int) -> None:
         try:

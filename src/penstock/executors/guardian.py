@@ -216,8 +216,8 @@ def sweep(waker: int, reaper: Reaper) -> tuple[int, int]:
         pause(waker, 0.02)
 
 
-def descendants(root: int) -> list[int]:
-    """Every process below `root`, by the parents that /proc tells."""
+def descendants(root: int, *, zombies: bool = True) -> list[int]:
+    """Every process below `root`, by the parents that /proc tells; with those that have ended and were not reaped."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -226,7 +226,8 @@ def descendants(root: int) -> list[int]:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:
                 continue  # it ended meanwhile
-            children.setdefault(int(fields[1]), []).append(int(name))
+            if zombies or fields[0] != b"Z":
+                children.setdefault(int(fields[1]), []).append(int(name))
     found: list[int] = []
     waiting = [root]
     while waiting:

@@ -22,12 +22,12 @@ from penstock.errors import ConfigError, UsageError
 from penstock.executors import guardian
 from penstock.executors.base import Exit, Launch, Started
 from penstock.executors.descriptors import occupy_standard
-from penstock.executors.guarded import Guarded
+from penstock.executors.guarded import KILL_LIMIT_S, Guarded
 from penstock.executors.nursery import Nursery
 
 __all__ = ["LocalExecutor"]
 
-CLOSE_LIMIT_S = 30.0  # longer than a guardian takes to give up on processes that survive SIGKILL
+CLOSE_LIMIT_S = KILL_LIMIT_S + 5.0
 
 _GUARDIAN_FILE = str(Path(guardian.__file__).resolve())
 _BOOT_FILE = str(Path(penstock.engines.boot.__file__).resolve())
@@ -67,7 +67,7 @@ class LocalExecutor:
             watched.close()
             os.close(log)
         self._running[launch.replica, incarnation] = Guarded(
-            launch.replica, incarnation, control, launch.log, start, process
+            launch.replica, incarnation, control, launch.log, start, process, pid
         )
         connection.setblocking(False)
         return Started(launch.replica, incarnation, connection, pid)

@@ -41,7 +41,9 @@ SETTLE_S = 3.0  # for a placement that is under way when it is not wanted any mo
 GREETING_BYTES = 512
 NEVER_STARTED = "it was ended before it had started"
 GREETING_LIMIT_S = 10.0
-CLOSE_LIMIT_S = 30.0
+KILL_LIMIT_S = 40.0  # for an actor to say that its replica has ended: longer than its guardian may take
+LOOK_S = 1.0
+CLOSE_LIMIT_S = KILL_LIMIT_S + 5.0
 
 
 class RayExecutor:
@@ -233,6 +235,7 @@ class _Start:
     def __init__(self, executor: RayExecutor, launch: Launch, incarnation: int) -> None:
         self._executor, self._launch, self._incarnation = executor, launch, incarnation
         self._killed = threading.Event()
+        self._kill_by_s = 0.0  # when its actor is given up, once it was told to end
         self._dump = False
         self._actor: Any = None
         self._actors: list[Any] = []
@@ -246,7 +249,9 @@ class _Start:
 
     def kill(self, dump_stacks: bool) -> None:
         self._dump = dump_stacks
-        self._killed.set()
+        if not self._killed.is_set():
+            self._kill_by_s = time.monotonic() + KILL_LIMIT_S
+            self._killed.set()
         actor = self._actor
         if actor is not None:
             with suppress(Exception):
@@ -278,7 +283,7 @@ class _Start:
         self._executor.tell(Exit(self._launch.replica, self._incarnation, status, tail))
 
     def _live(self, seat: Seat) -> tuple[int, str]:
-        ray, launch = self._executor.ray, self._launch
+        launch = self._launch
         self._place(seat)
         places = self._wait_for([actor.place.remote() for actor in self._actors], ACTOR_LIMIT_S, "its actor starts")
         self._check(seat, places)
@@ -303,7 +308,16 @@ class _Start:
         if self._killed.is_set():
             self._actor.kill.remote(self._dump)
         self._announce()
-        status, tail = ray.get(self._actor.wait.remote())
+        return self._wait_for_end(self._actor.wait.remote())
+
+    def _wait_for_end(self, ended: Any) -> tuple[int, str]:
+        """Its status and the end of its log. An actor that was told to end it and does not answer is given up: it may
+        be stopped, or its node hang. Ray ends it, and what is below it ends with it."""
+        ray = self._executor.ray
+        while not ray.wait([ended], timeout=LOOK_S)[0]:
+            if self._killed.is_set() and time.monotonic() > self._kill_by_s:
+                return -9, f"its guardian did not end it within {KILL_LIMIT_S:.0f} s"
+        status, tail = ray.get(ended)
         return int(status), str(tail)
 
     def _announce(self) -> None:

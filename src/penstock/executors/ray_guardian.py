@@ -20,6 +20,7 @@ from penstock.executors.guarded import Guarded
 __all__ = ["Holder", "RayGuardian"]
 
 DIAL_LIMIT_S = 20.0
+LOOK_S = 1.0
 SILENCE_LIMIT_MS = 30_000  # of a coordinator's machine that is gone without a word: then the host ends
 TCP_USER_TIMEOUT = 18  # of linux/tcp.h, for Pythons that do not name it
 STARTED, REFUSED = "started", "refused"
@@ -95,7 +96,7 @@ class RayGuardian:
 
         assert self._guarded is not None
         while self._guarded.ended is None:
-            self._guarded.wait(time.monotonic() + 3600.0)
+            self._guarded.wait(time.monotonic() + LOOK_S)  # `kill` comes in another thread
         return self._guarded.ended.status, self._guarded.ended.tail
 
 

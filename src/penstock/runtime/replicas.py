@@ -33,6 +33,8 @@ from penstock.runtime.links import Link, answers_event, other_event, refusals_ev
 from penstock.runtime.record import Record
 from penstock.version import __version__
 
+LOOK_S = 1.0  # between two looks at replicas that were killed
+
 RequestsOf = Callable[[ev.Send], tuple[list[Request], list[Sampling]]]
 
 
@@ -62,6 +64,8 @@ class Replicas:
         self._next_batch = 1
         self._answered: list[Link] = []
         self._watched: set[int] = set()
+        self._ending: set[tuple[int, int]] = set()  # that were killed, and have not been told to have ended
+        self._look_s = 0.0  # when these are looked at next, whether or not their executor has something to tell
         self._setups: dict[tuple[int, int], Setup] = {}  # of replicas that can't be spoken to yet
         self.table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {
             ev.StartReplica: self._start_replica,
@@ -130,9 +134,13 @@ class Replicas:
         self._watched = files
 
     def _kill_replica(self, kill: ev.KillReplica) -> Iterable[Event]:
-        self._executor.kill(self._names[kill.replica], kill.incarnation, dump_stacks=kill.dump_stacks)
+        self._end(kill.replica, kill.incarnation, dump_stacks=kill.dump_stacks)
         self._record.kill_reasons[kill.replica, kill.incarnation] = kill.reason
         return ()
+
+    def _end(self, index: int, incarnation: int, *, dump_stacks: bool = False) -> None:
+        self._executor.kill(self._names[index], incarnation, dump_stacks=dump_stacks)
+        self._ending.add((index, incarnation))
 
     def _link(self, replica: int, incarnation: int) -> Link | None:
         link = self.links.get(replica)
@@ -199,9 +207,17 @@ class Replicas:
                     events += told(item)
             else:
                 exits = True
-        if exits:
+        if exits or self._overdue():
             events += self._ended()
         return events
+
+    def _overdue(self) -> bool:
+        """Whether it is time to look at those that were killed: a guardian that hangs says nothing by itself."""
+        now = self._clock.now()
+        if not self._ending or now < self._look_s:
+            return False
+        self._look_s = now + LOOK_S
+        return True
 
     def _ended(self) -> list[Event]:
         """What the executor has to tell: who can be spoken to now, and who has ended."""
@@ -241,7 +257,7 @@ class Replicas:
         if link.lost:
             # The processes may still be there; their Exit tells the core, once nothing can come any more.
             self._forget(link)
-            self._executor.kill(self._names[link.index], link.incarnation)
+            self._end(link.index, link.incarnation)
 
     def _kept(self, answers: Sequence[Answer]) -> int:
         """The number under which these answers lie in `batches` for this turn."""
@@ -269,6 +285,7 @@ class Replicas:
             self._forget(link)
             self._record.replica_ended(index, link)
             del self.links[index]
+        self._ending.discard((index, exit_.incarnation))
         reason = self._record.reason_of(index, exit_, link)
         lost = ev.ReplicaLost(
             replica=index,

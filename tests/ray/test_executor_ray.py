@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from penstock.executors import ray as ray_executor
 from penstock.executors.base import Executor
 from penstock.executors.ray import RayExecutor
-from penstock.testing.executors import ExecutorConformance, Replica, gone, wait_for_exits
+from penstock.testing.executors import ExecutorConformance, Replica, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.ray
 
@@ -28,7 +27,7 @@ class TestRayExecutor(ExecutorConformance):
     def make(self) -> Executor:
         return RayExecutor(ray=self.ray)
 
-    @pytest.mark.parametrize("above", [1, 2], ids=["guardian", "actor"])
+    @pytest.mark.parametrize("above", [1, 3], ids=["guardian", "actor"])
     def test_a_host_killed_beneath_what_is_stopped(
         self, executor: Executor, start: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch, above: int
     ) -> None:
@@ -38,7 +37,7 @@ class TestRayExecutor(ExecutorConformance):
         assert replica.hello is not None
         host = stopped = replica.hello.pid
         for _ in range(above):
-            stopped = int(Path(f"/proc/{stopped}/stat").read_text().rpartition(")")[2].split()[1])
+            stopped = parent_of(stopped)
         os.kill(stopped, signal.SIGSTOP)
         os.kill(host, signal.SIGKILL)
         executor.kill("writer-0", 0)

@@ -59,7 +59,7 @@ def main(folder: Path, forked: bool) -> None:
             elif isinstance(message, Ready):
                 channel.send(Requests([Request(1, 1, {"file": str(folder / "daemon")})], []))
             elif isinstance(message, Answers) and message.items:
-                print(started.guardian_pid, host, *message.items[0].value["pids"], flush=True)
+                print(started.keeper_pid, host, *message.items[0].value["pids"], flush=True)
                 time.sleep(3600)
         channel.flush()
         time.sleep(0.01)

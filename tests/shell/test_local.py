@@ -18,7 +18,7 @@ from penstock.executors import guarded
 from penstock.executors.base import Exit, Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
-from penstock.testing.executors import MOCK, PATIENCE_S, Replica, gone, wait_for_exits
+from penstock.testing.executors import MOCK, PATIENCE_S, Replica, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.process
 
@@ -123,7 +123,7 @@ def test_one_incarnation_starts_once(executor: LocalExecutor, launch: Callable[.
 
 def test_a_guardian_that_was_killed_is_an_exit(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
     replica = Replica(executor.start(launch(), 0)).make_ready()
-    os.kill(replica.started.guardian_pid, signal.SIGKILL)
+    os.kill(replica.started.keeper_pid, signal.SIGKILL)
     (end,) = wait_for_exits(executor, 1)
     assert end.status == -signal.SIGKILL
     replica.channel.close()
@@ -195,29 +195,36 @@ def child(row):
 """
 
 
-@pytest.fixture
+@pytest.fixture(params=["guardian", "keeper"])
 def stopped(
-    executor: LocalExecutor, launch: Callable[..., Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: LocalExecutor,
+    launch: Callable[..., Launch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[list[int]]:
-    """A replica whose guardian is stopped: the numbers of guardian, host, and a child that left the host's session."""
+    """A replica whose guardian, or its keeper, is stopped: the numbers of keeper, guardian, host, and a child that has
+    left the host's session."""
     (tmp_path / "with_a_child.py").write_text(WITH_A_CHILD)
     monkeypatch.syspath_prepend(str(tmp_path))
     replica = Replica(executor.start(launch(PYTHON, functions=("with_a_child:child",)), 0))
     replica.make_ready(PYTHON, functions=["with_a_child:child"])
     assert replica.hello is not None
     child = replica.ask({}).items[0].value["child"]
-    os.kill(replica.started.guardian_pid, signal.SIGSTOP)
-    yield [replica.started.guardian_pid, replica.hello.pid, child]
+    above = {"keeper": replica.started.keeper_pid, "guardian": parent_of(replica.hello.pid)}
+    os.kill(above[request.param], signal.SIGSTOP)
+    yield [*above.values(), replica.hello.pid, child]
     replica.channel.close()
 
 
 def test_a_guardian_that_is_stopped_goes_on_when_its_replica_is_to_end(
     executor: LocalExecutor, stopped: list[int]
 ) -> None:
-    os.kill(stopped[1], signal.SIGKILL)
+    os.kill(stopped[2], signal.SIGKILL)
     executor.kill("writer-0", 0)
     (end,) = wait_for_exits(executor, 1)
     assert end.status == -9
+    executor.close()
     assert all(map(gone, stopped))
 
 

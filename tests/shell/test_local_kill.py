@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.testing.executors import gone
+from penstock.executors.guardian import KEEPER
+from penstock.testing.executors import gone, parent_of
 
 pytestmark = pytest.mark.process
 
@@ -24,7 +25,7 @@ Family = tuple["subprocess.Popen[str]", list[int]]
 
 @pytest.fixture(params=["spawned", "forked"])
 def family(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Family]:
-    """A coordinator, and its replica: guardian, host, two children and a daemon that left the session."""
+    """A coordinator, and its replica: keeper, host, two children and a daemon that left the session."""
     command = [sys.executable, COORDINATOR, str(tmp_path), request.param]
     coordinator = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     pids: list[int] = []
@@ -58,32 +59,51 @@ def shared_memory(folder: Path) -> Path:
     return Path("/dev/shm") / (folder / "daemon-shared").read_text()
 
 
+def nothing_left(pids: list[int], folder: Path) -> bool:
+    """Whether all of these end, and what they had in shared memory with them: Python's own account of it ends last."""
+    assert left_after(pids, LIMIT_S) == []
+    until_s = time.monotonic() + LIMIT_S
+    while shared_memory(folder).exists() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return not shared_memory(folder).exists()
+
+
 def test_a_coordinator_killed_leaves_nothing(family: Family, tmp_path: Path) -> None:
     coordinator, pids = family
     assert shared_memory(tmp_path).exists()
     coordinator.kill()
-    assert left_after(pids, LIMIT_S) == []
-    assert not shared_memory(tmp_path).exists()
+    assert nothing_left(pids, tmp_path)
 
 
 def test_a_host_killed_leaves_no_child(family: Family, tmp_path: Path) -> None:
     coordinator, pids = family
     os.kill(pids[1], signal.SIGKILL)
-    assert left_after(pids, LIMIT_S) == []
-    assert not shared_memory(tmp_path).exists()
+    assert nothing_left(pids, tmp_path)
     assert coordinator.poll() is None
 
 
-def test_a_guardian_asked_to_end_ends_everything(family: Family) -> None:
+@pytest.mark.parametrize("who", ["keeper", "guardian"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_guardian_that_ends_takes_everything_along(family: Family, who: str, number: int, tmp_path: Path) -> None:
+    """Asked to, or killed; and its keeper."""
     _, pids = family
-    os.kill(pids[0], signal.SIGTERM)
-    assert left_after(pids, LIMIT_S) == []
+    os.kill(pids[0] if who == "keeper" else parent_of(pids[1]), number)
+    assert nothing_left(pids, tmp_path)
 
 
-def test_a_guardian_killed_takes_the_host_along(family: Family) -> None:
-    _, pids = family
-    os.kill(pids[0], signal.SIGKILL)
-    assert left_after(pids[:2], LIMIT_S) == []
+def test_all_of_penstock_killed_at_once_leaves_nothing(family: Family, tmp_path: Path) -> None:
+    """As `pkill -9 -f penstock` does: coordinator, nursery, guardian and host, by what their command lines say."""
+    coordinator, pids = family
+    keeper, host, *_ = pids
+    ours = {coordinator.pid, parent_of(keeper), parent_of(host), host}
+    assert Path(f"/proc/{keeper}/comm").read_text().strip() == KEEPER.decode()
+    assert Path(f"/proc/{keeper}/cmdline").read_bytes().strip(b"\0") == KEEPER
+    for pid in ours:
+        os.kill(pid, signal.SIGSTOP)  # so that none of them has a moment to act in
+    for pid in ours:
+        os.kill(pid, signal.SIGKILL)
+    coordinator.wait()
+    assert nothing_left(pids, tmp_path)
 
 
 def test_the_terminals_interrupt_reaches_only_the_coordinator(family: Family) -> None:

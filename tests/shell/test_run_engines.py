@@ -139,6 +139,25 @@ def test_vllm_loses_an_engine_child_in_mid_run(
 
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
+def test_vllm_leaves_no_engine_child_when_all_of_penstock_is_killed(tmp_path: Path, vllm_python: str) -> None:
+    """Its engine core has a name of its own, so that whoever looks for Penstock does not find it."""
+    folder = tmp_path / "run"
+    process = vllm_run(folder, vllm_python, 1)
+    wait_until(lambda: committed(folder) > 8 or process.poll() is not None, "some commits", limit_s=400)
+    below = psutil.Process(process.pid).children(recursive=True)
+    ours = [each for each in below if any("penstock" in word for word in each.cmdline())]
+    assert len(ours) == 2, "guardian and host"
+    assert len(below) > 3, "vLLM runs its engine core in a child"
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (process.pid, *(each.pid for each in ours)):
+            os.kill(pid, number)
+    process.wait()
+    wait_until(lambda: not any(each.is_running() for each in below), "all processes to be gone", limit_s=60)
+    assert not everything_below(folder)
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two ranks need a core each")
 def test_vllm_split_over_two_ranks_answers_like_one(tmp_path: Path, vllm_python: str) -> None:
     model = {

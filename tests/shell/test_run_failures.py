@@ -28,6 +28,8 @@ from run_support import (
     write_rows,
 )
 
+from penstock.testing.executors import parent_of
+
 pytestmark = pytest.mark.process
 
 ROWS = 400
@@ -106,7 +108,7 @@ def test_kill_a_host_beneath_a_stopped_guardian(tmp_path: Path, undisturbed: lis
     write_rows(tmp_path, ROWS)
     process = in_mid_run(tmp_path, ms_per_row=20)
     host = min(processes_of(tmp_path))
-    os.kill(int(Path(f"/proc/{host}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGSTOP)
+    os.kill(parent_of(host), signal.SIGSTOP)
     os.kill(host, signal.SIGKILL)
     process.send_signal(signal.SIGCONT)
     assert end_of(process, tmp_path) == 0, errors(tmp_path)

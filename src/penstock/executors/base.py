@@ -53,7 +53,7 @@ class Started(msgspec.Struct, frozen=True):
     """A replica has been started. `connection` speaks engines/messages.py; it is non-blocking.
 
     connection    None where the host has to dial back first: `connections` brings it
-    guardian_pid  0 where that is on another machine
+    keeper_pid    of the topmost process of the replica, the keeper of its guardian; 0 where that is on another machine
     devices       what the replica got, where only the executor knows: NODE/gpu:N; () where the plan says it, or where
                   it has not been placed yet (no connection)
     """
@@ -61,7 +61,7 @@ class Started(msgspec.Struct, frozen=True):
     replica: str
     incarnation: int
     connection: socket.socket | None
-    guardian_pid: int
+    keeper_pid: int
     devices: tuple[str, ...] = ()
 
 

@@ -24,8 +24,11 @@ _ROUNDS = 10  # of killing what is below a guardian that does not: they may fork
 
 
 class Guarded:
-    """`ended` is None until the replica's last process is gone. `guardian` is None where it is another's child, of
-    which only the number is known (`guardian_pid`)."""
+    """`ended` is None until the replica's last process is gone.
+
+    keeper      the topmost of its processes (see `guardian`); None where that is another's child, of which only the
+                number is known, `keeper_pid`
+    """
 
     def __init__(
         self,
@@ -34,21 +37,22 @@ class Guarded:
         control: socket.socket,
         log: Path,
         log_start: int,
-        guardian: subprocess.Popen[bytes] | None = None,
-        guardian_pid: int = 0,
+        keeper: subprocess.Popen[bytes] | None = None,
+        keeper_pid: int = 0,
     ) -> None:
         control.setblocking(False)
         self.replica = replica
         self.incarnation = incarnation
         self.control = control
-        self.guardian = guardian
+        self.keeper = keeper
         self.host_pid: int | None = None
         self.ended: Exit | None = None
         self._log = log
         self._log_start = log_start
         self._received = b""
         self._status: int | None = None
-        self._guardian_pid = guardian_pid if guardian is None else guardian.pid
+        self._keeper_pid = keeper_pid if keeper is None else keeper.pid
+        self._guardian_pid = 0  # it says so itself
         self._kill_by_s: float | None = None
 
     def kill(self, dump_stacks: bool = False) -> None:
@@ -60,7 +64,7 @@ class Guarded:
         if self.ended is None:
             if self._kill_by_s is None:
                 self._kill_by_s = time.monotonic() + KILL_LIMIT_S
-            self._signal_guardian(signal.SIGCONT)
+            self._signal(signal.SIGCONT, self._keeper_pid, self._guardian_pid)
 
     def look(self) -> Exit | None:
         """Read what the guardian says; the Exit when it has said its last. To be asked now and then after `kill`, since
@@ -93,6 +97,7 @@ class Guarded:
 
     def _take(self, said: dict[str, int]) -> None:
         self.host_pid = said.get("host", self.host_pid)
+        self._guardian_pid = said.get("guardian", self._guardian_pid)
         self._status = said.get("status", self._status)
 
     def _end(self) -> None:
@@ -103,22 +108,21 @@ class Guarded:
         self.control.close()
 
     def _kill_directly(self) -> None:
-        """What the guardian would do, if it hangs: end everything below it, and then itself. Its socket is still open,
-        so its number is its own, and all that has lost its parent below it is its child."""
+        """What the guardian would do, if it hangs: end everything below the keeper, and that itself. The control socket
+        is open, so these numbers are still theirs; and all below them that has lost its parent is their child."""
         for _ in range(_ROUNDS):
-            below = descendants(self._guardian_pid, zombies=False) if self._guardian_pid else []
+            below = descendants(self._keeper_pid, zombies=False) if self._keeper_pid else []
             if not below:
                 break
-            for pid in below:
-                with suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            self._signal(signal.SIGKILL, *below)
             time.sleep(0.01)
-        self._signal_guardian(signal.SIGKILL)
+        self._signal(signal.SIGKILL, self._keeper_pid)
 
-    def _signal_guardian(self, number: int) -> None:
-        with suppress(OSError):
-            if self._guardian_pid:
-                os.kill(self._guardian_pid, number)
+    def _signal(self, number: int, *pids: int) -> None:
+        for pid in pids:
+            with suppress(OSError):
+                if pid:
+                    os.kill(pid, number)
 
     def _kill_group(self, host_pid: int) -> None:
         try:

@@ -9,9 +9,16 @@ subreaper" the guardian becomes the parent of every orphan among them. Engines l
 and a core, so the guardian counts a replica as ended only when it has no descendant left. What they had in shared
 memory goes with them.
 
+Above the guardian is its keeper, from which it was forked: it waits for the guardian's end, and does the same work
+where that was killed before it had done it. Whoever kills all of Penstock at once (`pkill -9 -f penstock`) would else
+leave what an engine has started in a session of its own. So the keeper has a name and a session of its own, and neither
+socket nor thread; it ends with the guardian, and the guardian, in good order, with it.
+
+    keeper --> guardian --> host --> whatever the engine starts
+
 On the control socket, one JSON object a line:
 
-    guardian -> coordinator   {"host": PID}: it exists
+    guardian -> coordinator   {"guardian": PID, "host": PID}: they exist
                               {"status": S, "killed": K, "left": L}: the end. S as of waitpid (negative: the signal);
                               K processes were killed beside the host, L could not be
     coordinator -> guardian   "kill", or "dump" (the stacks into the log first), and a newline
@@ -36,7 +43,11 @@ TRACKER_LIMIT_S = 1.0  # for resource trackers to clean up behind those that wer
 SWEEP_LIMIT_S = 20.0  # a process that survives SIGKILL this long hangs in the kernel, with its driver
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+
+KEEPER = b"replica-keeper"  # at most 15 bytes, and nothing by which Penstock's other processes are found
+ARGUMENTS = slice(45, 47)  # in /proc/PID/stat, counted from behind the name: where the command line begins and ends
 
 TYPE_CHECKING = False  # the name that type checkers know; `typing` itself would add a fifth to the time this takes
 if TYPE_CHECKING:
@@ -50,13 +61,42 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def guard(control: int, host: int, cores: list[int], become_host: Callable[[], NoReturn]) -> NoReturn:
-    """Start the host with `become_host` in a child process, watch over it, end it, report, exit."""
+    """Become the keeper, with a guardian below that starts the host with `become_host`; exit when all have ended."""
     os.set_inheritable(control, False)
+    keeper = os.getpid()
+    become_subreaper()  # before there is anybody who could lose a parent
+    guardian = os.fork()
+    if guardian:
+        os.close(control)
+        os.close(host)
+        keep(guardian)
+    try:
+        os.setsid()
+        tie_to(keeper, signal.SIGTERM)
+        watch_over(control, host, cores, become_host)
+    finally:
+        os._exit(1)
+
+
+def keep(guardian: int) -> NoReturn:
+    """The keeper's part: nothing, unless the guardian ends before all that is below it."""
+    rename(KEEPER)
+    waker = wake_on_signals()
+    reaper = Reaper(guardian)
+    while reaper.collect() and reaper.status is None:
+        pause(waker, None, lambda: kill(guardian, signal.SIGTERM))
+    if reaper.collect():
+        sweep(waker, reaper)
+    os._exit(0)
+
+
+def watch_over(control: int, host: int, cores: list[int], become_host: Callable[[], NoReturn]) -> NoReturn:
+    """The guardian's part: start the host in a child process, watch over it, end it, report, exit."""
     become_subreaper()
     waker = wake_on_signals()
     reaper = Reaper(start_host(control, host, cores, become_host))
     os.close(host)
-    report(control, f'{{"host": {reaper.host}}}\n')
+    report(control, f'{{"guardian": {os.getpid()}, "host": {reaper.host}}}\n')
     kills = watch(control, waker, reaper)
     killed, left = sweep(waker, reaper)
     if reaper.status and memory_kills() > kills:
@@ -101,9 +141,7 @@ def start_host(control: int, host: int, cores: list[int], become_host: Callable[
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != guardian:
-            os._exit(1)  # the guardian died before it could be tied to us
+        tie_to(guardian, signal.SIGKILL)
         restrict(cores)
         os.set_inheritable(host, True)
         become_host()
@@ -246,9 +284,9 @@ def is_tracker(pid: int) -> bool:
         return False
 
 
-def kill(pid: int) -> None:
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except OSError:
         pass  # it ended meanwhile
 
@@ -265,21 +303,41 @@ def signal_group(host: int, number: int) -> None:
 
 
 def become_subreaper() -> None:
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
 
 
-def prctl(option: int, argument: int) -> None:
+def tie_to(parent: int, number: int) -> None:
+    """Get this signal when the parent dies."""
+    prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(number))
+    if os.getppid() != parent:
+        os._exit(1)  # it died before we could be tied to it
+
+
+def prctl(option: int, argument: ctypes.c_ulong | ctypes.c_char_p) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
-def pause(waker: int, limit_s: float) -> None:
-    """Until a child ends, but no longer than `limit_s`."""
+def rename(name: bytes) -> None:
+    """Be this in lists of processes, in place of the command line, which is overwritten where the kernel reads it."""
+    prctl(PR_SET_NAME, ctypes.c_char_p(name))
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            start, end = map(int, file.read().rpartition(b")")[2].split()[ARGUMENTS])
+    except (OSError, ValueError):
+        return
+    if start and len(name) < end - start:
+        ctypes.memmove(start, name.ljust(end - start, b"\0"), end - start)
+
+
+def pause(waker: int, limit_s: float | None, asked_to_end: Callable[[], None] = lambda: None) -> None:
+    """Until a child ends, but no longer than `limit_s` (None: as long as it takes)."""
     poll = select.poll()
     poll.register(waker, select.POLLIN)
-    poll.poll(max(1.0, limit_s * 1000))
-    drain(waker)
+    poll.poll(None if limit_s is None else max(1.0, limit_s * 1000))
+    if signal.SIGTERM in drain(waker):
+        asked_to_end()
 
 
 def drain(descriptor: int) -> bytes:

@@ -3,7 +3,8 @@
     coordinator --control socket--> guardian --parent of--> host --parent of--> whatever the engine starts
          \\______________________ connection __________________/
 
-The guardian ends everything below it when the coordinator is gone or the host has ended (see `guardian`). A host
+The guardian ends everything below it when the coordinator is gone or the host has ended, and a keeper above it does
+where the guardian was killed (see `guardian`); what even that can't is ended by the next start (`leftovers`). A host
 starts with this very Penstock under this interpreter or another (see `engines.boot`); one whose functions can't be
 imported is forked from the nursery.
 """
@@ -11,6 +12,7 @@ imported is forked from the nursery.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,7 +42,7 @@ class LocalExecutor:
         occupy_standard()
         self._nursery = nursery
         self._running: dict[tuple[str, int], Guarded] = {}
-        self._parting: list[subprocess.Popen[bytes]] = []  # guardians that have said their last, not yet reaped
+        self._parting: list[subprocess.Popen[bytes]] = []  # keepers of those that have ended, not yet reaped
 
     def start(self, launch: Launch, incarnation: int) -> Started:
         """Raises ConfigError for a log that can't be written or an interpreter that isn't there."""
@@ -99,6 +101,7 @@ class LocalExecutor:
             guarded.control.close()
             self._forget(guarded)
         for process in self._parting:
+            process.send_signal(signal.SIGCONT)
             try:
                 process.wait(max(0.1, until_s - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -110,11 +113,11 @@ class LocalExecutor:
 
     def _forget(self, guarded: Guarded) -> None:
         del self._running[guarded.replica, guarded.incarnation]
-        if guarded.guardian is not None:
-            self._parting.append(guarded.guardian)
+        if guarded.keeper is not None:
+            self._parting.append(guarded.keeper)
 
     def _reap(self) -> None:
-        """A guardian ends just after its last word: whoever is not gone yet is asked again next time."""
+        """A keeper ends just after its guardian's last word: whoever is not gone yet is asked again next time."""
         self._parting = [process for process in self._parting if process.poll() is None]
 
     def _require_nursery(self, launch: Launch) -> Nursery:

@@ -30,6 +30,7 @@ from penstock.core.shape import (
 from penstock.data.base import Source
 from penstock.data.columns import TableBuilder
 from penstock.data.open import open_rows, open_source
+from penstock.executors.leftovers import end_leftovers
 from penstock.faults import fault
 from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
@@ -159,6 +160,8 @@ class Invocation:
         self._stack.callback(self._ledger.close)
         note_given(self._out_dir, self._options.given)
         fault("run.opened")
+        if self._plan.replicas:
+            self._record.ended_leftovers(end_leftovers(list(self._logs.glob("*.log"))))
 
     # ------------------------------------------------------------ running
 

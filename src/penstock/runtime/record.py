@@ -162,6 +162,12 @@ class Record:
         self.notes.append(text)
         self.scribe.append(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
 
+    def ended_leftovers(self, processes: Sequence[str]) -> None:
+        """What an earlier start had left behind; `processes`: number and name of each."""
+        if processes:
+            were = noun(len(processes), "process", "processes")
+            self.note(f"{were} that an earlier start of this run had left behind, ended now: {', '.join(processes)}")
+
     def close(self) -> None:
         self.scribe.close()
 

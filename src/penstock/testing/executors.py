@@ -30,7 +30,7 @@ from penstock.engines.messages import (
 from penstock.engines.wire import coordinator_decoder
 from penstock.executors.base import Executor, Exit, Launch, Started
 
-__all__ = ["ExecutorConformance", "Replica", "gone", "wait_for_connection", "wait_for_exits"]
+__all__ = ["ExecutorConformance", "Replica", "gone", "parent_of", "wait_for_connection", "wait_for_exits"]
 
 PATIENCE_S = 60.0
 
@@ -107,6 +107,11 @@ def gone(pid: int) -> bool:
     except OSError:
         return True
     return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process of this machine that has not been reaped."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 class ExecutorConformance:
@@ -189,7 +194,7 @@ class ExecutorConformance:
             for replica in replicas:
                 assert replica.hello is not None
                 assert gone(replica.hello.pid)
-                assert not replica.started.guardian_pid or gone(replica.started.guardian_pid)
+                assert not replica.started.keeper_pid or gone(replica.started.keeper_pid)
 
     def test_cycles_leak_nothing(self, executor: Executor, start: Callable[..., Replica]) -> None:
         before = len(os.listdir("/proc/self/fd"))

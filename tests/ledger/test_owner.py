@@ -240,3 +240,20 @@ def test_a_claim_that_loses_to_the_older_coordinator_goes_on_top_of_it(tmp_path:
             old.commit([20])
         Coordinator(ledger, 60).run()
     assert_complete(out, 60)
+
+
+def test_a_finished_run_is_owned_by_the_first_that_has_work_to_do(tmp_path: Path) -> None:
+    """Both have opened it unclaimed, as who has nothing to do leaves it."""
+    with open_ledger(tmp_path / "out") as ledger:
+        Coordinator(ledger, 20).run()
+    with open_ledger(tmp_path / "out") as idle:
+        assert idle.state.finished and idle.state.epoch == 1, "nothing was written"
+    with open_ledger(tmp_path / "out") as first, open_ledger(tmp_path / "out") as second:
+        first.claim()
+        first.claim()
+        with pytest.raises(RunOwned, match="has just begun to work on this run"):
+            second.claim()
+        with pytest.raises(RunOwned, match=rf"process {os.getpid()} on host"):
+            open_ledger(tmp_path / "out")
+        first.heartbeat()
+    assert not read_run(tmp_path / "out").owner_alive

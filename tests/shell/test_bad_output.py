@@ -11,7 +11,7 @@ from pathlib import Path
 import bad_input_support as support
 import pytest
 from bad_input_support import PIPELINE, SHORT, Here, lines, questions, write
-from run_support import committed, end_of, errors, output, start, summary, wait_until
+from run_support import committed, end_of, errors, output, processes_of, start, summary, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -108,6 +108,25 @@ def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
     assert "has taken this run over" in errors(tmp_path)
     assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(100)]
     assert summary(tmp_path)["status"] == "done"
+
+
+def test_two_coordinators_that_continue_from_a_limit(tmp_path: Path) -> None:
+    """The run is finished, as far as the first start was to take it; the second has not committed anything yet."""
+    slow = PIPELINE.replace("replicas: 1", "engine_options: {ms_per_row: 2000, slots: 1}") + "commit_every_s: 0.2\n"
+    write(tmp_path, slow, questions(40))
+    (tmp_path / "pipeline.yaml").write_text(slow)
+    fast = ("--set", "models.writer.engine_options.ms_per_row=1")
+    support.run(tmp_path, "--limit", "5", *fast).says(0, "5 out")
+    first = start(tmp_path)
+    wait_until(lambda: processes_of(tmp_path), "the first to have a replica")
+    first.send_signal(signal.SIGSTOP)
+    assert committed(tmp_path) == 5
+    support.run(tmp_path, *fast).refuses(f"out: process {first.pid} on host", "Wait for it, stop it, or take the run")
+    first.send_signal(signal.SIGCONT)
+    first.kill()
+    first.wait()
+    support.run(tmp_path, *fast).says(0, "40 out")
+    assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(40)]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError
+from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError, RunOwned
 from penstock.faults import fault
 from penstock.ledger.again import Again, stage_again
 from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
@@ -123,6 +123,31 @@ class Ledger:
         if table is not None:
             ledger.begin_phase(table)
         return ledger
+
+    def claim(self) -> None:
+        """Own the run from here on, also where it was finished: for who has work to do on it, before that begins.
+
+        Raises RunOwned where another start was quicker; LedgerDamaged, CommitError.
+        """
+        try:
+            self._claim_finished_run()
+        except Fenced as error:
+            raise RunOwned(
+                "another process has just worked on this run. Run the command again to see what is left to do.",
+                where=str(self._layout.out_dir),
+            ) from error
+        except OSError as error:
+            raise commit_error(error, "take up the run", self._layout.out_dir) from error
+
+    def _claim_finished_run(self) -> None:
+        """A finished run that continues after all (with a higher limit) is claimed before it does, at the latest by its
+        first commit."""
+        if self._owner is not None:
+            return
+        seen = self.entry.seq
+        self.entry, self._owner = claim(self._layout, self._files, self._manifest, self.entry)
+        if self.entry.seq != seen + 1:
+            raise Fenced("another process has worked on this run meanwhile.", where=str(self._layout.out_dir))
 
     def begin_phase(self, table: TableFactory) -> None:
         """Take up the phase that the newest entry names. `table` makes the builder of its rows' table: it gets the
@@ -282,15 +307,6 @@ class Ledger:
         self._show(entry)
         took_s = time.monotonic() - started
         return Receipt(entry.seq, encoded.rejected, stage.part_rows, stage.bytes_written, took_s, entry.counts)
-
-    def _claim_finished_run(self) -> None:
-        """A finished run that goes on after all (with a higher limit) is claimed by its first commit."""
-        if self._owner is not None:
-            return
-        seen = self.entry.seq
-        self.entry, self._owner = claim(self._layout, self._files, self._manifest, self.entry)
-        if self.entry.seq != seen + 1:
-            raise Fenced("another process has worked on this run meanwhile.", where=str(self._layout.out_dir))
 
     def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> Joined:
         from penstock.data.dead import dead_table

@@ -160,13 +160,13 @@ class Invocation:
         self._stack.callback(self._ledger.close)
         note_given(self._out_dir, self._options.given)
         fault("run.opened")
-        if self._plan.replicas:
-            self._record.ended_leftovers(end_leftovers(list(self._logs.glob("*.log"))))
 
     # ------------------------------------------------------------ running
 
     def run(self, listener: Callable[[RunFacts], None]) -> RunFacts:
-        """Drive the run to its end, phase by phase; the facts at its end."""
+        """Drive the run to its end, phase by phase; the facts at its end. Raises RunOwned, where nothing has begun."""
+        self._ledger.claim()
+        self._record.ended_leftovers(end_leftovers(list(self._logs.glob("*.log"))))
         first = self._ledger.state.phase
         core, shell, observer = self._assemble(self._begin(first))
         fault("run.assembled")

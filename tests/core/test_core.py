@@ -8,7 +8,7 @@ import pytest
 from core_kit import DIAMOND, DrivenDispatch, DrivenFlow
 
 from penstock.core import events as ev
-from penstock.core.core import Core
+from penstock.core.core import DRAIN_GRACE_S, Core
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.events import Event, Instruction
 from penstock.core.flow.flow import Flow
@@ -20,7 +20,8 @@ class Shell:
     """A core whose instructions are answered from a table, at once."""
 
     def __init__(self, steps: tuple[StepShape, ...] = (StepShape("generate"),), **limits: int | float) -> None:
-        self.core = Core(DrivenFlow(steps, **limits).machine, DrivenDispatch(1).machine, drain_grace_s=3.0)
+        self.core = Core(DrivenFlow(steps, **limits).machine, DrivenDispatch(1).machine)
+        self.now = 0.0
         self.done: list[Instruction] = []
         self.answers: dict[type[Instruction], list[Event]] = {}
 
@@ -30,7 +31,7 @@ class Shell:
 
     def turn(self, *events: Event) -> list[type[Instruction]]:
         self.done = []
-        self.core.turn(events, 0.0, self.perform)
+        self.core.turn(events, self.now, self.perform)
         return [type(instruction) for instruction in self.done]
 
 
@@ -71,7 +72,12 @@ def test_one_turn_goes_on_as_long_as_effects_come_at_once() -> None:
         ev.Deliver: [ev.TasksDone(tasks=[0], growth_bytes=[1])],
     }
     assert ev.Send in shell.turn(ev.Tick())
-    answer = ev.AnswersArrived(
+    assert shell.turn(answer()) == [ev.Deliver, ev.Commit]
+
+
+def answer() -> ev.AnswersArrived:
+    """Of the one request that there is."""
+    return ev.AnswersArrived(
         batch=1,
         replica=0,
         incarnation=1,
@@ -83,9 +89,61 @@ def test_one_turn_goes_on_as_long_as_effects_come_at_once() -> None:
         executing=0,
         waiting=0,
         turnaround_s=0.0,
-        progress=1,
+        progress=100,
     )
-    assert shell.turn(answer) == [ev.Deliver, ev.Commit]
+
+
+def at_work() -> Shell:
+    """A core with one request in flight."""
+    shell = Shell()
+    shell.answers = {
+        ev.ReadRows: [rows(0)],
+        ev.StartTasks: [submit(0)],
+        ev.StartReplica: [ev.ReplicaReady(replica=0, incarnation=1, slots=1, kv_tokens=0)],
+        ev.Deliver: [ev.TasksDone(tasks=[0], growth_bytes=[1])],
+    }
+    assert ev.Send in shell.turn(ev.Tick())
+    shell.turn(ev.SourceEnded(total_rows=2))
+    return shell
+
+
+def test_a_stop_waits_for_what_is_in_flight_as_long_as_that_gets_anywhere() -> None:
+    """What takes minutes has been paid for by then."""
+    shell = at_work()
+    assert ev.Drain in shell.turn(ev.StopRequested(reason="stopped"))
+    for second in range(1, 400):
+        shell.now = float(second)
+        beat = ev.HeartbeatArrived(replica=0, incarnation=1, executing=1, waiting=0, progress=second // 10)
+        assert shell.turn(beat, ev.Tick()) == []
+    assert shell.turn(answer()) == [ev.Deliver, ev.Drained, ev.Commit]
+    commit = shell.done[-1]
+    assert isinstance(commit, ev.Commit) and commit.finished == [0]
+    assert shell.turn(ev.Committed(cause=commit.id, rejected=[])) == [ev.PhaseEnded]
+
+
+def test_a_stop_does_not_wait_for_what_hangs() -> None:
+    shell = at_work()
+    shell.turn(ev.StopRequested(reason="stopped"))
+    done: list[type[Instruction]] = []
+    while ev.KillReplica not in done:
+        shell.now += 1.0
+        done += shell.turn(ev.HeartbeatArrived(replica=0, incarnation=1, executing=1, waiting=0, progress=0), ev.Tick())
+        assert shell.now < 120.0
+    lost = ev.ReplicaLost(replica=0, incarnation=1, reason="it was killed", jitter=0.0)
+    assert ev.PhaseEnded in shell.turn(lost), "its row is the next start's"
+
+
+def test_a_stop_does_not_wait_for_ever() -> None:
+    shell = at_work()
+    shell.turn(ev.StopRequested(reason="stopped"))
+    done: list[type[Instruction]] = []
+    while ev.PhaseEnded not in done and shell.now < 700.0:
+        shell.now += 1.0
+        progress = int(shell.now)
+        done += shell.turn(
+            ev.HeartbeatArrived(replica=0, incarnation=1, executing=1, waiting=0, progress=progress), ev.Tick()
+        )
+    assert shell.now == DRAIN_GRACE_S == 600.0
 
 
 def test_a_stop_drains_the_dispatcher_and_its_end_ends_the_phase() -> None:

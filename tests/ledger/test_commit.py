@@ -217,3 +217,20 @@ def test_many_small_parts_of_dead_rows_are_joined(tmp_path: Path) -> None:
         data, parts = standing_parts(Manifest(Layout(out), Files()))
         assert sorted(parts) == sorted(path.name for path in (out / "dead").iterdir())
         assert sum(part.rows for part in parts.values()) == total and not data
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["flowing", "behind a slow row"])
+def test_many_commits_leave_few_files_beside_their_entries(tmp_path: Path, held: bool) -> None:
+    """As of a `commit_every_s` far below a second: one entry each, which the chain needs, and all else is merged."""
+    out, most = tmp_path / "out", 0
+    with open_ledger(out) as ledger:
+        for number in range(250):
+            position = number + held  # row 0 is the slow one
+            watermark = 0 if held else number + 1
+            counts = Counts(rows_in=number + 2, out=number + 1, ended_sources=number + 1)
+            batch = CommitBatch([finished(position)], [], [position], watermark, watermark, counts, None, False)
+            ledger.commit(batch)
+            files = [path for path in out.rglob("*") if path.is_file() and path.parent.name != "manifest"]
+            most = max(most, len(files))
+    assert len(list((out / ".penstock" / "manifest").iterdir())) == 251
+    assert most < 100

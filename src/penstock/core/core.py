@@ -41,6 +41,11 @@ _FOR_DISPATCH = frozenset(
 )
 
 
+# A row of a model that reasons takes minutes, and is paid for by then; who can't wait interrupts again. A replica that
+# gets nowhere is ended meanwhile as at any time.
+DRAIN_GRACE_S = 600.0
+
+
 class Core:
     """A run of one phase or several, with one dispatcher.
 
@@ -52,7 +57,7 @@ class Core:
         self,
         flow: Flow,
         dispatch: Dispatch,
-        drain_grace_s: float = 10.0,
+        drain_grace_s: float = DRAIN_GRACE_S,
         *,
         pools: Sequence[int] | None = None,
         lazy: Sequence[int] = (),

@@ -8,6 +8,7 @@ from penstock.core.core import Core
 from penstock.core.dispatch.replica import Replica
 from penstock.core.flow.flow import Flow
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, StepFacts
+from penstock.report.units import noun
 from penstock.runtime.clock import RunClock
 from penstock.runtime.plan import ReplicaPlan, RunPlan
 from penstock.runtime.record import Record
@@ -121,11 +122,22 @@ class Observer:
 
     def _reason(self, *, ended: bool) -> str:
         if not self._writer.waiting:
-            return self._record.failure or ("" if ended else self._stalls.told())
+            return self._record.failure or ("" if ended else self._stalls.told() or self._draining())
         if ended:
             return self._writer.waiting
         now = "interrupt again to stop without them" if self._core.flow.stopping else "goes on when there is room"
         return f"{self._writer.waiting}; {now}"
+
+    def _draining(self) -> str:
+        """What a run that is to stop waits for."""
+        requests = sum(len(replica.in_flight) for replica in self._core.dispatch.replicas)
+        if not self._core.flow.stopping or not requests:
+            return ""
+        minutes = round(self._core.drain_grace_s / 60)
+        return (
+            f"waits for {noun(requests, 'request')} in flight, at most {minutes} minutes; "
+            "interrupt again to stop without them"
+        )
 
     def _rates(self, now: float, ended: int, tokens: int, *, whole: bool) -> tuple[float, float]:
         marks = self._marks

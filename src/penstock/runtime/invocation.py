@@ -33,6 +33,7 @@ from penstock.data.open import open_rows, open_source
 from penstock.faults import fault
 from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.view import known_input
 from penstock.report.facts import RunFacts
 from penstock.runtime.again import ChosenSource, Selection
 from penstock.runtime.clock import RunClock
@@ -148,7 +149,7 @@ class Invocation:
         self._ledger = Ledger.open(
             self._out_dir,
             identity=pipeline_identity(pipeline),
-            input_identity=self._source.identity(),
+            input_identity=self._source.identity(known_input(self._out_dir)),
             sink_format=pipeline.sink.format,
             order=pipeline.sink.order,
             diff=identity_diff,
@@ -274,8 +275,7 @@ class Invocation:
             ledger.paid(),
             None if self._again is None else self._again.selection,
         )
-        limit = None if number else self._options.limit
-        reader = Reader(source, self._inbox, state.watermark, state.ended_above, limit, limits.read_rows)
+        reader = Reader(source, self._inbox, state.watermark, state.ended_above, limits.read_rows, state.mark)
         reader.start()
         self._reader = reader
         self._phase_stack.callback(reader.close)
@@ -341,6 +341,7 @@ class Invocation:
             read_rows=max(1, min(default.read_rows, rows // 4)),
             commit_every_s=self._pipeline.commit_every_s,
             max_dead=self._max_dead(rows_of_phase),
+            source_rows=self._options.limit if rows_of_phase is None and self._again is None else None,
         )
 
     def _max_dead(self, rows_of_phase: int | None) -> int | float:
@@ -375,6 +376,7 @@ class Invocation:
             filtered=counts.filtered - before.filtered,
             dead_sources=counts.dead_sources - before.dead_sources,
             steps=tuple(counts.steps.get(name, (0, 0, 0)) for name in self._names),
+            mark=None if number else state.mark,
         )
 
 

@@ -49,6 +49,7 @@ class _ProvenBytes:
         data = self._raw.read(left if size < 0 else min(size, left)) if left else b""
         if left and size and not data:
             self._proof.refuse_shorter()
+            raise InputError(f"can't be read to its end; it stops {left} bytes before", where=self._proof.file.name)
         self._proof.feed(self._at, self._at + len(data), (data,))
         self._at += len(data)
         return data

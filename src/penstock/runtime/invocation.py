@@ -21,6 +21,7 @@ import pyarrow as pa
 from penstock.core.core import Core
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.flow.flow import Flow
+from penstock.core.flow.limit import admission_ends
 from penstock.core.shape import (
     FlowLimits,
     FlowShape,
@@ -255,6 +256,7 @@ class Invocation:
         ledger.begin_phase(partial(_builder, known, types, phase.end == len(self._nodes)))
         state = ledger.state
         limits = self._limits(source.total_rows if number else None)
+        self._note_limit(limits.source_rows)
         flow = Flow(self._flow_shape(limits, phase), self._progress(number), self._clock.now())
         in_phases = ledger.phases > 1
         totals = Totals(
@@ -343,6 +345,15 @@ class Invocation:
             max_dead=self._max_dead(rows_of_phase),
             source_rows=self._options.limit if rows_of_phase is None and self._again is None else None,
         )
+
+    def _note_limit(self, limit: int | None) -> None:
+        """Say why more rows are taken in than were asked for."""
+        ends = admission_ends(limit, self._progress(0))
+        if ends is not None and limit is not None and ends > max(limit, self._ledger.state.watermark):
+            self._record.note(
+                f"--limit {limit}: an earlier invocation has finished rows up to row {ends - 1}, so that those before "
+                "it are completed as well; otherwise the output would have gaps"
+            )
 
     def _max_dead(self, rows_of_phase: int | None) -> int | float:
         """How many may still die in a later phase, as a count or as a share of the rows that it has."""

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "dataclasses",
     "enum",
     "functools",
+    "hashlib",  # the same in every process, unlike hash()
     "heapq",
     "itertools",
     "math",

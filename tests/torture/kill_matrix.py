@@ -17,14 +17,32 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 
-from torture_support import VARIANTS, Content, content, died, differences, live, no_orphans, run_again, write
+from torture_support import (
+    CHANGED,
+    LIMITED,
+    LIMITS,
+    VARIANTS,
+    Content,
+    change,
+    content,
+    died,
+    differences,
+    live,
+    no_orphans,
+    refused,
+    run_again,
+    write,
+)
 
 from penstock.faults import FAULT_POINTS, HOST_POINTS
 
 DEATHS_IN_A_ROW = 3
 MORE_ROUNDS = 6  # for points that were not reached
 FINISHED, RETRY = "phases", "retry"  # the variant whose dead rows are run again, and the variant that does so
+REFUSED = "refused, and continued with the source as it was"
+ALL = (*VARIANTS, RETRY, *LIMITED, *CHANGED)
 FAR_HITS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 
@@ -32,18 +50,25 @@ class Broken(Exception):
     """A run that was killed did not become what it had to be."""
 
 
-def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content, most: int) -> int:
-    """Die at the point, once or several times, go on, compare; how often it died."""
+def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content, most: int) -> tuple[int, int]:
+    """Die at the point, once or several times, go on, compare; how often it died, and was refused."""
     if variant == RETRY:
         run_again(folder, folder.parent.parent / FINISHED)
     else:
-        write(folder, variant)
-    deaths = 0
+        write(folder, {**LIMITED, **CHANGED}.get(variant, variant))
+    deaths = refusals = 0
     if point in HOST_POINTS:
         status = live(folder, f"{point}:{hit}")  # the host dies, the run goes on
         deaths = sum(1 for _ in folder.glob("died-*"))
+    elif variant in LIMITED:
+        limits = Random(f"{variant} {point} {hit}")
+        while deaths < most and died(live(folder, _setting(point, hit, deaths), limit=limits.choice(LIMITS))):
+            deaths += 1
+        status = live(folder, limit=limits.choice(LIMITS)) or live(folder)
+    elif variant in CHANGED:
+        deaths, refusals, status = _with_changes(folder, variant, point, hit, most)
     else:
-        while deaths < most and died(status := live(folder, f"{point}:{hit if deaths == 0 else 1}")):
+        while deaths < most and died(status := live(folder, _setting(point, hit, deaths))):
             deaths += 1
         if deaths == most:
             status = live(folder)
@@ -51,10 +76,39 @@ def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content, mos
     if status:
         raise Broken(f"{what}: the run ended with wait status {status}; {(folder / 'stderr.txt').read_text()[-2000:]}")
     no_orphans(folder)
-    told = differences(content(folder), wanted)
+    told = differences(*(_sorted(each) if variant == "swapped" else each for each in (content(folder), wanted)))
     if told:
         raise Broken(f"{what}: {'; '.join(told)}")
-    return deaths
+    return deaths, refusals
+
+
+def _setting(point: str, hit: int, deaths: int) -> str:
+    return f"{point}:{hit if deaths == 0 else 1}"
+
+
+def _with_changes(folder: Path, variant: str, point: str, hit: int, most: int) -> tuple[int, int, int]:
+    """Between two lives something happens to the source. What was read before is read again, or the run is refused, and
+    goes on when the source is brought back: how often it died, was refused, and how it ended."""
+    deaths = refusals = 0
+    while True:
+        setting = _setting(point, hit, deaths) if deaths < most else None
+        status = live(folder, setting)
+        if refused(folder, status):
+            refusals += 1
+            (folder / "stderr.txt").unlink()
+            change(folder, variant)
+            status = live(folder, setting)
+        if not died(status):
+            return deaths, refusals, status
+        deaths += 1
+        change(folder, variant)
+
+
+def _sorted(content: Content) -> Content:
+    """Rows may have changed places before the first of them was read."""
+    lines = sorted(content.data.splitlines(keepends=True))
+    dead = sorted((row[1:] for row in content.dead), key=repr)
+    return content._replace(data=b"".join(lines), dead=dead)
 
 
 def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Content], tally: Path, most: int) -> None:
@@ -66,9 +120,10 @@ def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Con
             continue
         here = folder / str(number)
         try:
-            found = trial(here, variant, point, hit, wanted[variant], most)
+            found, refusals = trial(here, variant, point, hit, wanted[variant], most)
             runs += 1
             deaths[point] += found
+            deaths[REFUSED] += refusals
             if not found:
                 beyond.add((variant, point))
         except (Broken, AssertionError, OSError) as broken:
@@ -78,13 +133,14 @@ def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Con
 
 
 def matrix(hit: int) -> list[tuple[str, str, int]]:
-    return [(variant, point, hit) for point in FAULT_POINTS for variant in (*VARIANTS, RETRY)]
+    return [(variant, point, hit) for point in FAULT_POINTS for variant in ALL]
 
 
 def once() -> list[tuple[str, str, int]]:
     """Every point in a variant that reaches it, and those between run and retry."""
     retried = [(RETRY, point, 1) for point in FAULT_POINTS if point.startswith(("commit.", "move.", "run."))]
-    return [*((_variant_of(point), point, 1) for point in FAULT_POINTS), *retried]
+    differing = [(variant, "commit.done", hit) for variant in (*LIMITED, *CHANGED) for hit in (1, 2)]
+    return [*((_variant_of(point), point, 1) for point in FAULT_POINTS), *retried, *differing]
 
 
 def _variant_of(point: str) -> str:
@@ -101,11 +157,11 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
     with tempfile.TemporaryDirectory(prefix="penstock-kills-") as name:
         folder = Path(name)
         wanted = {}
-        for variant in (*VARIANTS, RETRY):
+        for variant in ALL:
             if variant == RETRY:
                 run_again(folder / variant, folder / FINISHED)
             else:
-                write(folder / variant, variant)
+                write(folder / variant, {**LIMITED, **CHANGED}.get(variant, variant))
             assert live(folder / variant) == 0, (folder / variant / "stderr.txt").read_text()
             wanted[variant] = content(folder / variant)
         shares = [[each for each in trials if _share(each, jobs) == job] for job in range(jobs)]
@@ -134,7 +190,11 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
 
 
 def _share(each: tuple[str, str, int], jobs: int) -> int:
-    return ((*VARIANTS, RETRY).index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
+    return (ALL.index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
+
+
+def _kills(deaths: Counter[str]) -> int:
+    return deaths.total() - deaths[REFUSED]
 
 
 def main() -> int:
@@ -153,9 +213,9 @@ def main() -> int:
         runs += found[1]
         failures += found[2]
         minutes = (time.monotonic() - began) / 60
-        print(f"{deaths.total()} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
+        print(f"{_kills(deaths)} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
         missed = [point for point in FAULT_POINTS if not deaths[point]]
-        if failures or (deaths.total() >= asked.kills and not missed):
+        if failures or (_kills(deaths) >= asked.kills and not missed):
             break
         if not rounds and missed and more:  # whether anything is taken back, for one, is a matter of time
             more -= 1
@@ -165,7 +225,9 @@ def main() -> int:
     never = [point for point in FAULT_POINTS if not deaths[point]]
     for failure in failures:
         print("BROKEN:", failure)
-    print(f"{deaths.total()} kills, {runs} runs compared, {len(failures)} broken; never reached: {never or 'none'}")
+    kills, refusals = _kills(deaths), deaths[REFUSED]
+    print(f"{kills} kills; {refusals} {REFUSED}")
+    print(f"{runs} runs compared, {len(failures)} broken; never reached: {never or 'none'}")
     return 1 if failures or never else 0
 
 

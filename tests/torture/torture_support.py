@@ -33,6 +33,10 @@ def split(row):
     return [{"part": part} for part in range(1 + row["id"] % 2)]
 """
 VARIANTS = ("streaming", "phases", "asleep")
+# Variants whose lives differ in more than where they die: in their --limit, or in what has become of the source.
+LIMITED = {"limited": "streaming", "phases-limited": "phases"}
+CHANGED = {"swapped": "streaming", "cut": "phases"}
+LIMITS = (None, 5, 20, 40, ROWS)
 ORPHANS_LIMIT_S = 60.0
 PROGRESS_TIMEOUT_S = 2.0
 
@@ -101,12 +105,33 @@ def run_again(folder: Path, finished: Path) -> None:
     (folder / "again").touch()
 
 
-def live(folder: Path, setting: str | None = None) -> int:
+def live(folder: Path, setting: str | None = None, *, limit: int | None = None) -> int:
     """One life in a child that dies at the fault point, if it is one of the coordinator: its wait status."""
-    return os.waitpid(begin(folder, setting), 0)[1]
+    return os.waitpid(begin(folder, setting, limit=limit), 0)[1]
 
 
-def begin(folder: Path, setting: str | None = None, *, takeover: bool = False) -> int:
+def change(folder: Path, how: str) -> None:
+    """Do something to the source; done once more it is what it was. Neither changes what has become of other rows."""
+    path, aside = folder / "rows.jsonl", folder / "rows.aside"
+    if how == "swapped":
+        lines = path.read_text().splitlines(keepends=True)
+        lines[3], lines[ROWS - 2] = lines[ROWS - 2], lines[3]
+        path.write_text("".join(lines))
+    elif aside.exists():
+        os.replace(aside, path)
+    else:
+        shutil.copy(path, aside)
+        os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def refused(folder: Path, status: int) -> bool:
+    """Whether a life ended because the source is not what it was."""
+    said = (folder / "stderr.txt").read_text() if (folder / "stderr.txt").exists() else ""
+    reasons = ("has changed since this run read it", "differs from the one asked for in:\n  files.")
+    return os.WIFEXITED(status) and os.WEXITSTATUS(status) in (1, 2) and any(reason in said for reason in reasons)
+
+
+def begin(folder: Path, setting: str | None = None, *, takeover: bool = False, limit: int | None = None) -> int:
     """A life in a child, which leads a process group of its own: its process id. Nothing is printed; errors go to
     stderr.txt. This process must have no thread."""
     child = os.fork()
@@ -125,8 +150,10 @@ def begin(folder: Path, setting: str | None = None, *, takeover: bool = False) -
             again = Path("again").exists()
             sets = [f"models.{name}.engine_options.fail_on=nothing" for name in "ab"] if again else []
             pipeline = load_pipeline(Path("pipeline.yaml").read_text(), "pipeline.yaml", sets)
-            options = RunOptions(listener=lambda facts: None, interval_s=0.02, takeover=takeover)
-            code = (retry if again else run)(pipeline, options).exit_code
+            options = RunOptions(listener=lambda facts: None, interval_s=0.02, takeover=takeover, limit=limit)
+            result = (retry if again else run)(pipeline, options)
+            code = result.exit_code
+            print(result.facts.reason, file=sys.stderr)
         except PenstockError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         except BaseException:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from penstock.core.shape import SourceMark
+
 CHILD_BASE = 1 << 44  # source positions stay far below; task numbers stay far below 2**63
 
 
@@ -38,6 +40,7 @@ class RowsRead(Event):
     unreadable  positions that hold no row
     families    in a later phase: positions of which the phase before has left several rows, with the size of each
     counted     of all these, positions whose source rows count as dead already: a row of theirs died in a phase before
+    mark        what was read of the source so far, these positions included; None where it needs no evidence
     """
 
     rows: list[int]
@@ -46,12 +49,14 @@ class RowsRead(Event):
     next_position: int
     families: list[tuple[int, list[int]]] = []
     counted: list[int] = []
+    mark: SourceMark | None = None
 
 
 class SourceEnded(Event):
-    """There are no more rows. `total_rows`: positions in the source (or in the part of it that `--limit` allows)."""
+    """There are no more rows. `total_rows`: positions in the source. `mark`: as in RowsRead."""
 
     total_rows: int
+    mark: SourceMark | None = None
 
 
 class TasksDone(Event):
@@ -104,9 +109,11 @@ class Tick(Event):
 
 
 class ReadRows(Instruction):
-    """Read at most this many records; one such instruction is out at a time. Ends in RowsRead or SourceEnded."""
+    """Read at most this many records, none of a position from `below` on (None: no limit). One such instruction is out
+    at a time. Ends in RowsRead or SourceEnded."""
 
     max_rows: int
+    below: int | None = None
 
 
 class StartTasks(Instruction):
@@ -154,6 +161,8 @@ class Commit(Instruction):
     partial     source positions that have not ended, with results of paid steps that no batch has had yet
     watermark   every position below it has ended, this batch included
     publish_to  see ledger.CommitBatch
+    total_rows  positions of the source, once its end was seen; None also where admission ended at a limit
+    mark        what was read of the source; every position of this batch and of those before lies below its own
     """
 
     finished: list[int]
@@ -165,6 +174,7 @@ class Commit(Instruction):
     counts: FlowCounts
     total_rows: int | None
     final: bool
+    mark: SourceMark | None = None
 
 
 class FlowCounts(Struct, frozen=True):

@@ -17,10 +17,26 @@ class StepShape(Struct, frozen=True):
     paid: bool = False
 
 
+class SourceMark(Struct, frozen=True):
+    """How much of the source was read, and what it was: the evidence that a later read sees the same rows.
+
+    position   every position below it was read
+    file, units   the file that was being read, by index, and how many units of it: bytes of text, row groups of
+                  Parquet (after its footer), record batches of Arrow
+    digest     of all files before it, as a whole, and of those units, in hexadecimal
+    """
+
+    position: int = 0
+    file: int = 0
+    units: int = 0
+    digest: str = ""
+
+
 class FlowLimits(Struct, frozen=True):
     """window: unfinished rows in memory. reach: positions that the newest may be ahead of the watermark.
     commit: finished rows wait at most so long or until so many. part: when finished rows are published.
-    max_dead: a count (int) or a fraction (float) of source rows."""
+    max_dead: a count (int) or a fraction (float) of source rows.
+    source_rows: no position from here on is admitted, except that what ended before may lie beyond; None: no limit."""
 
     window_rows: int = 8_192
     window_bytes: int = 256 * 1024 * 1024
@@ -34,6 +50,7 @@ class FlowLimits(Struct, frozen=True):
     part_bytes: int = 64 * 1024 * 1024
     max_dead: int | float = 0.05
     dead_judged_from: int = 100  # a fraction is judged from so many ended source rows on
+    source_rows: int | None = None
 
 
 class FlowShape(Struct, frozen=True):
@@ -57,6 +74,7 @@ class Progress(Struct, frozen=True):
     filtered: int = 0
     dead_sources: int = 0
     steps: tuple[tuple[int, int, int], ...] = ()
+    mark: SourceMark | None = None
 
 
 class ReplicaShape(Struct, frozen=True):

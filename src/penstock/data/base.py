@@ -6,12 +6,14 @@ order and lines (or records) within; blank lines have none, unreadable lines hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
+
+from penstock.data.proof import ReadProof
 
 Row = dict[str, Any]
 
@@ -71,6 +73,7 @@ class Source(Protocol):
 
     schema: pa.Schema
     total_rows: int | None  # where known without reading (Parquet, Arrow)
+    proof: ReadProof | None  # evidence of what was read; None where the rows can't have changed
 
     def read(self, start: int, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
         """The next at most `max_rows` records from position `start` on, or None at the end.
@@ -89,8 +92,9 @@ class Source(Protocol):
         """About how many rows the whole source has, judged by the share of its bytes that was read; None at first."""
         ...
 
-    def identity(self) -> dict[str, Any]:
-        """What makes this input this input: files with names, sizes and (for lists) a hash. Plain JSON data."""
+    def identity(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What makes this input this input: files with names, sizes and (for lists) a hash. Plain JSON data.
+        known: what it was when the run began; a source may tell that again where it continues that one."""
         ...
 
     def close(self) -> None: ...

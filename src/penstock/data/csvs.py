@@ -22,6 +22,7 @@ from penstock.data.checks import Fault
 from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, MAX_LINE_BYTES, ROW_BYTES
 from penstock.data.lines import LineReader, LongLine
 from penstock.data.paths import DataFile
+from penstock.data.proof import FileProof
 from penstock.data.streams import FileStream
 from penstock.errors import InputError
 
@@ -61,8 +62,8 @@ class _Text:
 class _Records:
     """Records with their faults, blank lines left out."""
 
-    def __init__(self, file: DataFile) -> None:
-        self._stream = LineReader(FileStream(file))
+    def __init__(self, file: DataFile, proof: FileProof | None = None) -> None:
+        self._stream = LineReader(FileStream(file, proof))
         self._text = _Text(self._stream)
         csv.field_size_limit(MAX_LINE_BYTES)
         self._reader = csv.reader(self._text, strict=True)
@@ -116,11 +117,11 @@ def _header(records: _Records, file: DataFile) -> list[str]:
 class CsvReader:
     """Reads one CSV file from its beginning; `schema` None: every cell as text, for inferring types."""
 
-    def __init__(self, file: DataFile, base: int, schema: pa.Schema | None) -> None:
+    def __init__(self, file: DataFile, base: int, schema: pa.Schema | None, proof: FileProof | None = None) -> None:
         self._file = file
         self._base = base
         self._position = base
-        self._records = _Records(file)
+        self._records = _Records(file, proof)
         try:
             self._names = _header(self._records, file)
         except BaseException:

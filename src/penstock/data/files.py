@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from penstock.data.base import Chunk
 from penstock.data.paths import DataFile
+from penstock.data.proof import Content, FileProof, ReadProof, text_content
 from penstock.errors import InputError
 
 _HASHED_BYTES = 64 << 10  # of each file's beginning: tells a file that was replaced by one of the same size
@@ -33,7 +34,7 @@ class FileReader(Protocol):
     def close(self) -> None: ...
 
 
-OpenFile = Callable[[DataFile, int], FileReader]
+OpenFile = Callable[[DataFile, int, FileProof | None], FileReader]
 
 
 class FilesSource:
@@ -41,6 +42,7 @@ class FilesSource:
 
     rows   how many rows each file has, where the format tells; empty files are left out by the caller
     every  all files with the empty ones, for the identity
+    content  how the files are hashed, unit by unit
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class FilesSource:
         open_file: OpenFile,
         rows: Sequence[int] | None = None,
         every: Sequence[DataFile] | None = None,
+        content: Content = text_content,
     ) -> None:
         self.schema = schema
         self.total_rows = None if rows is None else sum(rows)
@@ -62,6 +65,8 @@ class FilesSource:
             self._starts.append(self._starts[-1] + count)
         self._file = 0
         self._reader: FileReader | None = None
+        self.proof: ReadProof | None = ReadProof(self._files, content)
+        self._opened: FileProof | None = None
         self._position = 0
         self._failed = False
 
@@ -106,31 +111,39 @@ class FilesSource:
             return None
         return max(position, round(position * sum(file.size_bytes for file in self._files) / read_bytes))
 
-    def identity(self) -> dict[str, Any]:
-        """Names, sizes, a hash of each beginning, and rows where known: files that differ there are another input."""
+    def identity(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Names, sizes, a hash of each beginning, and rows where known: files that differ there are another input. What
+        was read is compared in full when reading begins (proof.py).
+
+        A compressed file that is longer than in `known` and begins alike is told as it was known: it had broken off,
+        and is whole now.
+        """
         rows = dict(zip((file.name for file in self._files), self._rows or (), strict=False))
-        return {
-            "format": self._every[0].format if self._every else "",
-            "files": [
-                {
-                    "name": file.name,
-                    "size_bytes": file.size_bytes,
-                    "rows": rows.get(file.name),
-                    "head": _head_hash(file),
-                }
-                for file in self._every
-            ],
-        }
+        before = (known or {}).get("files") or []
+        told = []
+        for index, file in enumerate(self._every):
+            size_bytes = file.size_bytes
+            if file.compression and index < len(before):
+                size_bytes = min(size_bytes, before[index].get("size_bytes") or size_bytes)
+            head = _head_hash(file, size_bytes)
+            if size_bytes < file.size_bytes and head != before[index].get("head"):
+                size_bytes, head = file.size_bytes, _head_hash(file, file.size_bytes)
+            told.append({"name": file.name, "size_bytes": size_bytes, "rows": rows.get(file.name), "head": head})
+        return {"format": self._every[0].format if self._every else "", "files": told}
 
     def close(self) -> None:
         self._close_reader()
 
     def _current(self) -> FileReader | None:
         if self._reader is None and self._file < len(self._files):
-            self._reader = self._open_file(self._files[self._file], self._starts[self._file])
+            assert self.proof is not None
+            self._opened = self.proof.open(self._file)
+            self._reader = self._open_file(self._files[self._file], self._starts[self._file], self._opened)
         return self._reader
 
     def _next_file(self) -> None:
+        assert self.proof is not None
+        self.proof.ended(self._opened, self._file)
         self._close_reader()
         self._file += 1
         if self._file == len(self._starts):
@@ -139,7 +152,9 @@ class FilesSource:
     def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._reader = None
+        if self._opened is not None:
+            self._opened.close()
+        self._reader = self._opened = None
 
     def _seek(self, start: int, *, anew: bool) -> None:
         known = [index for index, begin in enumerate(self._starts) if begin <= start and index < len(self._files)]
@@ -160,9 +175,10 @@ class FilesSource:
                 self._next_file()
 
 
-def _head_hash(file: DataFile) -> str:
+def _head_hash(file: DataFile, size_bytes: int) -> str:
+    """Of its first bytes, as if it had `size_bytes`."""
     try:
         with open(file.path, "rb") as stream:
-            return hashlib.blake2b(stream.read(_HASHED_BYTES), digest_size=8).hexdigest()
+            return hashlib.blake2b(stream.read(min(_HASHED_BYTES, size_bytes)), digest_size=8).hexdigest()
     except OSError as error:
         raise InputError(f"can't be read: {error.strerror}", where=file.name) from None

@@ -17,6 +17,7 @@ from penstock.data.json_faults import depth_of, line_fault, may_repeat_a_key, re
 from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, MAX_DEPTH, ROW_BYTES
 from penstock.data.lines import Line, LineReader, LongLine, is_blank
 from penstock.data.paths import DataFile
+from penstock.data.proof import FileProof
 from penstock.data.streams import FileStream
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
@@ -37,14 +38,12 @@ class JsonlReader:
     checker None: rows come as they are, for inferring a schema.
     """
 
-    def __init__(
-        self, file: DataFile, base: int, checker: RowChecker | None, *, lines: LineReader | None = None
-    ) -> None:
+    def __init__(self, file: DataFile, base: int, checker: RowChecker | None, proof: FileProof | None = None) -> None:
         self._file = file
         self._base = base
         self._position = base
         self._checker = checker
-        self._lines = LineReader(FileStream(file))
+        self._lines = LineReader(FileStream(file, proof))
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder().decode
 
     def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from penstock.data.checks import Fault, RowChecker
 from penstock.data.infer import infer_schema
 from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, ROW_BYTES, SAMPLE_ROWS
 from penstock.data.plain import plain_row
+from penstock.data.proof import ReadProof
 from penstock.errors import InputError
 
 _NAME = "list"
@@ -24,8 +25,11 @@ class ListSource:
     def __init__(self, rows: list[Row]) -> None:
         for index, row in enumerate(rows):
             if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
-                raise InputError(f"row {index} is no dict of column names to values: {str(row)[:80]!r}", where=_NAME)
+                raise InputError(
+                    f"row {index} is no dict of column names to values: {_shown(row).decode()[:80]!r}", where=_NAME
+                )
         self._rows = rows
+        self.proof: ReadProof | None = None  # its identity has a hash of all rows
         self.schema = infer_schema(row for row, fault in map(plain_row, rows[:SAMPLE_ROWS]) if fault is None)
         self.total_rows: int | None = len(rows)
         self._checker = RowChecker(self.schema)
@@ -57,7 +61,7 @@ class ListSource:
     def estimate_rows(self) -> int | None:
         return self.total_rows
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """How many rows, and a hash of all their values."""
         digest = hashlib.blake2b(digest_size=16)
         encode = msgspec.msgpack.Encoder(enc_hook=repr).encode

@@ -17,6 +17,7 @@ from penstock.data.limits import SAMPLE_RECORDS, SAMPLE_ROWS
 from penstock.data.lines import LineReader
 from penstock.data.lists import ListSource
 from penstock.data.paths import DataFile, resolve
+from penstock.data.proof import Content, FileProof
 from penstock.data.streams import FileStream
 from penstock.data.tables import Batches, TableReader
 from penstock.errors import ConfigError, InputError
@@ -46,7 +47,7 @@ def open_rows(rows: Sequence[Row]) -> Source:
     return ListSource(list(rows))
 
 
-def _no_reader(file: DataFile, base: int) -> FileReader:
+def _no_reader(file: DataFile, base: int, proof: FileProof | None) -> FileReader:
     raise InputError("the file is empty", where=file.name)
 
 
@@ -72,9 +73,9 @@ def _open_jsonl(files: list[DataFile], every: list[DataFile], given: pa.Schema |
     schema = given
     if schema is None:
         empty = pa.schema([])
-        schema = infer_schema(_sample(FilesSource(files, empty, lambda file, base: JsonlReader(file, base, None))))
+        schema = infer_schema(_sample(FilesSource(files, empty, lambda file, base, _: JsonlReader(file, base, None))))
     checker = RowChecker(schema)
-    return FilesSource(files, schema, lambda file, base: JsonlReader(file, base, checker), every=every)
+    return FilesSource(files, schema, lambda file, base, proof: JsonlReader(file, base, checker, proof), every=every)
 
 
 def _refuse_whole_document(file: DataFile) -> None:
@@ -98,11 +99,11 @@ def _open_csv(files: list[DataFile], every: list[DataFile], given: pa.Schema | N
         _check_given_csv(given, names)
         schema = pa.schema([pa.field(name, _given_or_text(given, name)) for name in names])
     else:
-        rows = _sample(FilesSource(files, pa.schema([]), lambda file, base: CsvReader(file, base, None)))
+        rows = _sample(FilesSource(files, pa.schema([]), lambda file, base, _: CsvReader(file, base, None)))
         schema = pa.schema(
             [pa.field(name, infer_csv_type([row[name] for row in rows if name in row])) for name in names]
         )
-    return FilesSource(files, schema, lambda file, base: CsvReader(file, base, schema), every=every)
+    return FilesSource(files, schema, lambda file, base, proof: CsvReader(file, base, schema, proof), every=every)
 
 
 def _given_or_text(given: pa.Schema, name: str) -> pa.DataType:
@@ -131,20 +132,32 @@ def _open_tables(files: list[DataFile], every: list[DataFile], given: pa.Schema 
     return FilesSource(
         files,
         schema,
-        lambda file, base: TableReader(file, base, schema, _batches(file)),
+        lambda file, base, proof: TableReader(file, base, schema, _batches(file, proof), proof),
         rows=rows if counted else None,
         every=every,
+        content=_content(files[0]),
     )
 
 
-def _batches(file: DataFile) -> Batches:
+def _batches(file: DataFile, proof: FileProof | None = None) -> Batches:
     if file.format == "parquet":
         from penstock.data.parquet import ParquetBatches
 
-        return ParquetBatches(file)
+        return ParquetBatches(file, proof)
     from penstock.data.ipc import IpcBatches
 
-    return IpcBatches(file)
+    return IpcBatches(file, proof)
+
+
+def _content(file: DataFile) -> Content:
+    """How the files of a table format are hashed, unit by unit."""
+    if file.format == "parquet":
+        from penstock.data.parquet import parquet_content
+
+        return parquet_content
+    from penstock.data.ipc import ipc_content
+
+    return ipc_content
 
 
 def _joined(schema: pa.Schema, more: pa.Schema, file: DataFile) -> pa.Schema:

@@ -6,10 +6,13 @@ import errno
 import gzip
 import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from penstock.data.paths import DataFile
 from penstock.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.data.proof import FileProof
 
 # The disk or the network failed, and may come back; the file itself may be sound.
 _PASSING = frozenset((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH))
@@ -33,15 +36,46 @@ class ByteStream(Protocol):
     def close(self) -> None: ...
 
 
-class FileStream:
-    """A plain, gzip or zstd file as a stream of bytes. `read` returns what one read of the file gives."""
+class _ProvenBytes:
+    """The bytes of a file up to the size that it had when the source was opened, each hashed as it is read. What is
+    written behind them later is not part of the source."""
 
-    def __init__(self, file: DataFile) -> None:
+    def __init__(self, raw: BinaryIO, proof: FileProof) -> None:
+        self._raw, self._proof = raw, proof
+        self._at = 0
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._proof.file.size_bytes - self._at
+        data = self._raw.read(left if size < 0 else min(size, left)) if left else b""
+        if left and size and not data:
+            self._proof.refuse_shorter()
+            raise InputError(f"can't be read to its end; it stops {left} bytes before", where=self._proof.file.name)
+        self._proof.feed(self._at, self._at + len(data), (data,))
+        self._at += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._at
+
+    @property
+    def closed(self) -> bool:
+        return self._raw.closed
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+class FileStream:
+    """A plain, gzip or zstd file as a stream of bytes. `read` returns what one read of the file gives. proof: gets what
+    is read; None where that is of no interest."""
+
+    def __init__(self, file: DataFile, proof: FileProof | None = None) -> None:
         self._file = file
         try:
-            self._raw = open(file.path, "rb")  # noqa: SIM115 - closed by close()
+            raw = open(file.path, "rb")  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise InputError(f"can't be opened: {error.strerror}", where=file.name, passing=may_pass(error)) from None
+        self._raw: Any = raw if proof is None else _ProvenBytes(raw, proof)
         self._read = self._decompressed_reader()
         self._begun = False
 
@@ -85,7 +119,8 @@ class FileStream:
             return gzip.GzipFile(fileobj=self._raw).read1  # read1: what was read before a failure is not lost
         if self._file.compression == "zstd":
             return ZstdBytes(self._raw).read
-        return self._raw.read
+        read: Callable[[int], bytes] = self._raw.read
+        return read
 
     def _without_mark(self, data: bytes) -> bytes:
         if data[:2] in _UTF16_MARKS:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from penstock.data.arrow_rows import batch_rows
 from penstock.data.base import Chunk, Unreadable
 from penstock.data.paths import DataFile
+from penstock.data.proof import FileProof
 from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
@@ -31,7 +32,10 @@ class Batches(Protocol):
 class TableReader:
     """Reads one file of record batches. `base` is the position of its first row, `schema` that of the source."""
 
-    def __init__(self, file: DataFile, base: int, schema: pa.Schema, batches: Batches) -> None:
+    def __init__(
+        self, file: DataFile, base: int, schema: pa.Schema, batches: Batches, proof: FileProof | None = None
+    ) -> None:
+        self._proof = proof
         self._file = file
         self._base = base
         self._schema = schema
@@ -42,6 +46,8 @@ class TableReader:
         self._next = 0  # of the current batch
 
     def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        if self._proof is not None:
+            self._proof.refuse_shorter()  # what is memory-mapped and gone ends the process when it is touched
         batch = self._slice(max_rows)
         if batch is None:
             return None
@@ -83,6 +89,8 @@ class TableReader:
             except StopIteration:
                 return None
             except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+                if self._proof is not None:
+                    self._proof.refuse_shorter()
                 if may_pass(error):
                     message = f"can't be read on after row {self._row}: {error}"
                     raise InputError(message, where=self._file.name, passing=True) from None

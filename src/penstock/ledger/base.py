@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.shape import SourceMark
 from penstock.data.base import Origin
 
 __all__ = [
@@ -95,6 +96,7 @@ class CommitBatch(msgspec.Struct):
     final       the phase is complete with this batch: publish everything; after the last phase the run is finished
     carries     finished rows go on to the next phase instead of to data/
     partial     results of rows that have not ended, each told once; `Ledger.paid` tells them to a resume
+    mark        what was read of the source when this was decided; None: as before
     """
 
     finished: list[Finished]
@@ -107,6 +109,7 @@ class CommitBatch(msgspec.Struct):
     final: bool = False
     carries: bool = False
     partial: list[PaidResult] = []
+    mark: SourceMark | None = None
 
 
 class Receipt(msgspec.Struct):
@@ -137,3 +140,4 @@ class LedgerState(msgspec.Struct):
     fresh: bool  # True when this is a new run
     phase: int = 0
     phase_counts: Counts = Counts()  # the totals when the phase began
+    mark: SourceMark | None = None  # what was read of the source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from penstock.data.arrow_rows import batch_rows
 from penstock.data.base import Chunk, Row, RowFamily
+from penstock.data.proof import ReadProof
 from penstock.ledger.entry import Entry
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import count_below, key_at, origins_of, without_keys
@@ -26,7 +27,7 @@ def after_phase(entry: Entry, phases: int) -> Entry:
     """The entry that ends a phase: what it carried is what the next one reads, whose positions begin at 0.
 
     After the last phase the first one stands again, behind the source rows that were taken in: a run with a limit may
-    go on with a higher one.
+    go on with a higher one. A phase leaves no gap, so that their number is the position where it goes on.
     """
     spent = tuple(f".penstock/segments/{segment.name}" for segment in entry.inputs)
     ended = msgspec.structs.replace(
@@ -66,6 +67,7 @@ class CarriedRows:
         self._layout, self._files, self._facts = layout, files, entry.inputs
         where = str(layout.entry(entry.seq))
         self.schema = decode_schema(entry.input_schema, where) if entry.input_schema else pa.schema([])
+        self.proof: ReadProof | None = None  # each segment has its hash
         self.total_rows: int | None = sum(fact.begun for fact in self._facts)
         self._next = -1
         self._tables: Iterator[pa.Table] = iter(())
@@ -178,7 +180,7 @@ class CarriedRows:
     def estimate_rows(self) -> int | None:
         return self.total_rows
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return {"segments": [fact.hash for fact in self._facts]}
 
     def close(self) -> None:

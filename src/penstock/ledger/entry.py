@@ -11,6 +11,7 @@ import hashlib
 
 import msgspec
 
+from penstock.core.shape import SourceMark
 from penstock.errors import LedgerDamaged
 from penstock.ledger.base import Counts
 
@@ -82,6 +83,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     retries       how many times dead rows were run again
     placeholder   the empty part that stands in data/ because a run ended without output; "" where there is none
     schema        the columns that the phase writes, Arrow IPC in base64; "" until they are fixed
+    mark          what was read of the source; None in runs of older versions
     """
 
     seq: int
@@ -115,6 +117,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
     placeholder: str = ""
     schema: str = ""
+    mark: SourceMark | None = None
 
 
 class _Envelope(msgspec.Struct):

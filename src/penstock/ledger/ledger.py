@@ -367,6 +367,7 @@ class Ledger:
             part_rows_total=before.part_rows_total + stage.part_rows,
             placeholder=placeholder,
             schema=self._fixed_schema() if batch.finished else before.schema,
+            mark=batch.mark or before.mark,
         )
         return after_phase(entry, self._phases) if batch.final and self._phases > 1 else entry
 
@@ -437,4 +438,5 @@ def _state(entry: Entry, ended: EndedPositions) -> LedgerState:
         fresh=entry.seq == 1 and entry.kind == "epoch",
         phase=entry.phase,
         phase_counts=entry.phase_counts,
+        mark=entry.mark,
     )

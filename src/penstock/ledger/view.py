@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from penstock.ledger.manifest import Manifest
 from penstock.ledger.owner import OwnerRecord, is_alive, read_owner
 from penstock.ledger.run_file import RunFile, read_run_file
 
-__all__ = ["RunView", "read_retry", "read_run"]
+__all__ = ["RunView", "known_input", "read_retry", "read_run"]
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +45,12 @@ def read_retry(view: RunView) -> RunView | None:
         return read_run(Layout(Path(view.out_dir)).retry(view.retries + 1))
     except RunMismatch:
         return None
+
+
+def known_input(out_dir: Path) -> dict[str, Any] | None:
+    """The identity of the input of the run in `out_dir`, as its first start wrote it; None where there is no run."""
+    run = read_run_file(Layout(Path(out_dir)), Files())
+    return None if run is None else run.input
 
 
 def read_run(out_dir: Path) -> RunView:

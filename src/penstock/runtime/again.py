@@ -68,6 +68,7 @@ class ChosenSource:
     def __init__(self, source: Source, positions: Sequence[int]) -> None:
         self._source, self._positions = source, positions
         self.schema = source.schema
+        self.proof = source.proof
         self.total_rows: int | None = len(positions)
 
     def read(self, start: int, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
@@ -105,9 +106,9 @@ class ChosenSource:
     def estimate_rows(self) -> int | None:
         return len(self._positions)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
         digest = hashlib.blake2b(msgspec.msgpack.encode(self._positions), digest_size=16)
-        return {"format": "chosen", "of": self._source.identity(), "rows": digest.hexdigest()}
+        return {"format": "chosen", "of": self._source.identity((known or {}).get("of")), "rows": digest.hexdigest()}
 
     def close(self) -> None:
         self._source.close()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from penstock.core.flow.limit import all_admitted
 from penstock.errors import Fenced, InvariantError, PenstockError, RunMismatch, UsageError
 from penstock.faults import fault
 from penstock.ledger.view import RunView, read_run
@@ -127,6 +128,8 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
                         facts, code = nothing_to_do(pipeline, out_dir, clock), 0
                     else:
                         facts, code = drive(invocation, out_dir, listener)
+                if facts.status == "done" and not complete and not _is_complete(read_run(out_dir), options.limit):
+                    continue  # it was taken up in a later phase, of rows that a life before took in under its limit
                 wider = invocation.wider_model() if facts.status == "failed" else None
                 if wider is None:
                     break
@@ -219,9 +222,7 @@ def _settled_cut(stands: RunView | None, pipeline: Pipeline) -> tuple[int, ...]:
 
 def _is_complete(view: RunView, limit: int | None) -> bool:
     """Whether the folder holds a run that needs no replica any more; then no engine has to be installed either."""
-    if not view.finished:
-        return False
-    return view.total_rows is not None or (limit is not None and view.watermark >= limit)
+    return view.finished and all_admitted(view.watermark, view.total_rows, limit)
 
 
 def write_summary(out_dir: Path, content: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from penstock.core.core import Core
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.flow.flow import Flow
+from penstock.core.flow.limit import admission_ends
 from penstock.core.shape import (
     FlowLimits,
     FlowShape,
@@ -34,6 +35,7 @@ from penstock.executors.leftovers import end_leftovers
 from penstock.faults import fault
 from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.view import known_input
 from penstock.report.facts import RunFacts
 from penstock.runtime.again import ChosenSource, Selection
 from penstock.runtime.clock import RunClock
@@ -149,7 +151,7 @@ class Invocation:
         self._ledger = Ledger.open(
             self._out_dir,
             identity=pipeline_identity(pipeline),
-            input_identity=self._source.identity(),
+            input_identity=self._source.identity(known_input(self._out_dir)),
             sink_format=pipeline.sink.format,
             order=pipeline.sink.order,
             diff=identity_diff,
@@ -257,6 +259,7 @@ class Invocation:
         ledger.begin_phase(partial(_builder, known, types, phase.end == len(self._nodes)))
         state = ledger.state
         limits = self._limits(source.total_rows if number else None)
+        self._note_limit(limits.source_rows)
         flow = Flow(self._flow_shape(limits, phase), self._progress(number), self._clock.now())
         in_phases = ledger.phases > 1
         totals = Totals(
@@ -277,8 +280,7 @@ class Invocation:
             ledger.paid(),
             None if self._again is None else self._again.selection,
         )
-        limit = None if number else self._options.limit
-        reader = Reader(source, self._inbox, state.watermark, state.ended_above, limit, limits.read_rows)
+        reader = Reader(source, self._inbox, state.watermark, state.ended_above, limits.read_rows, state.mark)
         reader.start()
         self._reader = reader
         self._phase_stack.callback(reader.close)
@@ -344,7 +346,17 @@ class Invocation:
             read_rows=max(1, min(default.read_rows, rows // 4)),
             commit_every_s=self._pipeline.commit_every_s,
             max_dead=self._max_dead(rows_of_phase),
+            source_rows=self._options.limit if rows_of_phase is None and self._again is None else None,
         )
+
+    def _note_limit(self, limit: int | None) -> None:
+        """Say why more rows are taken in than were asked for."""
+        ends = admission_ends(limit, self._progress(0))
+        if ends is not None and limit is not None and ends > max(limit, self._ledger.state.watermark):
+            self._record.note(
+                f"--limit {limit}: an earlier invocation has finished rows up to row {ends - 1}, so that those before "
+                "it are completed as well; otherwise the output would have gaps"
+            )
 
     def _max_dead(self, rows_of_phase: int | None) -> int | float:
         """How many may still die in a later phase, as a count or as a share of the rows that it has."""
@@ -378,6 +390,7 @@ class Invocation:
             filtered=counts.filtered - before.filtered,
             dead_sources=counts.dead_sources - before.dead_sources,
             steps=tuple(counts.steps.get(name, (0, 0, 0)) for name in self._names),
+            mark=None if number else state.mark,
         )
 
 

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from contextlib import suppress
 
 from penstock.core.events import Event
+from penstock.core.shape import SourceMark
 from penstock.data.base import Chunk, Source
 from penstock.errors import InputError
 from penstock.faults import fault
@@ -23,11 +24,11 @@ NOTHING = Chunk(positions=[], rows=[], sizes_bytes=[], unreadable=[], next_posit
 
 
 class ChunkRead(Event):
-    """What the reader found; None at the end. `complete`: that is the source's end, not the limit's."""
+    """What the reader found; None at the source's end. `mark`: what was read of the source by then."""
 
     chunk: Chunk | None
     total_rows: int
-    complete: bool
+    mark: SourceMark | None
 
 
 class SourceFailed(Event):
@@ -37,19 +38,26 @@ class SourceFailed(Event):
 
 
 class Reader:
-    """`ended_above`: positions that the ledger knows as done. `limit`: read only positions below it. `reading`: for who
-    watches that the thread comes back. `given_up`: it did not, and may hold the source for ever."""
+    """`ended_above`: positions that the ledger knows as done. `mark`: what lives before have read of the source; it is
+    compared before the first row is given. `reading`: for who watches that the thread comes back. `given_up`: it did
+    not, and may hold the source for ever."""
 
     def __init__(
-        self, source: Source, inbox: Inbox, start: int, ended_above: set[int], limit: int | None, read_rows: int
+        self,
+        source: Source,
+        inbox: Inbox,
+        start: int,
+        ended_above: set[int],
+        read_rows: int,
+        mark: SourceMark | None = None,
     ) -> None:
         self._source = source
         self._inbox = inbox
         self._next = start
         self._skip = ended_above.__contains__ if ended_above else None
-        self._limit = limit
         self._read_rows = read_rows
-        self._complete = False
+        self._mark = mark or SourceMark()
+        self._compared = False
         self._failed: InputError | None = None
         self.given_up = False
         self._cause: int | None = None  # of the chunk that is waited for
@@ -60,19 +68,20 @@ class Reader:
             over=self._give_up,
             work=lambda: cpu_ns(self._thread.native_id),
         )
-        self._wanted: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[tuple[int, int, int | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="penstock-reader", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def want(self, cause: int, max_rows: int) -> None:
-        """Ask for one chunk; it comes to the inbox as ChunkRead. Smaller ones than asked for are no end."""
+    def want(self, cause: int, max_rows: int, below: int | None) -> None:
+        """Ask for one chunk, of positions below `below`; it comes to the inbox as ChunkRead. A smaller one than asked
+        for is no end."""
         self._cause = cause
         if self.given_up:
             self._tell_failure()
         else:
-            self._wanted.put((cause, max_rows))
+            self._wanted.put((cause, max_rows, below))
 
     def close(self) -> None:
         """End, once the read that is under way is done; it is not waited for very long."""
@@ -89,9 +98,9 @@ class Reader:
         try:
             ahead: Chunk | None = NOTHING
             while (wanted := self._wanted.get()) is not None:
-                cause, max_rows = wanted
+                cause, max_rows, below = wanted
                 try:
-                    found = self._read(max_rows) if ahead is NOTHING else ahead
+                    found = self._read(max_rows, below) if ahead is NOTHING else ahead
                 except InputError:
                     self._tell_failure()
                     continue
@@ -100,36 +109,51 @@ class Reader:
                 given, ahead = _split(found, max_rows) if found is not None else (None, None)
                 fault("reader.chunk_read")
                 self._cause = None
-                self._inbox.put(ChunkRead(cause=cause, chunk=given, total_rows=self._next, complete=self._complete))
-                if ahead is NOTHING:
+                self._inbox.put(ChunkRead(cause=cause, chunk=given, total_rows=self._next, mark=self._proven()))
+                if ahead is NOTHING and (below is None or self._next < below):
                     with suppress(InputError):  # told when it is asked for
-                        ahead = self._read(self._read_rows)
+                        ahead = self._read(self._read_rows, below)
         except BaseException as error:
             self._inbox.put(error)
 
-    def _read(self, max_rows: int) -> Chunk | None:
-        if self._limit is not None:
-            max_rows = min(max_rows, self._limit - self._next)
-            if max_rows <= 0:
-                return None
+    def _proven(self) -> SourceMark | None:
+        return None if self._source.proof is None else self._source.proof.mark(self._next)
+
+    def _read(self, max_rows: int, below: int | None) -> Chunk | None:
+        if below is not None:
+            max_rows = max(1, min(max_rows, below - self._next))
         if self._failed is not None:
             raise self._failed
         try:
             chunk = self._patiently(max_rows)
+            if chunk is not None and below is not None and chunk.next_position >= below:
+                chunk = self._last_below(chunk, below)
         except InputError as error:
             self._failed = self._failed or error
             raise
-        if chunk is None:
-            self._complete = True
-        else:
+        if chunk is not None:
             self._next = chunk.next_position
         return chunk
+
+    def _last_below(self, chunk: Chunk, below: int) -> Chunk:
+        """The last chunk that is wanted: sources that count only what they give may have read too far."""
+        if self._source.proof is not None:
+            self._source.proof.check()
+        return _between(chunk, 0, below) if chunk.next_position > below else chunk
+
+    def _compare(self) -> None:
+        """See that the source is the one that the lives before have read."""
+        if self._source.proof is not None:
+            self._source.proof.begin(self._mark)
+        self._compared = True
 
     def _patiently(self, max_rows: int) -> Chunk | None:
         """Read; again, from the same position on, where what failed may pass. A source seeks after a failure."""
         for tries in range(1, TRIES + 1):
             self.reading.begin()
             try:
+                if not self._compared:
+                    self._compare()
                 return self._source.read(self._next, self._skip, max_rows)
             except InputError as error:
                 if not error.passing or tries == TRIES or self.given_up:

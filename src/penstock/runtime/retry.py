@@ -29,7 +29,7 @@ from penstock.ledger.layout import Layout
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.segments import decode_schema
-from penstock.ledger.view import read_run
+from penstock.ledger.view import known_input, read_run
 from penstock.report.facts import RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.runtime.again import Chosen, Selection, counts_without, positions_of
@@ -118,7 +118,7 @@ class _Retry:
         return Ledger.open(
             self._out_dir,
             identity=pipeline_identity(self._pipeline),
-            input_identity=source.identity(),
+            input_identity=source.identity(known_input(self._out_dir)),
             sink_format=sink.format,
             order=sink.order,
             diff=identity_diff,

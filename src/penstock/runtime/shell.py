@@ -72,7 +72,6 @@ class Shell:
             selector=self._selector,
             requests_of=lambda send: self.phase.tasks.requests(send),
         )
-        self._source_complete = False
         self._table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {
             ev.ReadRows: self._read_rows,
             ev.StartTasks: self._start_tasks,
@@ -91,7 +90,7 @@ class Shell:
 
     def begin_phase(self, phase: Phase) -> None:
         """The phase before has ended; replicas and their connections stay."""
-        self.phase, self.ended, self._source_complete = phase, "", False
+        self.phase, self.ended = phase, ""
 
     def perform(self, instruction: Instruction) -> Iterable[Event]:
         kind = type(instruction)
@@ -105,7 +104,7 @@ class Shell:
         return self.phase.tasks.start(start)
 
     def _read_rows(self, read: ev.ReadRows) -> Iterable[Event]:
-        self.phase.reader.want(read.id, read.max_rows)
+        self.phase.reader.want(read.id, read.max_rows, read.below)
         return ()
 
     def _adopt(self, adopt: ev.Adopt) -> Iterable[Event]:
@@ -135,10 +134,11 @@ class Shell:
             watermark=commit.watermark,
             publish_to=commit.publish_to,
             counts=totals.now(commit.counts),
-            total_rows=commit.total_rows if self._source_complete else None,
+            total_rows=commit.total_rows if totals.first else None,
             final=commit.final,
             carries=totals.carries,
             partial=self.phase.tasks.take_paid(commit.ended, commit.partial),
+            mark=commit.mark,
         )
         store.forget(commit.ended)
         self._sent = batch.counts
@@ -196,8 +196,7 @@ class Shell:
     def _chunk(self, event: ChunkRead) -> list[Event]:
         chunk = event.chunk
         if chunk is None:
-            self._source_complete = event.complete and self.phase.totals.first
-            return [ev.SourceEnded(cause=event.cause, total_rows=event.total_rows)]
+            return [ev.SourceEnded(cause=event.cause, total_rows=event.total_rows, mark=event.mark)]
         store = self.phase.store
         store.add(chunk)
         for bad in chunk.unreadable:
@@ -211,6 +210,7 @@ class Shell:
                 next_position=chunk.next_position,
                 families=[(family.position, family.sizes_bytes) for family in chunk.families],
                 counted=_lost(chunk),
+                mark=event.mark,
             )
         ]
 

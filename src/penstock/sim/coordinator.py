@@ -84,9 +84,11 @@ class Coordinator:
     def _open_phase(self, progress: Progress, *, closing: bool = False) -> None:
         """What belongs to the phase that the world is in: its flow, its source, its rows."""
         world, scenario = self.world, self.world.scenario
-        self.flow = Flow(scenario.flow_shape(world.pipeline, world.max_dead), progress, world.now)
-        rows = scenario.stretches[world.phase].rows
-        self.source = Source(world.pipeline, rows, progress, counts_done=bool(scenario.seed % 3))
+        limit = None if world.phase else world.limit
+        self.flow = Flow(scenario.flow_shape(world.pipeline, world.max_dead, limit), progress, world.now)
+        self.source = Source(
+            world.pipeline, world.files, progress, counts_done=bool(scenario.seed % 3), saw=world.sink.saw
+        )
         self.rows = Rows(world.pipeline, self.requests, world.tally, world.sink.partial)
         self.requests.begin_phase(world.phase, closing=closing)
 
@@ -164,15 +166,18 @@ class Coordinator:
             raise Violation("rows are read although the run is to end")
         read_s = self.world.scenario.read_s
         if not read_s:
-            return self._rows_read(read.max_rows)
-        self.world.at(read_s, partial(self._rows_read, read.max_rows))
+            return self._rows_read(read.max_rows, read.below)
+        self.world.at(read_s, partial(self._rows_read, read.max_rows, read.below))
         return ()
 
-    def _rows_read(self, max_rows: int) -> Iterable[Event]:
-        events = self.source.read(max_rows)
+    def _rows_read(self, max_rows: int, below: int | None) -> Iterable[Event]:
+        events = self.source.read(max_rows, below)
         for event in events:
             if isinstance(event, ev.RowsRead):
                 self.rows.admit(event)
+                self.world.sink.check_limit([*event.rows, *event.unreadable])
+        if self.source.refused:
+            self.world.tally.hit(f"source refused: {self.source.refused}")
         return events
 
     def _commit(self, commit: ev.Commit) -> Iterable[Event]:

@@ -8,8 +8,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.core.shape import DispatchLimits, DispatchShape, FlowLimits, FlowShape, ReplicaShape
-from penstock.sim.faults import Schedule, draw_schedule
+from penstock.sim.faults import Fault, Schedule, draw_schedule
 from penstock.sim.pipeline import Hazards, Pipeline, SimStep
+from penstock.sim.source import Change, draw_changes, draw_limits
 
 __all__ = ["HostShape", "Scenario", "Stretch", "draw_scenario"]
 
@@ -52,7 +53,8 @@ class Stretch(Struct, frozen=True):
 
 class Scenario(Struct, frozen=True):
     """latency_s: of a message, one way. report_s: a host gathers answers so long. read_s, commit_s: of source and sink;
-    a read of 0 is answered at once."""
+    a read of 0 is answered at once. limits: of the lives, one after the other, the last for all that follow. changes:
+    of the source's files. twice: the source names one file twice."""
 
     seed: int
     mode: str
@@ -70,6 +72,9 @@ class Scenario(Struct, frozen=True):
     commit_s: float
     tick_s: float
     schedule: Schedule
+    limits: tuple[int | None, ...] = (None,)
+    changes: tuple[Change, ...] = ()
+    twice: bool = False
 
     def pipeline(self, phase: int) -> Pipeline:
         """Steps are numbered through all phases, so that no task of one looks like one of another."""
@@ -80,8 +85,8 @@ class Scenario(Struct, frozen=True):
             bounds.append(len(steps))
         return Pipeline(self.seed, tuple(steps), self.hazards, bounds[phase], bounds[phase + 1], carried=phase > 0)
 
-    def flow_shape(self, pipeline: Pipeline, max_dead: int | float) -> FlowShape:
-        limits = replace(self.flow, max_dead=max_dead)
+    def flow_shape(self, pipeline: Pipeline, max_dead: int | float, limit: int | None = None) -> FlowShape:
+        limits = replace(self.flow, max_dead=max_dead, source_rows=limit)
         return FlowShape(pipeline.shapes(), limits, self.ordered, pipeline.begin, pipeline.end)
 
     def dispatch_shape(self) -> DispatchShape:
@@ -124,6 +129,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
     replica_pools = tuple(pool for pool in range(pools) for _ in range(rng.choice((1, 2, 2, 3))))
     count = 0 if rng.random() < 0.01 else max(1, int(rows * rng.uniform(0.6, 1.4)))
     stretches = _draw_stretches(phases, [steps, *later], count, pools)
+    limits = draw_limits(seed, count)
     return Scenario(
         seed=seed,
         mode=mode,
@@ -140,8 +146,24 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         read_s=rng.choice((0.0, 0.01, 0.1)),
         commit_s=rng.choice((0.01, 0.1, 0.5)),
         tick_s=rng.choice((0.1, 0.25)),
-        schedule=draw_schedule(rng, mode, len(replica_pools)),
+        schedule=_cut_short(seed, limits, draw_schedule(rng, mode, len(replica_pools))),
+        limits=limits,
+        changes=draw_changes(seed, 8.0),
+        twice=Random(f"{seed}/twice").random() < 0.2,
     )
+
+
+def _cut_short(seed: int, limits: tuple[int | None, ...], schedule: Schedule) -> Schedule:
+    """Lives whose limits differ are cut short more often than others."""
+    rng = Random(f"{seed}/cuts")
+    if len(limits) == 1 or rng.random() < 0.3:
+        return schedule
+    cuts = [
+        Fault(rng.uniform(0.2, 6.0) * (number + 1), rng.choice(("kill", "stop")), 0, rng.random())
+        for number in range(rng.choice((1, 2)))
+    ]
+    faults = sorted((*schedule.faults, *cuts), key=lambda fault: fault.at_s)
+    return replace(schedule, faults=tuple(faults))
 
 
 def _draw_stretches(rng: Random, graphs: list[tuple[SimStep, ...]], rows: int, pools: int) -> tuple[Stretch, ...]:

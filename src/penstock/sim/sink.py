@@ -5,13 +5,15 @@ It outlives the coordinator. A commit takes a while; if the coordinator is kille
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from msgspec import Struct
 
 from penstock.core.events import Commit, Committed, Event
-from penstock.core.shape import Progress
+from penstock.core.shape import Progress, SourceMark
 from penstock.sim.pipeline import Path, Pipeline, Values
+from penstock.sim.source import identity
 from penstock.sim.tally import Tally
 from penstock.sim.violations import Violation
 
@@ -67,6 +69,12 @@ class Sink:
         self.steps = [[0, 0, 0] for _ in pipeline.steps]
         self.final = False
         self.partial: dict[int, dict[tuple[Path, int], str]] = {}
+        self.total_rows: int | None = None
+        self.mark: SourceMark | None = None
+        self.limit: int | None = None  # of this life
+        self._below: int | None = None
+        self._seen: dict[int, int] = {}  # position -> content, of this life
+        self.contents: Counter[int] = Counter()  # of the rows that have ended
         self._writing: Batch | None = None
 
     def progress(self) -> Progress:
@@ -81,7 +89,23 @@ class Sink:
             filtered=self.filtered,
             dead_sources=len(self.dead_sources),
             steps=tuple((begun, done, dead) for begun, done, dead in self.steps),
+            mark=self.mark,
         )
+
+    def begin_life(self, limit: int | None) -> None:
+        """What is admitted: nothing from the limit on, but what lies between rows that have ended."""
+        self.limit, self.final, self._seen = limit, False, {}
+        self._below = None if limit is None else max(limit, max(self.ended, default=-1) + 1)
+        if limit is not None and self._below != limit:
+            self.tally.hit("limit below what has ended")
+
+    def saw(self, position: int, content: int) -> None:
+        """The source has given a row."""
+        self._seen[position] = identity(content)
+
+    def check_limit(self, admitted: list[int]) -> None:
+        if self._below is not None and any(position >= self._below for position in admitted):
+            raise Violation(f"rows {admitted} were admitted; the limit {self.limit} allows those below {self._below}")
 
     # ------------------------------------------------------------ writing
 
@@ -109,7 +133,9 @@ class Sink:
     def _apply(self, batch: Batch) -> list[int]:
         commit = batch.commit
         self._check_rows(batch)
+        self._check_mark(batch)
         self.ended.update(commit.ended)
+        self.contents.update(self._seen[position] for position in commit.ended if position in self._seen)
         self._keep_partial(batch)
         self._check_watermark(commit)
         self.out += len(batch.outputs)
@@ -213,10 +239,21 @@ class Sink:
         self.watermark = mark
         if commit.total_rows not in (None, self.rows):
             raise Violation(f"a commit says {commit.total_rows} rows in all; there are {self.rows}")
+        self.total_rows = self.total_rows if commit.total_rows is None else commit.total_rows
         if commit.final:
             self.final = True
-            if mark != self.rows or commit.publish_to != mark:
-                raise Violation(f"a final commit at watermark {mark} of {self.rows}")
+            complete = mark == self.rows or (self._below is not None and mark >= self._below)
+            if not complete or commit.publish_to != mark or len(self.ended) != mark:
+                raise Violation(f"a final commit at watermark {mark} of {self.rows}, with limit {self.limit}")
+
+    def _check_mark(self, batch: Batch) -> None:
+        """What a commit tells of the source includes all of its rows."""
+        mark = batch.commit.mark
+        read = -1 if mark is None else mark.position - 1
+        last = max([*batch.commit.ended, *batch.partial], default=-1)
+        if last > read:
+            raise Violation(f"a commit has row {last}; its mark ends at {read}")
+        self.mark = mark
 
     def _check_counts(self, commit: Commit) -> None:
         counts = commit.counts

@@ -7,12 +7,15 @@ events that it brings; `Core.turn` takes them as it does in earnest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from heapq import heappop, heappush
 
 from penstock.core.events import Event
+from penstock.core.flow.limit import all_admitted
 from penstock.sim.coordinator import Coordinator, Killed
 from penstock.sim.scenario import Scenario
 from penstock.sim.sink import Sink
+from penstock.sim.source import Change, Files
 from penstock.sim.strikes import Strikes
 from penstock.sim.tally import Tally
 from penstock.sim.trace import Trace
@@ -25,6 +28,7 @@ SAFETY_S = 60.0  # virtual seconds after which a run whose faults never stop is 
 HEAL_S = 400.0  # after the last fault a run has to end within so many virtual seconds
 MAX_TURNS = 40_000
 MAX_LIVES = 25
+MAX_LIMITED = 12  # commands that may have a limit
 
 Callback = Callable[[], Iterable[Event]]
 
@@ -40,13 +44,23 @@ class World:
         self.status = ""  # how the run ended; "" when it was cut
         self.phase = 0
         self.pipeline = scenario.pipeline(0)
-        self.sink = Sink(scenario.stretches[0].rows, self.pipeline, tally)
+        self.files = Files(scenario.stretches[0].rows, twice=scenario.twice)
+        self.sink = self._first_sink = Sink(len(self.files.rows), self.pipeline, tally)
+        if self.files.twice:
+            tally.hit("source: one file twice")
+        self.limit: int | None = None
+        self._first_files = self.files
+        self.files_restored = False
+        self._commands = 0  # how many times the command was given
         self.strikes = Strikes(self)
         self.max_dead = scenario.flow.max_dead
         self._heap: list[tuple[float, int, int, Callback]] = []
         self._sequence = 0
         self._ended_at_failure = -1  # how many source rows had ended when the pool was last down
         self.strikes.arm()
+        for change in scenario.changes:
+            if change.at_s is not None:
+                self.at(change.at_s, partial(self._change, change), life=0)
         self.coordinator = self._begin_life()
 
     def at(self, delay_s: float, callback: Callback, *, life: int | None = None) -> None:
@@ -65,8 +79,10 @@ class World:
                 return
             if life in (0, self.life):
                 self._turn(callback)
-        if self.status:
+        if self.status and self.status != "refused":
             self.sink.check_end(self.status, self.max_dead)
+            if self.status == "done":
+                self._check_contents()
 
     def _turn(self, callback: Callback) -> None:
         coordinator = self.coordinator
@@ -88,6 +104,10 @@ class World:
         self.life += 1
         if self.life > 2 * MAX_LIVES * len(self.scenario.stretches):
             raise Violation(f"the run has not ended after {self.life // 2} lives of its coordinator")
+        limits = self.scenario.limits
+        self.limit = limits[min(self._commands, len(limits) - 1)] if self._commands < MAX_LIMITED else None
+        self._commands += 1
+        self.sink.begin_life(None if self.phase else self.limit)
         coordinator = Coordinator(self, self.sink.progress())
         self.at(0.0, coordinator.begin)
         return coordinator
@@ -100,7 +120,17 @@ class World:
         self.life += 1  # from here on nothing of that life arrives
         self.at(RESTART_S, self._resume)
 
+    def _change(self, change: Change) -> Iterable[Event]:
+        """Something happens to the files of the source."""
+        if not self.phase and self.files.change(change):
+            self.tally.hit(f"source: {change.kind}")
+        return ()
+
     def _resume(self) -> Iterable[Event]:
+        if self.life == 2:
+            for change in self.scenario.changes:
+                if change.at_s is None:
+                    self._change(change)
         self.coordinator = self._begin_life()
         return ()
 
@@ -109,7 +139,9 @@ class World:
         self.phase += 1
         self.tally.hit("phase begun")
         self.pipeline = self.scenario.pipeline(self.phase)
-        self.sink = Sink(self.scenario.stretches[self.phase].rows, self.pipeline, self.tally)
+        self.files = Files(self.scenario.stretches[self.phase].rows)
+        self.sink = Sink(len(self.files.rows), self.pipeline, self.tally)
+        self.sink.begin_life(None)
         self._ended_at_failure = -1
         self.coordinator.begin_phase()
 
@@ -120,13 +152,47 @@ class World:
             self._next_phase()
             return
         self.tally.hit(f"ended: {status}")
-        if status == "too_many_dead" and self.strikes.chance() < 0.5:
+        if status == "failed" and self.coordinator.source.refused:
+            self._refused()
+        elif status == "done" and self._rows_are_left():
+            self._first_phase()
+            self.end_life("limit")
+        elif status == "too_many_dead" and self.strikes.chance() < 0.5:
             self.max_dead = 1.0  # the same command with a higher limit continues
             self.end_life("limit raised")
         elif status == "stopped" or (status == "failed" and self._may_go_on_after_failure()):
             self.end_life(status)
         else:
             self.status = status
+
+    def _refused(self) -> None:
+        """The run says that its source has changed. Somebody brings the files back, or gives the run up."""
+        if not self.files.touched:
+            raise Violation(f"the source was refused as {self.coordinator.source.refused}; it is what it was")
+        if self.strikes.chance() < 0.5 and not self.files_restored:
+            self.files_restored = True
+            self.files.restore()
+            self.end_life("source restored")
+        else:
+            self.status = "refused"
+
+    def _rows_are_left(self) -> bool:
+        """Whether the same command without a limit finds something to do, as the shell judges it."""
+        sink = self._first_sink
+        return not all_admitted(sink.watermark, sink.total_rows, None)
+
+    def _first_phase(self) -> None:
+        """After the last phase the first one stands again, behind the rows that were taken in."""
+        if self.phase:
+            self.phase, self.pipeline = 0, self.scenario.pipeline(0)
+            self.sink, self.files = self._first_sink, self._first_files
+
+    def _check_contents(self) -> None:
+        """Each row of the source has ended once, whatever happened to its files."""
+        sink, files = self._first_sink, self._first_files
+        if len(sink.ended) != len(files.original) or sink.contents != files.wanted():
+            missing, more = files.wanted() - sink.contents, sink.contents - files.wanted()
+            raise Violation(f"the run is done; rows {sorted(missing)} are missing, {sorted(more)} are there twice")
 
     def _may_go_on_after_failure(self) -> bool:
         """Whether the same command again could end the run. Not where poisonous rows break every circuit anew."""

@@ -23,6 +23,7 @@ from penstock.core import events as ev
 from penstock.core.events import CHILD_BASE
 from penstock.core.flow.commits import Commits
 from penstock.core.flow.families import Families, Family
+from penstock.core.flow.limit import admission_ends
 from penstock.core.flow.tally import Tally
 from penstock.core.machine import Machine
 from penstock.core.shape import FlowShape, Progress
@@ -58,6 +59,9 @@ class Flow(Machine):
         self._ended_before = sorted(progress.ended_above)  # positions that the source will pass over
         self._reading = False
         self.total_rows: int | None = None
+        self._complete = False  # the source's own end was seen, not that of a limit
+        self._below = admission_ends(shape.limits.source_rows, progress)
+        self._mark = progress.mark
         self.stopping = ""  # the status that the phase will end with, once it may not run on
         self._drained = False
         self.status = ""  # the status that it ended with
@@ -81,6 +85,7 @@ class Flow(Machine):
     def _on_rows_read(self, event: ev.RowsRead) -> None:
         self._reading = False
         self._next_position = max(self._next_position, event.next_position)
+        self._mark = event.mark or self._mark
         self.tally.rows_in += len(event.rows) + len(event.unreadable) + len(event.families)
         for position in event.unreadable:
             self.tally.unreadable()
@@ -115,9 +120,19 @@ class Flow(Machine):
 
     def _on_source_ended(self, event: ev.SourceEnded) -> None:
         self._reading = False
+        self._mark = event.mark or self._mark
+        self._source_ends(event.total_rows)
+        self._complete = True
+
+    def _source_ends(self, total_rows: int) -> None:
         if self.total_rows is None:
-            self.total_rows = event.total_rows
+            self.total_rows = total_rows
             self._emit(ev.SourceExhausted())
+
+    def _look_for_limit(self) -> None:
+        """All that may be admitted has been: the source ends here for this life."""
+        if self._below is not None and self._next_position >= self._below and not self._reading:
+            self._source_ends(self._next_position)
 
     # ------------------------------------------------------------ tasks begin
 
@@ -352,6 +367,7 @@ class Flow(Machine):
     def _settle(self) -> None:
         if self.status:
             return
+        self._look_for_limit()
         self._start_begun()
         at_end = self._all_ended()
         if not self.stopping and self.tally.too_many_dead(
@@ -384,7 +400,7 @@ class Flow(Machine):
             return
         if self.open_bytes < limits.window_bytes or not self.open:
             self._reading = True
-            self._emit(ev.ReadRows(max_rows=wanted))
+            self._emit(ev.ReadRows(max_rows=wanted, below=self._below))
 
     def _within_reach(self) -> int:
         """Positions within reach that have not ended: what was passed over may not push a read beyond it."""
@@ -397,7 +413,8 @@ class Flow(Machine):
         batch = self.commits.next_batch(self._now, ended=final or draining_done, final=final)
         if batch is not None:
             batch.counts = self.tally.counts()
-            batch.total_rows = self.total_rows
+            batch.total_rows = self.total_rows if self._complete else None
+            batch.mark = self._mark
             self.commits.sent(self._emit(batch))
         elif final and self.commits.idle():
             self._end("done")

@@ -1,0 +1,202 @@
+"""Evidence of what was read of files: each is hashed as it is read, and a later life compares before it skips the rows
+that are done (core/flow/evidence.py).
+
+A file's size, time and first bytes do not tell that its lines have changed places, so all that becomes rows is hashed.
+All calls come from the thread that reads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from penstock.core.flow.evidence import Evidence
+from penstock.core.shape import SourceMark
+from penstock.data.paths import DataFile
+from penstock.data.streams import may_pass
+from penstock.errors import InputError
+
+__all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_range", "text_content"]
+
+BLOCK_BYTES = 1 << 20
+_RESTORE = "Restore the file as it was, or give the run another output folder with --out"
+
+# (path, first unit, unit after the last or None: to the end) -> the bytes of those units. Raises OSError, ValueError.
+Content = Callable[[str, int, int | None], Iterator[bytes | memoryview]]
+
+
+def byte_range(path: str, begin: int, end: int | None) -> Iterator[bytes]:
+    """The bytes of a file from `begin` to `end`, block by block; fewer where it is shorter. Raises OSError."""
+    with open(path, "rb", buffering=0) as stream:
+        stream.seek(begin)
+        while end is None or begin < end:
+            data = stream.read(BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - begin))
+            if not data:
+                return
+            begin += len(data)
+            yield data
+
+
+text_content: Content = byte_range
+
+
+def status_of(file: int | os.PathLike[str]) -> tuple[int, ...]:
+    """What differs, for all practical purposes, once somebody has written to a file."""
+    found = os.stat(file)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class FileProof:
+    """What was read of one file while it is open. `path`: names that very file, also once another has its name."""
+
+    def __init__(self, proof: ReadProof, index: int, file: DataFile) -> None:
+        self.file = file
+        self._proof, self._index = proof, index
+        try:
+            self._descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"can't be opened: {error.strerror}", where=file.name, passing=may_pass(error)) from None
+        self.path = f"/proc/self/fd/{self._descriptor}"
+        try:
+            self.check()
+        except InputError:
+            self.close()
+            raise
+
+    def feed(self, begin: int, end: int, data: Iterable[bytes | memoryview]) -> None:
+        """Units `begin` to below `end` are about to become rows; `data` is their content. Raises InputError."""
+        self._proof.feed(self._index, begin, end, data)
+
+    def refuse_shorter(self) -> None:
+        """Raises InputError where the file has fewer bytes than it had when the source was opened."""
+        size_bytes = os.fstat(self._descriptor).st_size
+        if size_bytes < self.file.size_bytes:
+            raise InputError(
+                f"has become shorter while the run goes on: {self.file.size_bytes} bytes at its start, {size_bytes} "
+                f"now. {_RESTORE}",
+                where=self.file.name,
+            )
+
+    def check(self) -> None:
+        """Raises InputError where what was read of this file, or of those before it, does not stand there any more."""
+        if self._descriptor >= 0:
+            self.refuse_shorter()
+            self._proof.compare(self._index, status_of(self._descriptor), self.path)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class ReadProof:
+    """The evidence of one source of files. content: how a file of its format is read in units."""
+
+    def __init__(self, files: Sequence[DataFile], content: Content) -> None:
+        self._files, self._content = files, content
+        self._evidence: Evidence | None = None
+        self._opened: FileProof | None = None
+
+    # ------------------------------------------------------------ across lives
+
+    def begin(self, mark: SourceMark) -> None:
+        """Hash once more what `mark` tells of, and go on from there; nothing is hashed before this call.
+
+        Raises InputError where the content has changed, or can't be read.
+        """
+        try:
+            evidence = Evidence([status_of(file.path) for file in self._files])
+        except OSError as error:
+            where = str(error.filename)
+            raise InputError(f"can't be read: {error.strerror}", where=where, passing=may_pass(error)) from None
+        self._hash_to(evidence, mark.file, mark.units)
+        if not evidence.proves(mark):
+            raise self._changed(mark)
+        self._evidence = evidence
+
+    def mark(self, position: int) -> SourceMark | None:
+        """What was read so far; every row below `position` was. None before `begin`."""
+        return None if self._evidence is None else self._evidence.mark(position)
+
+    def _changed(self, mark: SourceMark) -> InputError:
+        read = self._files[: mark.file + 1]
+        latest = max(read, key=_changed_at)
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_changed_at(latest)))
+        where = "its content" if len(read) == 1 else "the content of a file that was read, likely of this one,"
+        return InputError(
+            f"{where} has changed since this run read it (last change: {when}), so that rows which are done can't be "
+            f"told from those which are not. {_RESTORE}",
+            where=latest.name,
+        )
+
+    # ------------------------------------------------------------ while reading
+
+    def open(self, index: int) -> FileProof | None:
+        """For the reader of a file; None while nothing is hashed."""
+        if self._evidence is None:
+            return None
+        self._opened = FileProof(self, index, self._files[index])
+        return self._opened
+
+    def feed(self, index: int, begin: int, end: int, data: Iterable[bytes | memoryview]) -> None:
+        assert self._evidence is not None
+        self._hash_to(self._evidence, index, begin)  # what was passed over without being read
+        self._evidence.feed(index, begin, end, data)
+
+    def ended(self, opened: FileProof | None, index: int) -> None:
+        """The end of a file was read. Raises InputError as `check`."""
+        if opened is not None and self._evidence is not None:
+            opened.check()
+            self._hash_to(self._evidence, index, 0)
+            self._hash_to(self._evidence, index + 1, 0, opened.path)
+
+    def check(self) -> None:
+        """What was read stands there still, as far as a change can matter. Raises InputError."""
+        if self._opened is not None:
+            self._opened.check()
+
+    def compare(self, index: int, status: tuple[int, ...], path: str) -> None:
+        """Where a file is suspect, hash all that was read once more. `path` is where it is open."""
+        evidence = self._evidence
+        assert evidence is not None
+        if not evidence.is_suspect(index, status):
+            return
+        mark, again = evidence.mark(0), Evidence()
+        self._hash_to(again, min(mark.file, index), 0)
+        self._hash_to(again, mark.file, mark.units, path)
+        if not again.proves(mark):
+            raise InputError(
+                "was changed while the run goes on, and with it what was read before: rows may be missing, or there "
+                f"twice. {_RESTORE}",
+                where=self._files[index].name,
+            )
+        evidence.cleared(index, status)
+
+    def _hash_to(self, evidence: Evidence, file: int, units: int, path: str = "") -> None:
+        """Hash all from where the evidence ends to unit `units` of a file. path: where the current file is open."""
+        while evidence.file < min(file, len(self._files)):
+            ends = self._files[evidence.file].size_bytes
+            self._hash_one(evidence, ends if self._content is text_content else None, path)
+            evidence.end_file(ends)
+            path = ""
+        if evidence.file == file < len(self._files) and evidence.units < units:
+            self._hash_one(evidence, units, path)
+
+    def _hash_one(self, evidence: Evidence, end: int | None, path: str) -> None:
+        file = self._files[evidence.file]
+        begin = evidence.units
+        try:
+            parts = self._content(path or str(file.path), begin, end)
+            evidence.feed(evidence.file, begin, sys.maxsize if end is None else end, parts)
+        except (OSError, ValueError) as error:  # Arrow's errors are among these
+            passing = may_pass(error)
+            raise InputError(f"can't be read once more: {error}", where=file.name, passing=passing) from None
+
+
+def _changed_at(file: DataFile) -> float:
+    try:
+        return os.stat(file.path).st_mtime
+    except OSError:
+        return 0.0

@@ -73,7 +73,8 @@ def dead_of(layout: Layout, files: Files, part: PartFact, columns: list[str] | N
 
     path = layout.dead / part.name
     check_part(files, path, part)
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns, partitioning=None, use_threads=False).to_pylist()
+    with files.open(path) as file:  # a path of Arrow has to be UTF-8
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=columns, use_threads=False).to_pylist()
     return rows
 
 

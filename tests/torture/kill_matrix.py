@@ -18,13 +18,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from torture_support import VARIANTS, Content, content, died, differences, live, no_orphans, run_again, write
+from torture_support import TWICE, VARIANTS, Content, content, died, differences, live, no_orphans, run_again, write
 
 from penstock.faults import FAULT_POINTS, HOST_POINTS
 
 DEATHS_IN_A_ROW = 3
 MORE_ROUNDS = 6  # for points that were not reached
-FINISHED, RETRY = "phases", "retry"  # the variant whose dead rows are run again, and the variant that does so
+RETRY, RETRY_TWICE = "retry", "retry-twice"
+FINISHED = {RETRY: "phases", RETRY_TWICE: TWICE}  # variants that run dead rows again, and those whose rows they are
 FAR_HITS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 
@@ -34,8 +35,8 @@ class Broken(Exception):
 
 def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content, most: int) -> int:
     """Die at the point, once or several times, go on, compare; how often it died."""
-    if variant == RETRY:
-        run_again(folder, folder.parent.parent / FINISHED)
+    if variant in FINISHED:
+        run_again(folder, folder.parent.parent / FINISHED[variant])
     else:
         write(folder, variant)
     deaths = 0
@@ -78,12 +79,13 @@ def work(folder: Path, trials: list[tuple[str, str, int]], wanted: dict[str, Con
 
 
 def matrix(hit: int) -> list[tuple[str, str, int]]:
-    return [(variant, point, hit) for point in FAULT_POINTS for variant in (*VARIANTS, RETRY)]
+    return [(variant, point, hit) for point in FAULT_POINTS for variant in (*VARIANTS, *FINISHED)]
 
 
 def once() -> list[tuple[str, str, int]]:
     """Every point in a variant that reaches it, and those between run and retry."""
-    retried = [(RETRY, point, 1) for point in FAULT_POINTS if point.startswith(("commit.", "move.", "run."))]
+    between = [point for point in FAULT_POINTS if point.startswith(("commit.", "move.", "run."))]
+    retried = [(variant, point, 1) for variant in FINISHED for point in between]
     return [*((_variant_of(point), point, 1) for point in FAULT_POINTS), *retried]
 
 
@@ -101,13 +103,14 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
     with tempfile.TemporaryDirectory(prefix="penstock-kills-") as name:
         folder = Path(name)
         wanted = {}
-        for variant in (*VARIANTS, RETRY):
-            if variant == RETRY:
-                run_again(folder / variant, folder / FINISHED)
+        for variant in (*VARIANTS, TWICE, *FINISHED):
+            if variant in FINISHED:
+                run_again(folder / variant, folder / FINISHED[variant])
             else:
                 write(folder / variant, variant)
             assert live(folder / variant) == 0, (folder / variant / "stderr.txt").read_text()
             wanted[variant] = content(folder / variant)
+        check_retry_twice(folder / "never", wanted[RETRY_TWICE])
         shares = [[each for each in trials if _share(each, jobs) == job] for job in range(jobs)]
         children = []
         for job, share in enumerate(shares):
@@ -133,8 +136,16 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
     return deaths, runs, failures
 
 
+def check_retry_twice(folder: Path, retried: Content) -> None:
+    """What a retry that nobody disturbs leaves has to be what a run leaves in which no row failed."""
+    write(folder, TWICE, fail_on="nothing")
+    assert live(folder) == 0, (folder / "stderr.txt").read_text()
+    told = differences(retried, content(folder))
+    assert not told, f"{RETRY_TWICE}, undisturbed: {'; '.join(told)}"
+
+
 def _share(each: tuple[str, str, int], jobs: int) -> int:
-    return ((*VARIANTS, RETRY).index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
+    return ((*VARIANTS, *FINISHED).index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
 
 
 def main() -> int:
@@ -142,11 +153,14 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=1000, help="go on with later hits until so many deaths")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--once", action="store_true", help="each point once, in the first variant that reaches it")
+    options.add_argument("--only", choices=(*VARIANTS, *FINISHED), help="one variant; points may be out of its reach")
     asked = options.parse_args()
     began = time.monotonic()
     deaths: Counter[str] = Counter()
     runs, failures, more = 0, [], MORE_ROUNDS
     rounds = [once()] if asked.once else [matrix(hit) for hit in FAR_HITS]
+    if asked.only:
+        rounds, more = [[each for each in trials if each[0] == asked.only] for trials in rounds], 0
     while rounds:
         found = run_all(rounds.pop(0), asked.jobs, 1 if asked.once else DEATHS_IN_A_ROW)
         deaths.update(found[0])
@@ -154,7 +168,7 @@ def main() -> int:
         failures += found[2]
         minutes = (time.monotonic() - began) / 60
         print(f"{deaths.total()} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
-        missed = [point for point in FAULT_POINTS if not deaths[point]]
+        missed = [point for point in FAULT_POINTS if not (deaths[point] or asked.only)]
         if failures or (deaths.total() >= asked.kills and not missed):
             break
         if not rounds and missed and more:  # whether anything is taken back, for one, is a matter of time
@@ -166,7 +180,7 @@ def main() -> int:
     for failure in failures:
         print("BROKEN:", failure)
     print(f"{deaths.total()} kills, {runs} runs compared, {len(failures)} broken; never reached: {never or 'none'}")
-    return 1 if failures or never else 0
+    return 1 if failures or (never and not asked.only) else 0
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def split(row):
     return [{"part": part} for part in range(1 + row["id"] % 2)]
 """
 VARIANTS = ("streaming", "phases", "asleep")
+TWICE = "twice"  # as streaming, over a file that the source names twice; a retry of it
 ORPHANS_LIMIT_S = 60.0
 PROGRESS_TIMEOUT_S = 2.0
 
@@ -53,7 +54,7 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
     lines[7] = '{"id": 7, "q"'
     (folder / "rows.jsonl").write_text("".join(line + "\n" for line in lines))
     (folder / "torture_steps.py").write_text(STEPS)
-    options = {"slots": 3, "ms_per_row": 2 * slow, "fail_on": "q13.", **engine_options}
+    options = {"slots": 3, "ms_per_row": 2 * slow, "fail_on": "9." if variant == TWICE else "q13.", **engine_options}
     models = {
         "a": {
             "ref": "mock:a",
@@ -67,7 +68,7 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
     steps += [{"generate": {"model": "a", "prompt": "{{ q }} {{ draft }}", "output": "one", "max_tokens": 3}}]
     steps += [{"filter": {"expr": "id % 5 != 2"}}]
     steps += [{"expand": {"function": "torture_steps:split"}}]
-    if variant == "streaming":
+    if variant in ("streaming", TWICE):
         steps += [
             {"generate": {"model": "a", "prompt": "{{ part }} {{ one }}", "output": "two", "temperature": 1.0}},
         ]
@@ -85,12 +86,12 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
             models["a"]["engine_options"] = {**options, "wake_ms": 1}
     written = {
         "models": models,
-        "source": {"path": "rows.jsonl"},
+        "source": {"path": ["rows.jsonl", "rows.jsonl"] if variant == TWICE else "rows.jsonl"},
         "steps": steps,
         "sink": {"path": "out", "format": "jsonl"},
         "commit_every_s": 0.03,
         "max_dead": 10,
-        "resources": {"load_strategy": "together" if variant == "streaming" else "phases"},
+        "resources": {"load_strategy": "together" if variant in ("streaming", TWICE) else "phases"},
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
 
@@ -123,8 +124,10 @@ def begin(folder: Path, setting: str | None = None, *, takeover: bool = False) -
                 os.environ["PENSTOCK_FAULT_ONCE"] = str(folder / f"died-{time.monotonic_ns()}")
             faults.arm(setting)
             again = Path("again").exists()
-            sets = [f"models.{name}.engine_options.fail_on=nothing" for name in "ab"] if again else []
-            pipeline = load_pipeline(Path("pipeline.yaml").read_text(), "pipeline.yaml", sets)
+            text = Path("pipeline.yaml").read_text()
+            names = yaml.safe_load(text)["models"] if again else ()
+            sets = [f"models.{name}.engine_options.fail_on=nothing" for name in names]
+            pipeline = load_pipeline(text, "pipeline.yaml", sets)
             options = RunOptions(listener=lambda facts: None, interval_s=0.02, takeover=takeover)
             code = (retry if again else run)(pipeline, options).exit_code
         except PenstockError as error:

@@ -32,7 +32,9 @@ def write(folder: Path, rows: int) -> None:
         (folder / name).write_text("".join(lines))
 
 
-def run_again(pipeline: Pipeline, drawn: Drawn, round: int, codes: tuple[str, ...]) -> dict[str, int]:
+def run_again(
+    pipeline: Pipeline, drawn: Drawn, round: int, codes: tuple[str, ...], exit_code: int = 0
+) -> dict[str, int]:
     class InModel(retrying._Retry):
         def _run(self, clock: RunClock, *rest: object) -> tuple[RunFacts, int]:
             Model(pipeline, drawn, round, self.selection).run(self._inner)
@@ -41,8 +43,26 @@ def run_again(pipeline: Pipeline, drawn: Drawn, round: int, codes: tuple[str, ..
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrying, "_Retry", InModel)
         result = retrying.retry(pipeline, RunOptions(listener=lambda facts: None), codes)
-    assert result.exit_code == 0
+    assert result.exit_code == exit_code
     return result.summary.get("retried", {"rows": 0, "out": 0, "dead": 0})
+
+
+def test_a_stop_between_a_retry_that_was_begun_and_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has taken its place, the rest is as it was, and the same command does it."""
+    write(tmp_path, 5)
+    pipeline, drawn = pipeline_over(tmp_path, ["a.jsonl", "c.jsonl", "a.jsonl"]), Drawn(7, 0.3, ())
+    Model(pipeline, drawn, NEVER).run(tmp_path / "never")
+    Model(pipeline, drawn, 0).run(tmp_path / "out")
+    begun = retrying._Retry(pipeline, RunOptions(), tmp_path / "out", (), ("refused",))
+    before = read_run(tmp_path / "out").counts.dead
+    with monkeypatch.context() as patch:
+        patch.setattr(retrying.Interrupts, "asked", True)
+        did = run_again(pipeline, drawn, NEVER, (), exit_code=75)
+    assert did["rows"] == len(begun.selection.chosen) > 0
+    left = read_run(tmp_path / "out").counts.dead
+    assert left == before - did["rows"] + did["dead"]
+    assert run_again(pipeline, drawn, NEVER, ())["rows"] == left - did["dead"], "what died again was tried already"
+    assert content(tmp_path / "out") == content(tmp_path / "never")
 
 
 def content(out: Path) -> tuple[list[str], list[tuple[object, ...]], Counts]:
@@ -52,7 +72,7 @@ def content(out: Path) -> tuple[list[str], list[tuple[object, ...]], Counts]:
     return rows, lost, read_run(out).counts
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     names=st.lists(st.sampled_from(FILES), min_size=1, max_size=4),
     rows=st.integers(1, 5),

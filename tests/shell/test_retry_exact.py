@@ -197,6 +197,19 @@ def test_a_retry_of_all_that_was_begun_comes_before_one_of_a_code(tmp_path: Path
     assert "the retry that was begun before, with 8 dead rows, came first" in errors(tmp_path)
 
 
+def test_a_retry_that_is_stopped_names_the_command_that_continues_it(tmp_path: Path) -> None:
+    write(tmp_path, TWICE, ("one",), fail_on="q1")
+    assert run(tmp_path) == 0
+    slow = "models.a.engine_options.ms_per_row=3000"
+    process = begin_retry(tmp_path, "--code", "refused", *well(), "--set", slow)
+    inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
+    wait_until(lambda: len(list(inner.glob("*"))) > 1, "a commit")
+    process.send_signal(signal.SIGTERM)
+    assert end_of(process, tmp_path) == 75
+    command = f"to go on: penstock retry out --code refused --set {well()[1]} --set {slow}"
+    assert command in errors(tmp_path)
+
+
 def limited(folder: Path) -> subprocess.Popen[str]:
     """A run of the first rows has ended, and its dead rows are being run again."""
     write(folder, TWICE, ("one",), fail_on="q1")

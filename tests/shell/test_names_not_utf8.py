@@ -13,6 +13,7 @@ from retry_support import retry, rows, well
 from run_support import dead, errors, run, summary
 
 from penstock.data.open import open_source
+from penstock.errors import InputError
 
 BYTES = os.fsdecode(b"a\xff")
 SHOWN = "a\\udcff"
@@ -42,6 +43,13 @@ def test_a_source_names_its_files_in_valid_text(tmp_path: Path) -> None:
     assert chunk is not None and len(chunk.rows) == 2
     assert source.locate(1) == (f"{tmp_path}/rows/{SHOWN}.jsonl", 1)
     source.close()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_what_arrow_can_not_open_is_refused(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"{BYTES}.{suffix}").write_bytes(b"x")
+    with pytest.raises(InputError, match="its name is not UTF-8"):
+        open_source([str(tmp_path)], "auto", None)
 
 
 @pytest.mark.process

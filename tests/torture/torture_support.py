@@ -151,7 +151,7 @@ def content(folder: Path) -> Content:
     dead: list[tuple[Any, ...]] = []
     for path in sorted((out / "dead").iterdir()):
         for row in pq.read_table(path, partitioning=None, use_threads=False).to_pylist():
-            dead.append((row["row"], tuple(row["path"]), row["step"], row["code"], row["input"]))
+            dead.append((row["source"], row["row"], tuple(row["path"]), row["step"], row["code"], row["input"]))
     rows = json.loads((out / "summary.json").read_text())["rows"]
     return Content(data, sorted(dead), {key: rows[key] for key in ("in", "out", "dead", "filtered")})
 

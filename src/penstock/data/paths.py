@@ -140,6 +140,8 @@ def _data_file(name: str, format: str) -> DataFile:
             where=name,
         )
     shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    if shown != name and known[0] not in TEXT_FORMATS:
+        raise InputError("its name is not UTF-8, and Arrow can't open it; rename the file", where=shown)
     return DataFile(shown, path, known[0], known[1], status.st_size)
 
 

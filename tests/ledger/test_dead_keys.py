@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from ledger_support import Coordinator, dead_ordinals, open_ledger, outcome
 from phase_support import PhasedCoordinator, deaths, open_phased
 
-from penstock.ledger.again import standing_parts
+from penstock.errors import Fenced
+from penstock.ledger.again import Again, standing_parts
+from penstock.ledger.base import CommitBatch
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
@@ -55,3 +57,22 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, keys:
     layout.keys.mkdir(parents=True)
     (layout.keys / "k").write_bytes(encode_dead_keys(keys))
     assert read_dead_keys(layout, Files(), PartFact("part", "", len(keys), 0, "", "k")) == keys
+
+
+def test_a_finished_run_that_was_opened_before_a_retry_took_its_place(tmp_path: Path) -> None:
+    """What the stale one knows of may have gone from dead/; it is told that it is late, and nothing is damaged."""
+    with open_ledger(tmp_path) as ledger:
+        Coordinator(ledger, TOTAL).run()
+    late = open_ledger(tmp_path)
+    counts = late.entry.counts
+    with open_ledger(tmp_path) as ledger:
+        _, parts = standing_parts(Manifest(Layout(tmp_path), Files()))
+        known = {name: read_dead_keys(Layout(tmp_path), Files(), part) for name, part in parts.items()}
+        every = {key for keys in known.values() for key, _ in keys}
+        ledger.put_again(Again(every, known, iter(()), [], counts))
+    assert dead_ordinals(tmp_path) == []
+    with pytest.raises(Fenced, match="meanwhile"):
+        late.commit(CommitBatch([], [], [], late.state.watermark, None, counts))
+    late.close()
+    with open_ledger(tmp_path) as ledger:
+        assert ledger.state.finished and dead_keys(tmp_path) == []

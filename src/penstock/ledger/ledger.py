@@ -291,11 +291,7 @@ class Ledger:
         seen = self.entry.seq
         self.entry, self._owner = claim(self._layout, self._files, self._manifest, self.entry)
         if self.entry.seq != seen + 1:
-            raise Fenced(
-                "another process has worked on this run meanwhile: it was continued, or its dead rows were run again. "
-                "What this process had not committed is lost; the same command does it again.",
-                where=str(self._layout.out_dir),
-            )
+            raise Fenced("another process has worked on this run meanwhile.", where=str(self._layout.out_dir))
 
     def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> Joined:
         from penstock.data.dead import dead_table

@@ -21,7 +21,7 @@ import msgspec
 import pyarrow as pa
 
 from penstock.data.base import Source
-from penstock.errors import UsageError
+from penstock.errors import RunOwned, UsageError
 from penstock.ledger.again import Again, redone_rows
 from penstock.ledger.base import Counts, DeadRow
 from penstock.ledger.entry import Entry
@@ -109,6 +109,7 @@ def _of(codes: Collection[str]) -> str:
 
 
 _NAMING = ["source", "row", "path", "step", "code"]  # columns of dead/ without the rows themselves
+_KEPT = "What came of the dead rows is kept: once the run has ended, the same `penstock retry` puts it in its place."
 
 
 class _Retried(NamedTuple):
@@ -252,6 +253,8 @@ class _Retry:
                 if ledger.entry.retries == self._entry.retries:
                     ledger.put_again(self._outcome(ledger.entry, inner, source))
                 counts = ledger.entry.counts
+        except RunOwned as owned:
+            raise RunOwned(f"{owned.message} {_KEPT}", where=owned.where) from None
         finally:
             source.close()
         shutil.rmtree(self._inner, ignore_errors=True)  # what is left is garbage
@@ -262,8 +265,7 @@ class _Retry:
         """Its counts and parts are those of a run under way; a commit of it and ours must not meet."""
         if not finished:
             raise UsageError(
-                "the run was continued while its dead rows were run again, and has not come to its end. What came of "
-                "them is kept: once the run has ended, the same `penstock retry` puts it in its place.",
+                f"the run was continued while its dead rows were run again, and has not come to its end. {_KEPT}",
                 where=str(self._out_dir),
             )
 

@@ -139,7 +139,7 @@ class PhasedCoordinator:
                 paths = becomes(phase, row["n"], key)
                 if paths is None:
                     place = (position, origin.source, origin.row, list(origin.path))
-                    dead.append(DeadRow(*place, f"step-{phase}", "refused", "no", 1, "{}"))
+                    dead.append(DeadRow(*place, f"step-{phase}", "refused", "no", 1, "{}", origin.position))
                 for path in paths or ():
                     whole = (*origin.path, *path)
                     below = msgspec.structs.replace(origin, path=whole)

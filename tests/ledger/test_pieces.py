@@ -16,7 +16,7 @@ from penstock.errors import InvariantError, LedgerDamaged
 from penstock.ledger import segments
 from penstock.ledger.base import Counts
 from penstock.ledger.bits import EndedPositions
-from penstock.ledger.entry import FORMAT, Entry, PartFact, decode_entry, encode_entry
+from penstock.ledger.entry import FORMAT, READABLE, Entry, PartFact, decode_entry, encode_entry
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, merge, with_keys, without_keys
 from penstock.ledger.layout import Layout
@@ -111,11 +111,17 @@ def test_reading_an_entry_never_fails_otherwise(data: bytes) -> None:
         decode_entry(data, "x")
 
 
-@pytest.mark.parametrize("format", [FORMAT - 1, FORMAT + 1])
+@pytest.mark.parametrize("format", [READABLE[0] - 1, FORMAT + 1])
 def test_an_entry_of_another_format_says_so(format: int) -> None:
     envelope = msgspec.json.decode(encode_entry(ENTRY))
     with pytest.raises(LedgerDamaged, match=f"has format {format}.*the version that wrote it"):
         decode_entry(msgspec.json.encode({**envelope, "format": format}), "x")
+
+
+@pytest.mark.parametrize("format", READABLE)
+def test_entries_of_older_formats_are_read(format: int) -> None:
+    envelope = msgspec.json.decode(encode_entry(ENTRY))
+    assert decode_entry(msgspec.json.encode({**envelope, "format": format}), "x") == ENTRY
 
 
 def write(folder: Path, tables: list[pa.Table]) -> tuple[Layout, object]:

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from penstock.data.open import open_source
 from penstock.errors import InputError
 from penstock.ledger.base import Counts
-from penstock.runtime.again import Chosen, ChosenSource, Selection, counts_without, positions_of
+from penstock.ledger.part_keys import DeadKey
+from penstock.runtime.again import Chosen, ChosenSource, Selection, counts_without
+from penstock.runtime.dead_rows import positions_of
 from penstock.spec.load import load_pipeline
 
 PATHS = st.lists(st.integers(0, 2), max_size=3).map(tuple)
 
 
-def chosen(position: int, path: tuple[int, ...] = (), step: str = "s") -> Chosen:
-    return Chosen("a.jsonl", position, path, step, position)
+def chosen(position: int, path: tuple[int, ...] = (), step: str = "s", phase: int = 0) -> Chosen:
+    return Chosen(position, path, step, phase)
 
 
 @given(dead=st.lists(PATHS, min_size=1, max_size=5), path=PATHS)
@@ -54,13 +56,28 @@ def three_files(folder: Path) -> list[str]:
 
 def test_places_are_found_in_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = three_files(tmp_path)
-    monkeypatch.setattr("penstock.runtime.again._SCAN_ROWS", 4)
+    monkeypatch.setattr("penstock.runtime.dead_rows._SCAN_ROWS", 4)
     places = {(names[0], 0), (names[0], 3), (names[2], 1), (names[2], 3)}
     source = open_source(names, "jsonl", None)
-    assert sorted(positions_of(source, places).values()) == [0, 3, 6, 8]
+    assert sorted(positions_of(source, places).values()) == [[0], [3], [6], [8]]
     with pytest.raises(InputError, match="has no row 4 in"):
         positions_of(source, {(names[2], 4)})
     source.close()
+
+
+@given(st.lists(st.sampled_from([0, 1, 2]), min_size=1, max_size=5), st.integers(1, 5))
+def test_a_file_that_is_named_several_times_has_as_many_places(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], scanned: int
+) -> None:
+    files = three_files(tmp_path_factory.mktemp("files"))
+    names = [files[index] for index in order]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.runtime.dead_rows._SCAN_ROWS", scanned)
+        every = [(name, row) for name in names for row in range({0: 5, 1: 0, 2: 4}[files.index(name)])]
+        source = open_source(names, "jsonl", None)
+        found = positions_of(source, set(every))
+        source.close()
+    assert found == {place: [at for at, other in enumerate(every) if other == place] for place in every}
 
 
 def test_chosen_rows_are_a_source_of_their_own(tmp_path: Path) -> None:
@@ -68,7 +85,7 @@ def test_chosen_rows_are_a_source_of_their_own(tmp_path: Path) -> None:
     first = source.read(0, None, 3)
     assert first is not None and first.origins is not None
     assert (first.positions, [row["n"] for row in first.rows], first.next_position) == ([0, 1], [1, 4], 3)
-    assert [(bad.position, bad.row) for bad in first.unreadable] == [(2, 1)]
+    assert [(bad.position, bad.row, bad.origin) for bad in first.unreadable] == [(2, 1, 6)]
     assert [origin.position for origin in first.origins] == [1, 4]
     rest = source.read(3, None, 3)
     assert rest is not None and (rest.positions, rest.rows[0]["n"]) == ([3], 8)
@@ -97,6 +114,23 @@ def test_counts_are_those_without_what_is_run_again(tmp_path: Path) -> None:
     steps = {"first": (10, 10, 0), "split": (10, 10, 0), "last": (30, 28, 2)}
     counts = Counts(rows_in=10, out=28, dead=2, dead_sources=1, ended_sources=10, steps=steps)
     selection = Selection([chosen(4, (0,), "last"), chosen(4, (2,), "last")])
-    left = counts_without(counts, selection, set(), nodes)
+    left = counts_without(counts, selection, [], nodes, ())
     assert (left.rows_in, left.out, left.dead, left.dead_sources, left.ended_sources) == (9, 28, 0, 0, 9)
     assert left.steps == {"first": (9, 9, 0), "split": (9, 9, 0), "last": (28, 28, 0)}
+
+
+@pytest.mark.parametrize(("phase", "passed"), [(0, 1), (1, 2), (-1, 2)])
+def test_a_row_that_could_not_be_written_has_passed_the_steps_of_its_phase(phase: int, passed: int) -> None:
+    models = {name: {"ref": f"mock:{name}"} for name in "ab"}
+    steps = [{"generate": {"model": name, "prompt": "{{ n }}", "output": name, "name": name}} for name in "ab"]
+    text = json.dumps({"models": models, "source": {"rows": [{"n": 1}]}, "steps": steps, "sink": {"path": "out"}})
+    counts = Counts(rows_in=9, dead=1, dead_sources=1, ended_sources=9, steps={"a": (9, 9, 0), "b": (8, 8, 0)})
+    selection = Selection([chosen(4, (), "sink", phase)])
+    left = counts_without(counts, selection, [], load_pipeline(text, "p.yaml").order(), (1, 2))
+    assert left.steps == {"a": (8, 8, 0), "b": (8, 8, 0) if passed == 1 else (7, 7, 0)}
+
+
+def test_a_source_row_with_other_dead_rows_stays_among_those_that_have_some() -> None:
+    counts = Counts(rows_in=9, dead=3, dead_sources=2, ended_sources=9)
+    left = counts_without(counts, Selection([chosen(4, (0,)), chosen(5)]), [DeadKey((4, (1,)), 0)], [], ())
+    assert (left.rows_in, left.dead, left.dead_sources, left.ended_sources) == (7, 1, 1, 7)

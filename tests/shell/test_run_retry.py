@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as ds
 import pytest
 import yaml
-from run_support import STARTED, dead, end_of, errors, run, start, summary, wait_until
+from retry_support import begin_retry, retry, rows, well
+from run_support import dead, end_of, errors, run, start, summary, wait_until
 
 import penstock as ps
 
@@ -49,38 +49,9 @@ def write(folder: Path, *, format: str = "parquet", order: str = "input", phases
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
 
 
-def begin_retry(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "penstock.cli", "retry", "out", "--display", "json", *arguments]
-    with (folder / "stderr.txt").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, text=True
-        )
-    STARTED.append(process)
-    return process
-
-
-def retry(folder: Path, *arguments: str) -> int:
-    return end_of(begin_retry(folder, *arguments), folder)
-
-
 def status(folder: Path) -> str:
     command = [sys.executable, "-m", "penstock.cli", "status", "out"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
-
-
-def well(text: str = "nothing") -> tuple[str, str]:
-    """The engines refuse only this from now on."""
-    return "--set", f"models.a.engine_options.fail_on={text}"
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for file in sorted((folder / "out" / "data").iterdir()):
-        if file.suffix == ".jsonl":
-            found += [json.loads(line) for line in file.read_text().splitlines()]
-        else:
-            found += ds.dataset(file, format=file.suffix[1:]).to_table().to_pylist()
-    return found
 
 
 @pytest.fixture(scope="module")

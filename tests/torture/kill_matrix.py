@@ -23,6 +23,7 @@ from torture_support import (
     CHANGED,
     LIMITED,
     LIMITS,
+    TWICE,
     VARIANTS,
     Content,
     change,
@@ -40,9 +41,10 @@ from penstock.faults import FAULT_POINTS, HOST_POINTS
 
 DEATHS_IN_A_ROW = 3
 MORE_ROUNDS = 6  # for points that were not reached
-FINISHED, RETRY = "phases", "retry"  # the variant whose dead rows are run again, and the variant that does so
+RETRY, RETRY_TWICE = "retry", "retry-twice"
+FINISHED = {RETRY: "phases", RETRY_TWICE: TWICE}  # variants that run dead rows again, and those whose rows they are
 REFUSED = "refused, and continued with the source as it was"
-ALL = (*VARIANTS, RETRY, *LIMITED, *CHANGED)
+ALL = (*VARIANTS, *FINISHED, *LIMITED, *CHANGED)
 FAR_HITS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 
@@ -52,8 +54,8 @@ class Broken(Exception):
 
 def trial(folder: Path, variant: str, point: str, hit: int, wanted: Content, most: int) -> tuple[int, int]:
     """Die at the point, once or several times, go on, compare; how often it died, and was refused."""
-    if variant == RETRY:
-        run_again(folder, folder.parent.parent / FINISHED)
+    if variant in FINISHED:
+        run_again(folder, folder.parent.parent / FINISHED[variant])
     else:
         write(folder, {**LIMITED, **CHANGED}.get(variant, variant))
     deaths = refusals = 0
@@ -138,7 +140,8 @@ def matrix(hit: int) -> list[tuple[str, str, int]]:
 
 def once() -> list[tuple[str, str, int]]:
     """Every point in a variant that reaches it, and those between run and retry."""
-    retried = [(RETRY, point, 1) for point in FAULT_POINTS if point.startswith(("commit.", "move.", "run."))]
+    between = [point for point in FAULT_POINTS if point.startswith(("commit.", "move.", "run."))]
+    retried = [(variant, point, 1) for variant in FINISHED for point in between]
     differing = [(variant, "commit.done", hit) for variant in (*LIMITED, *CHANGED) for hit in (1, 2)]
     return [*((_variant_of(point), point, 1) for point in FAULT_POINTS), *retried, *differing]
 
@@ -157,13 +160,14 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
     with tempfile.TemporaryDirectory(prefix="penstock-kills-") as name:
         folder = Path(name)
         wanted = {}
-        for variant in ALL:
-            if variant == RETRY:
-                run_again(folder / variant, folder / FINISHED)
+        for variant in (TWICE, *ALL):
+            if variant in FINISHED:
+                run_again(folder / variant, folder / FINISHED[variant])
             else:
                 write(folder / variant, {**LIMITED, **CHANGED}.get(variant, variant))
             assert live(folder / variant) == 0, (folder / variant / "stderr.txt").read_text()
             wanted[variant] = content(folder / variant)
+        check_retry_twice(folder / "never", wanted[RETRY_TWICE])
         shares = [[each for each in trials if _share(each, jobs) == job] for job in range(jobs)]
         children = []
         for job, share in enumerate(shares):
@@ -189,6 +193,14 @@ def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[C
     return deaths, runs, failures
 
 
+def check_retry_twice(folder: Path, retried: Content) -> None:
+    """What a retry that nobody disturbs leaves has to be what a run leaves in which no row failed."""
+    write(folder, TWICE, fail_on="nothing")
+    assert live(folder) == 0, (folder / "stderr.txt").read_text()
+    told = differences(retried, content(folder))
+    assert not told, f"{RETRY_TWICE}, undisturbed: {'; '.join(told)}"
+
+
 def _share(each: tuple[str, str, int], jobs: int) -> int:
     return (ALL.index(each[0]) + FAULT_POINTS.index(each[1])) % jobs
 
@@ -202,11 +214,14 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=1000, help="go on with later hits until so many deaths")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--once", action="store_true", help="each point once, in the first variant that reaches it")
+    options.add_argument("--only", choices=(*VARIANTS, *FINISHED), help="one variant; points may be out of its reach")
     asked = options.parse_args()
     began = time.monotonic()
     deaths: Counter[str] = Counter()
     runs, failures, more = 0, [], MORE_ROUNDS
     rounds = [once()] if asked.once else [matrix(hit) for hit in FAR_HITS]
+    if asked.only:
+        rounds, more = [[each for each in trials if each[0] == asked.only] for trials in rounds], 0
     while rounds:
         found = run_all(rounds.pop(0), asked.jobs, 1 if asked.once else DEATHS_IN_A_ROW)
         deaths.update(found[0])
@@ -214,7 +229,7 @@ def main() -> int:
         failures += found[2]
         minutes = (time.monotonic() - began) / 60
         print(f"{_kills(deaths)} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
-        missed = [point for point in FAULT_POINTS if not deaths[point]]
+        missed = [point for point in FAULT_POINTS if not (deaths[point] or asked.only)]
         if failures or (_kills(deaths) >= asked.kills and not missed):
             break
         if not rounds and missed and more:  # whether anything is taken back, for one, is a matter of time
@@ -228,7 +243,7 @@ def main() -> int:
     kills, refusals = _kills(deaths), deaths[REFUSED]
     print(f"{kills} kills; {refusals} {REFUSED}")
     print(f"{runs} runs compared, {len(failures)} broken; never reached: {never or 'none'}")
-    return 1 if failures or never else 0
+    return 1 if failures or (never and not asked.only) else 0
 
 
 if __name__ == "__main__":

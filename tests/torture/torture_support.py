@@ -37,6 +37,7 @@ VARIANTS = ("streaming", "phases", "asleep")
 LIMITED = {"limited": "streaming", "phases-limited": "phases"}
 CHANGED = {"swapped": "streaming", "cut": "phases"}
 LIMITS = (None, 5, 20, 40, ROWS)
+TWICE = "twice"  # as streaming, over a file that the source names twice; a retry of it
 ORPHANS_LIMIT_S = 60.0
 PROGRESS_TIMEOUT_S = 2.0
 
@@ -57,7 +58,7 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
     lines[7] = '{"id": 7, "q"'
     (folder / "rows.jsonl").write_text("".join(line + "\n" for line in lines))
     (folder / "torture_steps.py").write_text(STEPS)
-    options = {"slots": 3, "ms_per_row": 2 * slow, "fail_on": "q13.", **engine_options}
+    options = {"slots": 3, "ms_per_row": 2 * slow, "fail_on": "9." if variant == TWICE else "q13.", **engine_options}
     models = {
         "a": {
             "ref": "mock:a",
@@ -71,7 +72,7 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
     steps += [{"generate": {"model": "a", "prompt": "{{ q }} {{ draft }}", "output": "one", "max_tokens": 3}}]
     steps += [{"filter": {"expr": "id % 5 != 2"}}]
     steps += [{"expand": {"function": "torture_steps:split"}}]
-    if variant == "streaming":
+    if variant in ("streaming", TWICE):
         steps += [
             {"generate": {"model": "a", "prompt": "{{ part }} {{ one }}", "output": "two", "temperature": 1.0}},
         ]
@@ -89,12 +90,12 @@ def write(folder: Path, variant: str, **engine_options: Any) -> None:
             models["a"]["engine_options"] = {**options, "wake_ms": 1}
     written = {
         "models": models,
-        "source": {"path": "rows.jsonl"},
+        "source": {"path": ["rows.jsonl", "rows.jsonl"] if variant == TWICE else "rows.jsonl"},
         "steps": steps,
         "sink": {"path": "out", "format": "jsonl"},
         "commit_every_s": 0.03,
         "max_dead": 10,
-        "resources": {"load_strategy": "together" if variant == "streaming" else "phases"},
+        "resources": {"load_strategy": "together" if variant in ("streaming", TWICE) else "phases"},
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
 
@@ -148,8 +149,10 @@ def begin(folder: Path, setting: str | None = None, *, takeover: bool = False, l
                 os.environ["PENSTOCK_FAULT_ONCE"] = str(folder / f"died-{time.monotonic_ns()}")
             faults.arm(setting)
             again = Path("again").exists()
-            sets = [f"models.{name}.engine_options.fail_on=nothing" for name in "ab"] if again else []
-            pipeline = load_pipeline(Path("pipeline.yaml").read_text(), "pipeline.yaml", sets)
+            text = Path("pipeline.yaml").read_text()
+            names = yaml.safe_load(text)["models"] if again else ()
+            sets = [f"models.{name}.engine_options.fail_on=nothing" for name in names]
+            pipeline = load_pipeline(text, "pipeline.yaml", sets)
             options = RunOptions(listener=lambda facts: None, interval_s=0.02, takeover=takeover, limit=limit)
             result = (retry if again else run)(pipeline, options)
             code = result.exit_code
@@ -175,7 +178,7 @@ def content(folder: Path) -> Content:
     dead: list[tuple[Any, ...]] = []
     for path in sorted((out / "dead").iterdir()):
         for row in pq.read_table(path, partitioning=None, use_threads=False).to_pylist():
-            dead.append((row["row"], tuple(row["path"]), row["step"], row["code"], row["input"]))
+            dead.append((row["source"], row["row"], tuple(row["path"]), row["step"], row["code"], row["input"]))
     rows = json.loads((out / "summary.json").read_text())["rows"]
     return Content(data, sorted(dead), {key: rows[key] for key in ("in", "out", "dead", "filtered")})
 

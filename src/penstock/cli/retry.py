@@ -45,7 +45,8 @@ def retry(
     """Run the dead rows of a finished run again: all of them, or those of some codes.
 
     Rows that succeed now are put into `data/` where they belong, and leave `dead/`; those that die again stay there
-    with their new reason. Nothing changes before all of them have ended. The same command again continues.
+    with their new reason. Nothing changes before all of them have ended. The same command again continues. Where a
+    retry of other codes was begun and has not ended, that one is continued first.
     """
     from penstock.ledger.view import read_run
     from penstock.report.display import choose
@@ -62,7 +63,7 @@ def retry(
     read_run(Path(directory))  # so that a folder of something else is told as that
     out = str(Path(directory).absolute())
     given = load(pipeline, set_) if pipeline is not None else _as_given(Path(directory), set_)
-    again = shlex.join(["penstock", "retry", directory, *(["--pipeline", pipeline] if pipeline else [])])
+    again = shlex.join(["penstock", "retry", directory, *_options(code, pipeline, set_, executor, ray_address)])
     shown = choose(display, sys.stderr)
     options = RunOptions(
         out=out,
@@ -85,6 +86,17 @@ def retry(
     if json_:
         output.json_beside(result.summary, f"it is in {result.out_dir / 'summary.json'}")
     return result.exit_code
+
+
+def _options(
+    codes: tuple[str, ...], pipeline: str | None, sets: tuple[str, ...], executor: str, ray_address: str | None
+) -> list[str]:
+    """Those that the same retry needs once more."""
+    given = [*(("--code", code) for code in codes), *(("--set", value) for value in sets)]
+    given += [("--pipeline", pipeline)] if pipeline else []
+    given += [("--executor", executor)] if executor != "local" else []
+    given += [("--ray-address", ray_address)] if ray_address else []
+    return [word for option in given for word in option]
 
 
 def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:

@@ -84,7 +84,7 @@ def collect(view: RunView, folder: Path) -> Status:
     rows = {"in": counts.rows_in, "ended": counts.ended_sources, "out": counts.out, "dead": counts.dead}
     return Status(
         status="retrying" if again is not None and again.owner_alive else _state(view, summary),
-        directory=str(folder),
+        directory=str(folder).encode("utf-8", "backslashreplace").decode("utf-8"),
         total_rows=view.total_rows,
         rows=rows | {"filtered": counts.filtered},
         last_commit_s=max(time.time() - view.committed, 0.0),
@@ -134,7 +134,8 @@ def _read_causes(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
     causes: dict[str, int] = {}
     examples: dict[str, str] = {}
     for part in sorted(folder.glob("part-*.parquet")):
-        table = parquet.read_table(part, columns=["step", "code", "message"])
+        with part.open("rb") as file:  # a path of Arrow has to be UTF-8
+            table = parquet.read_table(file, columns=["step", "code", "message"])
         # In the order of the rows: "first" is defined without threads only.
         groups = table.group_by(["step", "code"], use_threads=False)
         for group in groups.aggregate([([], "count_all"), ("message", "first")]).to_pylist():

@@ -19,7 +19,10 @@ Row = dict[str, Any]
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """A record that can't become a row. `code` is one of errors.DEAD_CODES; `message` has the line."""
+    """A record that can't become a row. `code` is one of errors.DEAD_CODES; `message` has the line.
+
+    origin: its position in the first source, where this one has some rows of that; -1: `position`
+    """
 
     position: int
     source: str  # the file, or "list" for rows given in Python
@@ -27,6 +30,7 @@ class Unreadable(msgspec.Struct, frozen=True):
     code: str
     message: str
     input: str  # what could be read of it, as text, at most 4,096 characters
+    origin: int = -1
 
 
 class Origin(msgspec.Struct, frozen=True):

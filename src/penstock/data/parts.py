@@ -86,16 +86,20 @@ def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:
 
 
 def _merge_parquet(part: Path, rows: Rows, stream: BinaryIO) -> None:
+    _write_parquet(rows.into(_read_parquet(part)), stream)
+
+
+def _read_parquet(part: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    _write_parquet(rows.into(pq.read_table(part, partitioning=None)), stream)
+    with part.open("rb") as file:  # a path of Arrow has to be UTF-8
+        return pq.read_table(file, use_threads=False)
 
 
 def _join_parquet(parts: Sequence[Path], stream: BinaryIO) -> None:
     import pyarrow.parquet as pq
 
-    tables = (pq.read_table(part, partitioning=None, use_threads=False) for part in parts)
-    first, groups = _peek(_grouped(tables))
+    first, groups = _peek(_grouped(map(_read_parquet, parts)))
     with pq.ParquetWriter(stream, first.schema, compression="zstd") as writer:
         for table in groups:
             writer.write_table(table)
@@ -109,7 +113,7 @@ def _join_arrow(parts: Sequence[Path], stream: BinaryIO) -> None:
 
 
 def _read_arrow(part: Path) -> pa.Table:
-    with pa.ipc.open_file(part) as reader:
+    with part.open("rb") as file, pa.ipc.open_file(file) as reader:
         return reader.read_all()
 
 

@@ -35,7 +35,8 @@ SUPPORTED = ".jsonl .ndjson .json .csv (each also with .gz or .zst), .parquet, .
 
 
 class DataFile(msgspec.Struct, frozen=True):
-    """One file of a source. `name` is the path as it was written or found; compression is "", gzip or zstd."""
+    """One file of a source. `name` is the path as it was written or found, with escapes for bytes that are not UTF-8:
+    it stands in dead/, run.json and messages. compression is "", gzip or zstd."""
 
     name: str
     path: Path
@@ -138,7 +139,10 @@ def _data_file(name: str, format: str) -> DataFile:
             f"the suffix {path.suffix!r} is not supported; supported are {SUPPORTED}; or say `format:` in the source",
             where=name,
         )
-    return DataFile(name, path, known[0], known[1], status.st_size)
+    shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    if shown != name and known[0] not in TEXT_FORMATS:
+        raise InputError("its name is not UTF-8, and Arrow can't open it; rename the file", where=shown)
+    return DataFile(shown, path, known[0], known[1], status.st_size)
 
 
 def _status(path: Path) -> os.stat_result:

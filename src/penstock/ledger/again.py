@@ -25,21 +25,20 @@ from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, origins_of, with_keys, without_keys
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
-from penstock.ledger.part_keys import encode_keys, keys_of, read_keys
+from penstock.ledger.part_keys import DeadKey, encode_keys, keys_of, read_keys
 from penstock.ledger.segments import check_part, read_segment
 from penstock.ledger.stage import Stage
 
-__all__ = ["Again", "DeadKey", "dead_of", "redone_rows", "stage_again", "standing_parts"]
-
-# (source, row, path): how the dead-letter table names a row.
-DeadKey = tuple[str, int, tuple[int, ...]]
+__all__ = ["Again", "dead_of", "redone_rows", "stage_again", "standing_parts"]
 
 
 class Again(msgspec.Struct):
-    """What became of dead rows that were run again. chosen: their keys, which leave the dead-letter table; rows: their
-    output, with keys, sorted; dead: those that died once more; counts: the run's totals with all this."""
+    """What became of dead rows that were run again. chosen: their keys, which leave the dead-letter table; known: the
+    keys of the rows of each part of it; rows: their output, with keys, sorted; dead: those that died once more; counts:
+    the run's totals with all this."""
 
-    chosen: set[DeadKey]
+    chosen: set[Key]
+    known: dict[str, list[DeadKey]]
     rows: Iterator[pa.Table]
     dead: Sequence[DeadRow]
     counts: Counts
@@ -74,7 +73,8 @@ def dead_of(layout: Layout, files: Files, part: PartFact, columns: list[str] | N
 
     path = layout.dead / part.name
     check_part(files, path, part)
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns, partitioning=None, use_threads=False).to_pylist()
+    with files.open(path) as file:  # a path of Arrow has to be UTF-8
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=columns, use_threads=False).to_pylist()
     return rows
 
 
@@ -102,7 +102,7 @@ def stage_again(
         if stage.parts and before.placeholder:
             drops.append(f"data/{before.placeholder}")
     else:
-        _stage_data(stage, layout, files, list(data.values()), again.rows, writer)
+        drops += _stage_data(stage, layout, files, list(data.values()), again.rows, writer)
     stage.sync()
     return drops
 
@@ -117,23 +117,29 @@ def _stage_dead(
 ) -> list[str]:
     drops = []
     for name, part in parts.items():
-        rows = dead_of(layout, files, part)
-        left = [row for row in rows if (row["source"], row["row"], tuple(row["path"])) not in again.chosen]
-        if len(left) == len(rows):
+        known = again.known[name]
+        left = [index for index, (key, _) in enumerate(known) if key not in again.chosen]
+        if len(left) == len(known):
             continue
+        if part.keys:
+            drops.append(f".penstock/keys/{part.keys}")
         if left:
-            stage.add_dead(dead_table([DeadRow(position=0, **row) for row in left]), writer, name)
+            rows = dead_of(layout, files, part)
+            table = dead_table([DeadRow(position=0, **rows[index]) for index in left])
+            stage.add_dead(table, [known[index] for index in left], writer, name)
         else:
             drops.append(f"dead/{name}")
     if again.dead:
-        stage.add_dead(dead_table(again.dead), writer)
+        keys = [DeadKey((row.origin, tuple(row.path)), row.phase) for row in again.dead]
+        stage.add_dead(dead_table(again.dead), keys, writer)
     return drops
 
 
 def _stage_data(
     stage: Stage, layout: Layout, files: Files, parts: Sequence[PartFact], rows: Iterable[pa.Table], writer: PartWriter
-) -> None:
-    """Each new row goes into the last part that begins before it, or into the first one."""
+) -> list[str]:
+    """Each new row goes into the last part that begins before it, or into the first one. Returns the names of files
+    that go."""
     keys = [read_keys(layout, files, part) for part in parts]
     firsts = [known[0] for known in keys]
     incoming: dict[int, list[pa.Table]] = {}
@@ -150,3 +156,4 @@ def _stage_data(
         order = sorted(range(len(together)), key=together.__getitem__)
         write = partial(writer.write_with, part=path, table=without_keys(new, origins=False), order=order)
         stage.put_part(part.name, encode_keys([together[index] for index in order]), len(together), write)
+    return [f".penstock/keys/{parts[place].keys}" for place in incoming]

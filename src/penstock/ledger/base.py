@@ -31,9 +31,16 @@ Row = dict[str, Any]
 
 
 class DeadRow(msgspec.Struct):
-    """One line of the dead-letter table (contract.md). `input` is JSON of the row as far as it could be read."""
+    """One line of the dead-letter table (contract.md). `input` is JSON of the row as far as it could be read.
 
-    position: int  # global position of its source row; not a column of the table
+    Not columns of the table:
+    position  of its source row in this phase
+    origin    of its source row in the source; -1: the same as `position`. With `path` it is what tells dead rows
+              apart: a source may name one file twice, and then (source, row, path) stands for two rows
+    phase     in which the row died; known once it was read back from the ledger
+    """
+
+    position: int
     source: str
     row: int
     path: list[int]
@@ -42,6 +49,12 @@ class DeadRow(msgspec.Struct):
     message: str
     attempts: int
     input: str
+    origin: int = -1
+    phase: int = 0
+
+    def __post_init__(self) -> None:
+        if self.origin < 0:
+            self.origin = self.position
 
 
 class Finished(msgspec.Struct):

@@ -145,6 +145,7 @@ def _dead(item: Finished, message: str, locate: Locate) -> DeadRow:
         message=message,
         attempts=1,
         input=_as_json(item.row),
+        origin=item.position if origin is None else origin.position,
     )
 
 

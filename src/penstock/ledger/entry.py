@@ -1,6 +1,6 @@
 """One entry of the manifest: everything that a run has made durable, as of one commit.
 
-On disk an entry is JSON: `{"format": 2, "hash": H, "entry": {...}}`, where H is the blake2b of the bytes of `entry`.
+On disk an entry is JSON: `{"format": 3, "hash": H, "entry": {...}}`, where H is the blake2b of the bytes of `entry`.
 Each entry holds the hash of the one before, so that the entries form a chain from the first to the newest. An entry
 stands alone: whoever reads the newest one knows the whole state and needs no other.
 """
@@ -27,7 +27,8 @@ __all__ = [
     "new_hash",
 ]
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, FORMAT)  # 2: parts of dead/ had no keys
 
 
 class SegmentFact(msgspec.Struct, frozen=True):
@@ -48,7 +49,8 @@ class SegmentFact(msgspec.Struct, frozen=True):
 
 class PartFact(msgspec.Struct, frozen=True):
     """A part that this entry adds, or puts in the place of one of the same name. `staged`: its name in staging/ until
-    the move to data/ or dead/ is done. `keys`: the file that tells its rows (part_keys.py); "" in dead/."""
+    the move to data/ or dead/ is done. `keys`: the file that tells its rows (part_keys.py); "" for a part without a
+    row, and in dead/ of a run that an older Penstock made."""
 
     name: str
     staged: str
@@ -150,10 +152,10 @@ def entry_hash(data: bytes, where: str) -> str:
 def decode_entry(data: bytes, where: str) -> Entry:
     """The entry in the file `where`. Raises LedgerDamaged where it is cut short, altered or of another format."""
     envelope = _open_envelope(data, where)
-    if envelope.format != FORMAT:
+    if envelope.format not in READABLE:
         raise LedgerDamaged(
-            f"the entry has format {envelope.format}; this Penstock reads format {FORMAT}. Use the version "
-            "that wrote it.",
+            f"the entry has format {envelope.format}; this Penstock reads formats {READABLE[0]} to {FORMAT}. Use the "
+            "version that wrote it.",
             where=where,
         )
     body = memoryview(envelope.entry)

@@ -35,6 +35,7 @@ from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import LostRace, Manifest
 from penstock.ledger.opening import BEGINNING, claim, finish_moves, refuse_lost_manifest, successor, sweep
 from penstock.ledger.owner import Owner, read_owner, refuse_if_owned
+from penstock.ledger.part_keys import DeadKey
 from penstock.ledger.partial import read_partial, stage_partial
 from penstock.ledger.publish import Publisher, publish_below
 from penstock.ledger.run_file import Diff, prepare, run_file
@@ -190,7 +191,7 @@ class Ledger:
         try:
             return self._commit(batch)
         except (OSError, PenstockError) as error:
-            failure = self._fenced() or (
+            failure = (None if isinstance(error, Fenced) else self._fenced()) or (
                 commit_error(error, f"commit {len(batch.finished)} rows", self._layout.out_dir)
                 if isinstance(error, OSError)
                 else error
@@ -315,7 +316,8 @@ class Ledger:
         joined = join_tails(stage, self._layout, self._files, self.entry, writers)
         dead = sorted([*batch.dead, *encoded.rejected], key=lambda row: (row.position, row.path))
         if dead:
-            stage.add_dead(dead_table(dead), self._dead_writer)
+            keys = [DeadKey((row.origin, tuple(row.path)), self.entry.phase) for row in dead]
+            stage.add_dead(dead_table(dead), keys, self._dead_writer)
         if batch.final and not self._carries and self.entry.parts_total == 0 and not stage.parts:
             stage.add_placeholder(builder.build([])[0], self._writer)
         stage.sync()

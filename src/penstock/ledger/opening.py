@@ -39,6 +39,8 @@ def claim(layout: Layout, files: Files, manifest: Manifest, newest: Entry) -> tu
 
     Raises RunOwned where another start of the run was quicker, OSError, CommitError, LedgerDamaged.
     """
+    if manifest.successor_of(newest) is not None:  # a part that it names may have gone since
+        newest = manifest.newest() or newest
     epoch = newest.epoch + 1
     owner = Owner(this_process(epoch), layout.owner, files)
     while True:

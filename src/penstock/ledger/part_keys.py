@@ -1,13 +1,15 @@
 """Which rows a part holds, in a small file of its own: the part itself has no column for it, and rows that are run
 again later have to find their place.
 
-A list of runs in msgpack: [position, count] are source rows one after the other, each with one row of output;
-[position, 1, path] is a child.
+A list of runs in msgpack: [position, count, [], phase] are source rows one after the other, each with one row of the
+part; [position, 1, path, phase] is a child. Positions are those of the source. phase: in which dead rows died; 0 in
+data/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -18,13 +20,30 @@ from penstock.ledger.files import Files
 from penstock.ledger.keyed import KEY_COLUMNS, Key
 from penstock.ledger.layout import Layout
 
-__all__ = ["encode_keys", "encode_keys_of", "join_keys", "keys_of", "read_keys"]
+__all__ = [
+    "DeadKey",
+    "encode_dead_keys",
+    "encode_keys",
+    "encode_keys_of",
+    "join_keys",
+    "keys_of",
+    "read_dead_keys",
+    "read_keys",
+]
+
+
+class DeadKey(NamedTuple):
+    """A dead row. phase: -1 where it is not known (an older Penstock did not write it down)."""
+
+    key: Key
+    phase: int
 
 
 class _Run(msgspec.Struct, array_like=True):
     position: int
     count: int = 1
     path: list[int] = []
+    phase: int = 0
 
 
 def keys_of(table: pa.Table, *, origins: bool = False) -> list[Key]:
@@ -52,12 +71,16 @@ def encode_keys_of(table: pa.Table, *, origins: bool = False) -> bytes:
     )
 
 
-def encode_keys(keys: Sequence[Key]) -> bytes:
+def encode_keys(keys: Iterable[Key]) -> bytes:
+    return encode_dead_keys(DeadKey(key, 0) for key in keys)
+
+
+def encode_dead_keys(keys: Iterable[DeadKey]) -> bytes:
     runs: list[_Run] = []
-    for position, path in keys:
+    for (position, path), phase in keys:
         last = runs[-1] if runs else None
-        if path or last is None or last.path or last.position + last.count != position:
-            runs.append(_Run(position, 1, list(path)))
+        if path or last is None or last.path or last.position + last.count != position or last.phase != phase:
+            runs.append(_Run(position, 1, list(path), phase))
         else:
             last.count += 1
     return msgspec.msgpack.encode(runs)
@@ -65,8 +88,16 @@ def encode_keys(keys: Sequence[Key]) -> bytes:
 
 def read_keys(layout: Layout, files: Files, part: PartFact) -> list[Key]:
     """The keys of the rows of a part, in their order. Raises LedgerDamaged, OSError."""
-    runs = _read_runs(layout, files, part)
-    return [(run.position + index, tuple(run.path)) for run in runs for index in range(run.count)]
+    return [key for key, _ in read_dead_keys(layout, files, part)]
+
+
+def read_dead_keys(layout: Layout, files: Files, part: PartFact) -> list[DeadKey]:
+    """The same of a part of dead/, which has keys. Raises LedgerDamaged, OSError."""
+    return [
+        DeadKey((run.position + index, tuple(run.path)), run.phase)
+        for run in _read_runs(layout, files, part)
+        for index in range(run.count)
+    ]
 
 
 def join_keys(layout: Layout, files: Files, parts: Sequence[PartFact]) -> bytes:

@@ -17,7 +17,7 @@ from penstock.ledger.entry import Entry, PartFact, SegmentFact
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import count_positions, without_keys
 from penstock.ledger.layout import Layout, carried_name, part_name, partial_name, segment_name, staged_name
-from penstock.ledger.part_keys import encode_keys_of
+from penstock.ledger.part_keys import DeadKey, encode_dead_keys, encode_keys_of
 from penstock.ledger.segments import hash_file, write_segment
 
 __all__ = ["PART_BYTES", "PART_ROWS", "Stage"]
@@ -25,6 +25,7 @@ __all__ = ["PART_BYTES", "PART_ROWS", "Stage"]
 # A part is large enough to read fast, and small enough to be held in memory while it is written.
 PART_ROWS = 100_000
 PART_BYTES = 64 << 20
+_KEYS_OF = {"data": "", "dead": "dead-"}  # the two have parts of one name
 
 
 class Stage:
@@ -89,7 +90,7 @@ class Stage:
     def _part(self, folder: str, name: str, keys: bytes, rows: int, write: Callable[[Path], int]) -> PartFact:
         known = ""
         if keys:
-            known = f"{self._epoch:04d}-{self._seq:08d}-{name}.keys"
+            known = f"{self._epoch:04d}-{self._seq:08d}-{_KEYS_OF[folder]}{name}.keys"
             self._files.write(self._layout.keys / known, keys)
         return self._write(folder, name, rows, write, known)
 
@@ -113,17 +114,17 @@ class Stage:
         self._new_parts += 1
         self.placeholder = name
 
-    def add_dead(self, table: pa.Table, writer: PartWriter, name: str = "") -> None:
-        """A part of dead/: a new one, or in the place of the one called `name`."""
+    def add_dead(self, table: pa.Table, keys: Iterable[DeadKey], writer: PartWriter, name: str = "") -> None:
+        """A part of dead/: a new one, or in the place of the one called `name`. keys: of its rows, in their order."""
         name = name or part_name(self._before.dead_parts_total, writer.suffix)
         write = partial(writer.write, table=table)
-        self.dead_parts.append(self._write("dead", name, table.num_rows, write))
+        self.dead_parts.append(self._part("dead", name, encode_dead_keys(keys), table.num_rows, write))
         fault("commit.dead_staged")
 
     def sync(self) -> None:
         if self.parts or self.dead_parts:
             self._files.sync_folder(self._layout.staging)
-        if any(part.keys for part in self.parts):
+        if any(part.keys for part in (*self.parts, *self.dead_parts)):
             self._files.sync_folder(self._layout.keys)
         fault("commit.stage_synced")
 
@@ -133,7 +134,7 @@ class Stage:
         mark = f"{self._epoch:04d}-{self._seq:08d}-"
         names = (segment_name(self._epoch, self._seq), partial_name(self._epoch, self._seq))
         written = [self._layout.segment(name) for name in (*names, *(fact.name for fact in self.carried))]
-        written += [self._layout.keys / part.keys for part in self.parts if part.keys]
+        written += [self._layout.keys / part.keys for part in (*self.parts, *self.dead_parts) if part.keys]
         for path in (*paths, *written):
             if path.parent != self._layout.staging or path.name.startswith(mark):
                 try:

@@ -53,9 +53,11 @@ def join_tails(
             try:
                 for path, part in zip(paths, small, strict=True):
                     check_part(files, path, part)
-                keys = join_keys(layout, files, small) if folder == "data" else b""
+                keys = join_keys(layout, files, small) if all(part.keys for part in small) else None
             except LedgerDamaged:
-                tails.append(())  # somebody has moved or altered one: they stay as they are, and the run goes on
+                keys = None  # somebody has moved or altered one
+            if keys is None:  # or an older Penstock wrote it without keys: they stay as they are, and the run continues
+                tails.append(())
                 continue
             rows = sum(part.rows for part in small)
             joined = stage.put_joined(folder, small[0].name, keys, rows, partial(writer.join, parts=paths))

@@ -101,3 +101,6 @@ class RunFacts(msgspec.Struct):
     phase_ended: int = 0  # rows of the phase that have ended, of `phase_total`
     phase_total: int | None = None
     at_once: bool = False  # stopped without waiting for what was in flight
+
+    def __post_init__(self) -> None:
+        self.out_dir = self.out_dir.encode("utf-8", "backslashreplace").decode("utf-8")  # files and displays are UTF-8

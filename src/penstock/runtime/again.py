@@ -8,35 +8,34 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from penstock.data.base import Chunk, Origin, Source
 from penstock.errors import InputError
-from penstock.ledger.again import DeadKey
 from penstock.ledger.base import Counts
+from penstock.ledger.keyed import Key
+from penstock.ledger.part_keys import DeadKey
 from penstock.spec.graph import StepNode
 from penstock.spec.steps import Expand
 
-__all__ = ["Chosen", "ChosenSource", "Selection", "counts_without", "positions_of"]
-
-_SCAN_ROWS = 65_536
+__all__ = ["Chosen", "ChosenSource", "Selection", "counts_without"]
 
 
 class Chosen(msgspec.Struct, frozen=True, array_like=True):
-    """A dead row that is run again, as the dead-letter table names it; `position` of its source row in the source."""
+    """A dead row that is run again. position: of its source row in the source; step, phase: where it died, phase -1
+    where that is not known."""
 
-    source: str
-    row: int
+    position: int
     path: tuple[int, ...]
     step: str
-    position: int
+    phase: int = -1
 
     @property
-    def key(self) -> DeadKey:
-        return self.source, self.row, self.path
+    def key(self) -> Key:
+        return self.position, self.path
 
 
 class Selection:
@@ -48,6 +47,10 @@ class Selection:
         self._paths: dict[int, list[tuple[int, ...]]] = {}
         for one in self.chosen:
             self._paths.setdefault(one.position, []).append(one.path)
+
+    @property
+    def keys(self) -> set[Key]:
+        return {one.key for one in self.chosen}
 
     def wants(self, position: int, path: tuple[int, ...]) -> bool:
         """Whether the row has died, or is above or below one that has."""
@@ -97,7 +100,7 @@ class ChosenSource:
             for bad in chunk.unreadable:
                 if bad.position in wanted:
                     ordinal = bisect_left(self._positions, bad.position)
-                    found.unreadable.append(msgspec.structs.replace(bad, position=ordinal))
+                    found.unreadable.append(msgspec.structs.replace(bad, position=ordinal, origin=bad.position))
             at = chunk.next_position
 
     def locate(self, position: int) -> tuple[str, int]:
@@ -114,79 +117,48 @@ class ChosenSource:
         self._source.close()
 
 
-def positions_of(source: Source, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
-    """The positions of rows that are known as (file, ordinal in it). Goes through the source as far as it has to,
-    without parsing. Raises InputError where the source has no such row."""
-    wanted: dict[str, list[int]] = {}
-    for name, row in sorted(places):
-        wanted.setdefault(name, []).append(row)
-    found: dict[tuple[str, int], int] = {}
-    at = 0
-    while len(found) < len(places):
-        chunk = source.read(at, lambda position: True, _SCAN_ROWS)
-        if chunk is None:
-            break
-        for name, row, begin, end in _stretches(source, at, chunk.next_position):
-            rows = wanted.get(name, [])
-            inside = rows[bisect_left(rows, row) : bisect_left(rows, row + end - begin)]
-            found.update(((name, one), begin + one - row) for one in inside)
-        at = chunk.next_position
-    missing = sorted(places - found.keys())
-    if missing:
-        raise InputError(f"the source has no row {missing[0][1]} in {missing[0][0]}; it had when the run was made")
-    return found
-
-
-def _stretches(source: Source, begin: int, end: int) -> Iterator[tuple[str, int, int, int]]:
-    """(file, ordinal in it, first position, position after the last) of the files that lie between two positions.
-    Within a file ordinals go with positions, so only its bounds are looked up."""
-    while begin < end:
-        name, row = source.locate(begin)
-        low, high = begin, end
-        while high - low > 1:  # the last position of this file
-            middle = (low + high) // 2
-            low, high = (middle, high) if source.locate(middle)[0] == name else (low, middle)
-        yield name, row, begin, high
-        begin = high
-
-
 def counts_without(
-    counts: Counts, selection: Selection, others: set[tuple[str, int]], nodes: Sequence[StepNode]
+    counts: Counts, selection: Selection, left: Iterable[DeadKey], nodes: Sequence[StepNode], cut: Sequence[int]
 ) -> Counts:
     """The totals of a run without what running the chosen rows again will count once more.
 
-    others: source rows, as (file, ordinal), of dead rows that are not chosen
+    left: dead rows that are not chosen; cut: the steps at which the phases of the run end, () for one phase
     """
     steps = {name: list(figures) for name, figures in counts.steps.items()}
-    passed: set[tuple[int, tuple[int, ...], str]] = set()
+    passed: set[tuple[Key, str]] = set()
     by_name = {node.name: node for node in nodes}
     for one in selection.chosen:
-        for node in _way_to(one.step, by_name, nodes):
-            path = one.path[: _level(node, nodes)]
-            if (one.position, path, node.name) in passed:
+        for node in _way_to(one, by_name, nodes, cut):
+            at = (one.position, one.path[: _level(node, nodes)])
+            if (at, node.name) in passed:
                 continue
-            passed.add((one.position, path, node.name))
+            passed.add((at, node.name))
             figures = steps.get(node.name)
             if figures is not None:
                 figures[0] -= 1
                 figures[2 if node.name == one.step else 1] -= 1
-    sources = {(one.source, one.row) for one in selection.chosen}
+    sources = len(selection.positions)
     return msgspec.structs.replace(
         counts,
-        rows_in=counts.rows_in - len(sources),
+        rows_in=counts.rows_in - sources,
         dead=counts.dead - len(selection.chosen),
-        dead_sources=counts.dead_sources - len(sources - others),
-        ended_sources=counts.ended_sources - len(sources),
+        dead_sources=counts.dead_sources - len(set(selection.positions) - {key[0] for key, _ in left}),
+        ended_sources=counts.ended_sources - sources,
         steps={name: (figures[0], figures[1], figures[2]) for name, figures in steps.items()},
     )
 
 
-def _way_to(step: str, by_name: Mapping[str, StepNode], nodes: Sequence[StepNode]) -> list[StepNode]:
-    """The steps that a row which died at `step` has come through, that one included. At the sink: all of them."""
-    node = by_name.get(step)
-    if node is None:
-        return [] if step == "source" else list(nodes)
-    return [*_above(node, nodes), node]
+def _way_to(
+    one: Chosen, by_name: Mapping[str, StepNode], nodes: Sequence[StepNode], cut: Sequence[int]
+) -> list[StepNode]:
+    """The steps that a dead row has come through, that one included at which it died. Where it died when it was to be
+    written: all those up to the end of its phase."""
+    node = by_name.get(one.step)
+    if node is not None:
+        return [*_above(node, nodes), node]
+    if one.step == "source":
+        return []
+    return list(nodes[: cut[one.phase]] if 0 <= one.phase < len(cut) else nodes)
 
 
 def _above(node: StepNode, nodes: Sequence[StepNode]) -> list[StepNode]:

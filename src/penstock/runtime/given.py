@@ -34,9 +34,10 @@ def note_given(out_dir: Path, given: Given | None) -> None:
         return
     path = _path(out_dir)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    with suppress(OSError):
+    with suppress(OSError, UnicodeEncodeError):  # of a folder whose name is not UTF-8
+        noted = msgspec.json.encode(given)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(given))
+            file.write(noted)
         temporary.rename(path)
 
 

@@ -3,7 +3,8 @@
     choose (once) ──▶ .penstock/retry-0001.json ──▶ a run of those rows in .penstock/retry-0001/ ──▶ put them in place
 
 The inner run is an ordinary one, with a ledger, phases and resume of its own; the outer one changes in one entry, at
-the end. A retry that was cut off anywhere goes on with the same command.
+the end. A retry that was cut off anywhere goes on with the same command. Where another one is asked for (other codes),
+the one that was begun comes first.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
 
 from penstock.data.base import Source
-from penstock.errors import LedgerDamaged, UsageError
-from penstock.ledger.again import Again, DeadKey, dead_of, redone_rows, standing_parts
+from penstock.errors import RunOwned, UsageError
+from penstock.ledger.again import Again, redone_rows
 from penstock.ledger.base import Counts, DeadRow
 from penstock.ledger.entry import Entry
 from penstock.ledger.files import Files
+from penstock.ledger.keyed import Key
 from penstock.ledger.layout import Layout
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.segments import decode_schema
-from penstock.ledger.view import known_input, read_run
+from penstock.ledger.view import RunView, known_input, read_run
 from penstock.report.facts import RunFacts, StepFacts
 from penstock.report.summary import summary
-from penstock.runtime.again import Chosen, Selection, counts_without, positions_of
+from penstock.report.units import noun
+from penstock.runtime.again import Chosen, Selection, counts_without
 from penstock.runtime.api import (
     Listener,
     RunOptions,
@@ -43,7 +46,9 @@ from penstock.runtime.api import (
     place_of,
     tell_summary,
 )
+from penstock.runtime.chosen_list import ChosenList
 from penstock.runtime.clock import RunClock, process_age_s
+from penstock.runtime.dead_rows import DeadRows, positions_of, read_dead
 from penstock.runtime.feasible import check_feasible
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.invocation import Invocation, RunAgain, open_pipeline_source
@@ -65,6 +70,30 @@ def retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str] = ()) 
 
 def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], listener: Listener) -> RunResult:
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
+    cut = _finished(out_dir).run.cut
+    clock = RunClock(process_age_s() if options.whole_process else 0.0)
+    retrying = _Retry(pipeline, options, out_dir, cut, codes)
+    if not retrying.selection.chosen:
+        facts = nothing_to_do(pipeline, out_dir, clock)
+        facts.warnings.append(f"no row died{_of(codes)}: nothing to do")
+        return RunResult(0, summary(facts), out_dir, facts)
+    with closing(Inbox()) as inbox, Interrupts(inbox) as interrupts:  # until what came of it is in its place, and told
+        result = retrying.run_to_its_end(clock, listener, inbox, interrupts)
+        if not retrying.begun or result.facts.status != "done":
+            return result
+        rest = _Retry(pipeline, options, out_dir, cut, codes, done=retrying.selection.keys)
+        if not rest.selection.chosen:
+            return result
+        if interrupts.asked:
+            left = noun(len(rest.selection.chosen), "other dead row")
+            facts = msgspec.structs.replace(result.facts, status="stopped", reason=f"{left} to be run again")
+            written = summary(facts) | {"retried": result.summary["retried"]}
+            return RunResult(tell_summary(out_dir, written, facts, 75, needed=True), written, out_dir, facts)
+        return rest.run_to_its_end(clock, listener, inbox, interrupts, after=result)
+
+
+def _finished(out_dir: Path) -> RunView:
+    """The run, which has to have come to its end."""
     view = read_run(out_dir)
     if not view.finished:
         raise UsageError(
@@ -72,43 +101,54 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
             "that began it, with a higher `max_dead` if that is what ended it.",
             where=str(out_dir),
         )
-    clock = RunClock(process_age_s() if options.whole_process else 0.0)
-    retrying = _Retry(pipeline, options, out_dir, codes)
-    if not retrying.selection.chosen:
-        facts = nothing_to_do(pipeline, out_dir, clock)
-        facts.warnings.append("no row died" + (f" of {', '.join(sorted(codes))}" if codes else "") + ": nothing to do")
-        return RunResult(0, summary(facts), out_dir, facts)
-    with closing(Inbox()) as inbox, Interrupts(inbox) as interrupts:  # until what came of it is in its place, and told
-        facts, code = retrying.run(clock, view.run.cut, listener, inbox, interrupts)
-        if facts.status != "done":
-            return RunResult(code, summary(facts), out_dir, facts)
-        before, counts = retrying.put_back()
-        facts = _of_the_whole(facts, counts, len(retrying.selection.positions))
-        written = summary(facts)
-        written["retried"] = {
-            "rows": len(retrying.selection.chosen),
-            "out": counts.out - before.out,
-            "dead": counts.dead - before.dead + len(retrying.selection.chosen),
-        }
-        return RunResult(tell_summary(out_dir, written, facts, code, needed=True), written, out_dir, facts)
+    return view
 
 
-_NAMING = ("source", "row", "path", "step", "code")  # columns of dead/ without the rows themselves
+def _of(codes: Collection[str]) -> str:
+    return f" of {', '.join(sorted(codes))}" if codes else ""
+
+
+_NAMING = ["source", "row", "path", "step", "code"]  # columns of dead/ without the rows themselves
+_KEPT = "What came of the dead rows is kept: once the run has ended, the same `penstock retry` puts it in its place."
+
+
+class _Retried(NamedTuple):
+    """counts: the run's totals after it. out, dead: what became of the rows that were run again."""
+
+    counts: Counts
+    out: int
+    dead: int
 
 
 class _Retry:
-    """One retry, begun or taken up. `selection`: what is run again, settled when it was begun."""
+    """One retry, begun or continued. `selection`: what is run again, settled when it was begun. `begun`: names a retry
+    that was begun before, and is not the one that is asked for; else "". done: rows to leave out."""
 
-    def __init__(self, pipeline: Pipeline, options: RunOptions, out_dir: Path, codes: Collection[str]) -> None:
-        self._pipeline, self._options, self._out_dir = pipeline, options, out_dir
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        options: RunOptions,
+        out_dir: Path,
+        cut: Sequence[int],
+        codes: Collection[str],
+        *,
+        done: Collection[Key] = (),
+    ) -> None:
+        self._pipeline, self._options, self._out_dir, self._cut = pipeline, options, out_dir, cut
         self._layout, self._files = Layout(out_dir), Files()
         source = open_pipeline_source(pipeline)
         try:
             with self._ledger(source) as ledger:
                 self._entry: Entry = ledger.entry
             self._inner = self._layout.retry(self._entry.retries + 1)
-            self._list = self._inner.with_suffix(".json")
-            self.selection = Selection(self._settled() if self._list.exists() else self._choose(source, codes))
+            self._listed = ChosenList(self._layout, self._files, self._inner)
+            settled = self._listed.read(partial(self._dead, source), takeover=options.takeover)
+            if settled is None:
+                chosen = self._choose(source, codes, done)
+                settled = self._listed.settle(codes, chosen, partial(self._dead, source), takeover=options.takeover)
+            self.selection = Selection(settled.rows)
+            another = settled.codes != sorted(set(codes))
+            self.begun = f"the retry{_of(settled.codes or ())} that was begun before" if another else ""
         finally:
             source.close()
 
@@ -125,40 +165,53 @@ class _Retry:
             takeover=self._options.takeover,
         )
 
-    # ------------------------------------------------------------ what is run again
+    def _dead(self, source: Source) -> DeadRows:
+        return read_dead(self._layout, self._files, _NAMING, partial(positions_of, source))
 
-    def _dead(self) -> list[dict[str, Any]]:
-        _, parts = standing_parts(Manifest(self._layout, self._files))
-        return [row for part in parts.values() for row in dead_of(self._layout, self._files, part, list(_NAMING))]
-
-    def _choose(self, source: Source, codes: Collection[str]) -> list[Chosen]:
-        rows = [row for row in self._dead() if not codes or row["code"] in codes]
-        positions = positions_of(source, {(row["source"], row["row"]) for row in rows})
-        chosen = [
-            Chosen(row["source"], row["row"], tuple(row["path"]), row["step"], positions[row["source"], row["row"]])
-            for row in rows
+    def _choose(self, source: Source, codes: Collection[str], done: Collection[Key]) -> list[Chosen]:
+        return [
+            Chosen(*key, row["step"], phase)
+            for (key, phase), row in self._dead(source).rows
+            if key not in done and (not codes or row["code"] in codes)
         ]
-        if chosen:
-            staged = self._layout.staged(f"{self._list.name}.{os.getpid()}")
-            self._files.write(staged, msgspec.json.encode(chosen))
-            self._files.rename(staged, self._list)
-            self._files.sync_folder(self._list.parent)
-        return chosen
-
-    def _settled(self) -> list[Chosen]:
-        try:
-            return msgspec.json.decode(self._files.read(self._list), type=list[Chosen])
-        except msgspec.MsgspecError as error:
-            raise LedgerDamaged(
-                f"the list of rows to run again can't be read: {error}", where=str(self._list)
-            ) from error
 
     # ------------------------------------------------------------ running them
 
-    def run(
-        self, clock: RunClock, cut: Sequence[int], listener: Listener, inbox: Inbox, interrupts: Interrupts
-    ) -> tuple[RunFacts, int]:
-        """Run them to their end, or take that up."""
+    def run_to_its_end(
+        self,
+        clock: RunClock,
+        listener: Listener,
+        inbox: Inbox,
+        interrupts: Interrupts,
+        after: RunResult | None = None,
+    ) -> RunResult:
+        """Run them and put them in their places. after: what the same command has run again before."""
+        facts, code = self._run(clock, listener, inbox, interrupts)
+        told = list(after.facts.warnings) if after is not None else []
+        if self.begun:
+            rows = noun(len(self.selection.chosen), "dead row")
+            told.append(
+                f"{self.begun}, with {rows}, came first"
+                if facts.status == "done"
+                else f"this continues {self.begun}, with {rows}; the other rows that were asked for come after it"
+            )
+        facts = msgspec.structs.replace(facts, warnings=[*told, *facts.warnings])
+        if facts.status != "done":
+            return RunResult(code, summary(facts), self._out_dir, facts)
+        done = self._put_back()
+        before = after.summary["retried"] if after is not None else {"rows": 0, "out": 0, "dead": 0}
+        sources = len(self.selection.positions)
+        facts = _of_the_whole(facts, done.counts, sources)
+        written = summary(facts)
+        written["retried"] = {
+            "rows": before["rows"] + len(self.selection.chosen),
+            "out": before["out"] + done.out,
+            "dead": before["dead"] + done.dead,
+        }
+        code = tell_summary(self._out_dir, written, facts, code, needed=True)
+        return RunResult(code, written, self._out_dir, facts)
+
+    def _run(self, clock: RunClock, listener: Listener, inbox: Inbox, interrupts: Interrupts) -> tuple[RunFacts, int]:
         if self._has_ended():
             return nothing_to_do(self._pipeline, self._out_dir, clock), 0
         options = self._options
@@ -166,7 +219,7 @@ class _Retry:
         holder = f"the retry in {self._out_dir.absolute()} (process {os.getpid()})"
         again = RunAgain(self.selection, self._out_dir, self._columns())
         with closing(place_of(self._pipeline, options, holder)) as place:
-            planned = place.plan(self._pipeline, cut or (len(self._pipeline.steps),))
+            planned = place.plan(self._pipeline, self._cut or (len(self._pipeline.steps),))
             with Invocation(
                 self._pipeline, options, self._inner, place, planned, clock, inbox, interrupts, again
             ) as invocation:
@@ -187,34 +240,53 @@ class _Retry:
 
     # ------------------------------------------------------------ putting them into their places
 
-    def put_back(self) -> tuple[Counts, Counts]:
-        """Everything at once, in one entry; the run's totals before and after it."""
+    def _put_back(self) -> _Retried:
+        """Everything at once, in one entry. Raises UsageError or RunOwned where the run was continued meanwhile, and
+        has not come to its end."""
+        inner = self._newest()
+        assert inner is not None
         source = open_pipeline_source(self._pipeline)
         try:
+            self._refuse_continued(read_run(self._out_dir).finished)
             with self._ledger(source) as ledger:
+                self._refuse_continued(ledger.entry.finished)
                 if ledger.entry.retries == self._entry.retries:
-                    ledger.put_again(self._outcome(ledger.entry))
+                    ledger.put_again(self._outcome(ledger.entry, inner, source))
                 counts = ledger.entry.counts
+        except RunOwned as owned:
+            raise RunOwned(f"{owned.message} {_KEPT}", where=owned.where) from None
         finally:
             source.close()
         shutil.rmtree(self._inner, ignore_errors=True)  # what is left is garbage
-        self._list.unlink(missing_ok=True)
-        return self._entry.counts, counts
+        self._listed.remove()
+        return _Retried(counts, _rows_out(inner), inner.counts.dead)
 
-    def _outcome(self, before: Entry) -> Again:
-        inner, newest = Layout(self._inner), self._newest()
-        assert newest is not None
-        chosen: set[DeadKey] = {one.key for one in self.selection.chosen}
-        _, parts = standing_parts(Manifest(inner, self._files))
-        dead = [DeadRow(position=0, **row) for part in parts.values() for row in dead_of(inner, self._files, part)]
-        left = [row for row in self._dead() if (row["source"], row["row"], tuple(row["path"])) not in chosen]
-        others = {(row["source"], row["row"]) for row in left}
-        nodes = self._pipeline.order()
-        counts = counts_without(before.counts, self.selection, others, nodes)
-        out = sum(fact.rows for fact in newest.inputs)
-        again = {(row.source, row.row) for row in dead}
-        counts = _sum(counts, newest.counts, out, len(again - others), len(self.selection.positions))
-        return Again(chosen, redone_rows(inner, self._files, newest), dead, counts)
+    def _refuse_continued(self, finished: bool) -> None:
+        """Its counts and parts are those of a run under way; a commit of it and ours must not meet."""
+        if not finished:
+            raise UsageError(
+                f"the run was continued while its dead rows were run again, and has not come to its end. {_KEPT}",
+                where=str(self._out_dir),
+            )
+
+    def _outcome(self, before: Entry, newest: Entry, source: Source) -> Again:
+        inner = Layout(self._inner)
+        again = [
+            DeadRow(position=key[0], origin=key[0], phase=phase, **row)
+            for (key, phase), row in read_dead(inner, self._files, None, self._listed.places).rows
+        ]
+        chosen = self.selection.keys
+        known = self._dead(source).by_part
+        left = [one for part in known.values() for one in part if one.key not in chosen]
+        counts = counts_without(before.counts, self.selection, left, self._pipeline.order(), self._cut)
+        dead_sources = len({row.origin for row in again} - {key[0] for key, _ in left})
+        counts = _sum(counts, newest.counts, _rows_out(newest), dead_sources, len(self.selection.positions))
+        return Again(chosen, known, redone_rows(inner, self._files, newest), again, counts)
+
+
+def _rows_out(inner: Entry) -> int:
+    """The rows that a run over chosen ones has put out."""
+    return sum(fact.rows for fact in inner.inputs)
 
 
 def _sum(counts: Counts, inner: Counts, out: int, dead_sources: int, sources: int) -> Counts:

@@ -119,6 +119,7 @@ class RowStore:
             message=message,
             attempts=attempts,
             input=_as_json(self.rows.get(row)),
+            origin=origin.position,
         )
         return dead
 
@@ -133,6 +134,7 @@ class RowStore:
             message=bad.message,
             attempts=0,
             input=json.dumps(bad.input, ensure_ascii=False),
+            origin=bad.origin,
         )
         return dead
 

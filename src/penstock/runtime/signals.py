@@ -52,6 +52,11 @@ class Interrupts:
         self._count += 1
         self._inbox.wake()
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come, told or not."""
+        return self._count > 0
+
     def pending(self) -> str:
         """The status that the run is to stop with, told once; "" otherwise. Raises StopNow at the second signal."""
         if self._count >= 2:

@@ -46,11 +46,11 @@ def pipeline(folder: Path, steps: list[dict[str, Any]] | None = None, **model: A
     return path
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "json", *arguments]
+def start(folder: Path, *arguments: str, command: str = "run", target: str = "pipeline.yaml") -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "penstock.cli", command, target, "--display", "json", *arguments]
     with (folder / "stderr.txt").open("w") as log:
         process = subprocess.Popen(
-            command,
+            words,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

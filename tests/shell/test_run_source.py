@@ -273,6 +273,23 @@ def test_lines_appended_in_mid_run_are_not_part_of_it(tmp_path: Path) -> None:
     assert ids(tmp_path) == list(range(COUNT))
 
 
+def test_a_retry_over_a_source_that_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_source(path, ROWS)
+    write(tmp_path, path.name)
+    refusing = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())
+    refusing["models"]["a"]["engine_options"]["fail_on"] = "is 1997"
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(refusing))
+    assert run(tmp_path) == 0
+    write_source(path, swapped(190, COUNT - 3))
+    again = ("--set", "models.a.engine_options.fail_on=nothing")
+    assert end_of(start(tmp_path, *again, command="retry", target="out"), tmp_path) == 2
+    assert f"{path.name}: its content has changed since this run read it" in errors(tmp_path)
+    write_source(path, ROWS)
+    assert end_of(start(tmp_path, *again, command="retry", target="out"), tmp_path) == 0
+    assert ids(tmp_path) == list(range(COUNT))
+
+
 def test_one_file_named_twice_gives_its_rows_twice(tmp_path: Path) -> None:
     write_source(tmp_path / "rows.jsonl", ROWS[:300])
     write(tmp_path, ["rows.jsonl", "rows.jsonl"])

@@ -214,7 +214,7 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=1000, help="go on with later hits until so many deaths")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--once", action="store_true", help="each point once, in the first variant that reaches it")
-    options.add_argument("--only", choices=(*VARIANTS, *FINISHED), help="one variant; points may be out of its reach")
+    options.add_argument("--only", choices=ALL, help="one variant; points may be out of its reach")
     asked = options.parse_args()
     began = time.monotonic()
     deaths: Counter[str] = Counter()

@@ -26,6 +26,7 @@ from penstock.core.shape import (
     FlowLimits,
     FlowShape,
     Progress,
+    SourceMark,
     StepShape,
 )
 from penstock.data.base import Source
@@ -79,11 +80,13 @@ class Begun(NamedTuple):
 
 
 class RunAgain(NamedTuple):
-    """That only chosen rows of the run in `out_dir` are run, into a ledger of their own; `columns` of its output."""
+    """That only chosen rows of the run in `out_dir` are run, into a ledger of their own. columns: of its output; mark:
+    what it has read of the source."""
 
     selection: Selection
     out_dir: Path
     columns: pa.Schema | None
+    mark: SourceMark | None
 
 
 def cut_again(cut: Sequence[int], steps: int) -> tuple[int, ...]:
@@ -280,7 +283,8 @@ class Invocation:
             ledger.paid(),
             None if self._again is None else self._again.selection,
         )
-        reader = Reader(source, self._inbox, state.watermark, state.ended_above, limits.read_rows, state.mark)
+        mark = state.mark if self._again is None else self._again.mark or state.mark
+        reader = Reader(source, self._inbox, state.watermark, state.ended_above, limits.read_rows, mark)
         reader.start()
         self._reader = reader
         self._phase_stack.callback(reader.close)

@@ -217,7 +217,7 @@ class _Retry:
         options = self._options
         check_feasible(self._pipeline)
         holder = f"the retry in {self._out_dir.absolute()} (process {os.getpid()})"
-        again = RunAgain(self.selection, self._out_dir, self._columns())
+        again = RunAgain(self.selection, self._out_dir, self._columns(), self._entry.mark)
         with closing(place_of(self._pipeline, options, holder)) as place:
             planned = place.plan(self._pipeline, self._cut or (len(self._pipeline.steps),))
             with Invocation(

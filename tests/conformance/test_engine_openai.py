@@ -20,8 +20,7 @@ from penstock.engines.base import EngineLoadError
 from penstock.engines.messages import EngineConfig, Sampling
 from penstock.engines.openai import OpenAIEngine
 from penstock.engines.openai_endpoints import Endpoints, RetryBudget
-from penstock.engines.openai_replies import RepeatedReply, Replies
-from penstock.engines.openai_request import CallFailed
+from penstock.engines.openai_failures import CallFailed
 from penstock.engines.openai_retry import Backoff, backoff_s, retry_after_s
 
 AT_ONCE = Backoff(first_s=0.0, most_s=0.0)
@@ -305,30 +304,3 @@ def test_the_retry_budget_runs_out_and_refills() -> None:
     for _ in range(8):
         budget.first_try()
     assert [budget.allows_retry() for _ in range(3)] == [True, True, False]
-
-
-def reply(name: str, text: str) -> bytes:
-    return json.dumps({"id": name, **good(text)}).encode()
-
-
-def test_a_reply_that_came_before_is_told_by_its_id() -> None:
-    replies = Replies()
-    for number in range(3):
-        replies.check("url", reply(f"chatcmpl-{number}", "yes"))
-    with pytest.raises(RepeatedReply, match="came a second time"):
-        replies.check("url", reply("chatcmpl-1", "yes"))
-    replies.check("url", b"no JSON")
-    replies.check("url", json.dumps(good("yes")).encode())
-    assert replies.judged
-
-
-def test_a_service_that_gives_all_replies_one_id_is_not_judged_by_it() -> None:
-    replies = Replies()
-    replies.check("url", reply("chatcmpl", "yes"))
-    replies.check("url", reply("chatcmpl", "no"))
-    assert not replies.judged
-    body = (200, {"id": "chatcmpl", **good("yes")})
-    with Service([body] * 20) as service, driver(service) as engine:
-        assert texts(engine.ask(["a"])) == ["yes"]
-        assert texts(engine.ask(["b"])) == ["yes"], "the same bytes again, and nothing else ever"
-    assert len(service.bodies) == 1 + 4

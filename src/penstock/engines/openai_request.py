@@ -12,11 +12,13 @@ from penstock.engines.base import EngineLoadError, Prompted
 from penstock.engines.chat import check_messages
 from penstock.engines.chat_options import option
 from penstock.engines.messages import Answer, Output, Request, Sampling
+from penstock.engines.openai_failures import CallFailed
 from penstock.engines.openai_retry import retry_after_s
 from penstock.engines.sampling import RowFault
 
-__all__ = ["Api", "CallFailed"]
+__all__ = ["Api", "is_passing"]
 
+Bytes = bytes | bytearray
 KINDS = {408: "broken", 409: "broken", 425: "busy", 429: "busy", 502: "away", 503: "away", 504: "away"}
 """Statuses that mean: later. So do all others of 5xx but 501, which means: never."""
 _TOO_LONG = ("context length", "context window", "context_length_exceeded", "maximum context", "max_model_len",
@@ -26,16 +28,9 @@ _RESERVED = frozenset({"model", "messages", "prompt", "stream", "n"})
 _ENCODER = msgspec.json.Encoder()
 
 
-class CallFailed(Exception):
-    """One call failed for a reason that is the service's.
-
-    kind  busy: it has too much to do; away: it could not be reached; broken: this call failed, others need not
-    """
-
-    def __init__(self, message: str, kind: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.retry_after_s = retry_after_s
+def is_passing(status: int) -> bool:
+    """Whether it says: later. All others are final, for the request."""
+    return status in KINDS or (status >= 500 and status != 501)
 
 
 class Api:
@@ -99,11 +94,11 @@ class Api:
             fields["logprobs"] = sampling.logprobs if self.name == "completions" else True
         return fields
 
-    def read(self, url: str, status: int, headers: Mapping[str, str], content: bytes, prompted: Prompted) -> Answer:
+    def read(self, url: str, status: int, headers: Mapping[str, str], content: Bytes, prompted: Prompted) -> Answer:
         """The answer. Raises CallFailed for the service's failure, RowFault for the request's."""
         if status == 200:
             return self._success(url, content, prompted.request)
-        if status in KINDS or (status >= 500 and status != 501):
+        if is_passing(status):
             raise CallFailed(f"{url}: status {status}", KINDS.get(status, "broken"), retry_after_s(headers))
         words = self._words(content, prompted.request)
         lowered = words.lower()
@@ -111,7 +106,7 @@ class Api:
             raise RowFault("too_long", f"{url}: {words}")
         raise RowFault("refused", f"{url}: status {status}{_hint(status)}: {words}")
 
-    def _success(self, url: str, content: bytes, request: Request) -> Answer:
+    def _success(self, url: str, content: Bytes, request: Request) -> Answer:
         try:
             reply = msgspec.json.decode(content, type=_Reply)
             if any(choice.finish_reason == "content_filter" for choice in reply.choices):
@@ -128,7 +123,7 @@ class Api:
             _share(outputs, usage.completion_tokens)
         return Answer(request.id, request.attempt, outputs=outputs, tokens_in=usage.prompt_tokens)
 
-    def _words(self, content: bytes, request: Request) -> str:
+    def _words(self, content: Bytes, request: Request) -> str:
         """The service's message, without key or prompt, and not endless."""
         try:
             words = msgspec.json.decode(content, type=_Refusal).words()

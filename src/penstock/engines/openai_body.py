@@ -85,7 +85,7 @@ class Body:
                 piece = unpack.decompress(chunk, _STEP_BYTES)
                 self._add(piece)
                 chunk = unpack.unconsumed_tail
-                if not chunk and len(piece) < _STEP_BYTES:
+                if not chunk and len(piece) < _STEP_BYTES and not unpack.eof:
                     return
         except zlib.error as error:
             raise CallFailed(f"{self._url}: the reply's body is no {self._coding}", "broken") from error

@@ -82,24 +82,18 @@ class Calls:
         if self._marks:
             headers[_HEADER] = asked.mark
         response = await lane.session.post(url + self._api.path, data=body, headers=headers, allow_redirects=False)
-        status: int = response.status
-        success = status == 200
-        whole = True
-        limit_bytes = MAX_REPLY_BYTES if success else MAX_REFUSAL_BYTES
-        coding = response.headers.get("Content-Encoding", "")
         try:
-            content = await came.read(response.content.iter_any(), limit_bytes, coding, response.content_length)
-        except CallFailed:
-            if success:
-                raise
-            content, whole = bytearray(), False  # the status says enough
+            content, whole = await self._content(response, came)
+        finally:
+            response.close()  # one that was read to its end has given its connection back already
+        status: int = response.status
         if not is_passing(status):
-            texts = [*(value for value in response.headers.values()), self._id(content)]
+            texts = [*response.headers.values(), self._id(content)]
             reply = Reply(
                 marks=tuple(marks_in(texts)),
                 id=texts[-1],
                 content=hashlib.blake2b(content, digest_size=8).hexdigest(),
-                success=success,
+                success=status == 200,
             )
             verdict = self._services[url].judge(lane.connection, asked, reply)
             if not verdict.taken:
@@ -107,6 +101,19 @@ class Calls:
             if whole:
                 lane.verdict = verdict
         return self._api.read(url, status, response.headers, content, prompted)
+
+    async def _content(self, response: Any, came: Body) -> tuple[bytearray, bool]:
+        """The body, and whether that is all of it: that of a refusal is left where it is too large or can't be read."""
+        success = response.status == 200
+        limit_bytes = MAX_REPLY_BYTES if success else MAX_REFUSAL_BYTES
+        coding = response.headers.get("Content-Encoding", "")
+        try:
+            content = await came.read(response.content.iter_any(), limit_bytes, coding, response.content_length)
+        except CallFailed:
+            if success:
+                raise
+            return bytearray(), False
+        return content, True
 
     def _id(self, content: bytearray) -> str:
         try:

@@ -145,6 +145,8 @@ def _share(outputs: list[Output], tokens: int) -> None:
 
 
 def _hint(status: int) -> str:
+    if status in (301, 302, 303, 307, 308):
+        return " (a redirect is not followed, since the key would go along: give the new address as base_url)"
     return {
         401: " (not authorised: is the key's environment variable the right one?)",
         403: " (forbidden: may the key use this model?)",

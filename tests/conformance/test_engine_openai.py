@@ -101,8 +101,8 @@ def test_n_outputs_and_logprobs_are_read() -> None:
 @pytest.mark.parametrize(
     "act",
     [429, 500, 502, 503, (429, None, {"Retry-After": "0"}), "drop", (200, ""), (200, "[]"), (200, {"choices": []}),
-     (200, good(finish_reason="abort")), (200, {"choices": [{"index": 0, "finish_reason": "stop"}]})],
-    ids=str,
+     (200, "[" * 100_000 + "]" * 100_000), (200, good(finish_reason="abort")), (200, {"choices": [{"index": 0, "finish_reason": "stop"}]})],
+    ids=lambda act: str(act)[:40],
 )  # fmt: skip
 def test_the_services_failure_is_tried_again(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_FIRST_S", 0.01)
@@ -161,6 +161,32 @@ def test_neither_key_nor_prompt_is_in_an_error(monkeypatch: pytest.MonkeyPatch) 
     assert service.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert KEY not in seen and prompt not in seen
     assert "bad key [key] for [prompt]" in answer.message
+
+
+@pytest.mark.parametrize(
+    "usage",
+    ["null", "[]", "7", "{}", '{"prompt_tokens": "5", "completion_tokens": "5"}',
+     '{"prompt_tokens": 1e300, "completion_tokens": 1e999}', '{"prompt_tokens": -1000000000000000}',
+     '{"completion_tokens": 9223372036854775807}', '{"completion_tokens": 99999999999999999999999999}',
+     '{"prompt_tokens": true, "completion_tokens": null}', "[" * 100 + "]" * 100],
+)  # fmt: skip
+@pytest.mark.parametrize("n", [1, 2])
+def test_usage_that_makes_no_sense_is_not_counted_and_the_answer_stands(usage: str, n: int) -> None:
+    choice = {"message": {"content": "fine"}, "finish_reason": "stop"}
+    choices = json.dumps([{"index": index, **choice} for index in range(n)])
+    body = f'{{"choices": {choices}, "usage": {usage}}}'
+    with Service([(200, body)]) as service, driver(service) as engine:
+        answer = engine.ask(["a"], Sampling(n=n))[0]
+    assert answer.code == "" and [output.text for output in answer.outputs] == ["fine"] * n
+    assert (answer.tokens_in, [output.tokens_out for output in answer.outputs]) == (0, [0] * n)
+    assert len(service.bodies) == 1
+
+
+def test_log_probabilities_that_nobody_asked_for_are_not_looked_at() -> None:
+    with Service([(200, good(logprobs="nonsense"))]) as service, driver(service) as engine:
+        assert texts(engine.ask(["a"])) == ["fine"]
+    with Service([(200, good(logprobs="nonsense"))] * 2) as service, driver(service, retries=1) as engine:
+        assert engine.ask(["a"], Sampling(logprobs=0))[0].code == "retry"
 
 
 def test_requests_are_spread_over_the_endpoints() -> None:

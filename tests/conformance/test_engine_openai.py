@@ -101,7 +101,8 @@ def test_n_outputs_and_logprobs_are_read() -> None:
 @pytest.mark.parametrize(
     "act",
     [429, 500, 502, 503, (429, None, {"Retry-After": "0"}), "drop", (200, ""), (200, "[]"), (200, {"choices": []}),
-     (200, "[" * 100_000 + "]" * 100_000), (200, good(finish_reason="abort")), (200, {"choices": [{"index": 0, "finish_reason": "stop"}]})],
+     (200, "[" * 100_000 + "]" * 100_000),
+     (200, good(finish_reason="abort")), (200, {"choices": [{"index": 0, "finish_reason": "stop"}]})],
     ids=lambda act: str(act)[:40],
 )  # fmt: skip
 def test_the_services_failure_is_tried_again(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from penstock.core.shape import DispatchLimits, DispatchShape, FlowLimits, FlowShape, ReplicaShape
 from penstock.sim.faults import Schedule, draw_schedule
 from penstock.sim.pipeline import Hazards, Pipeline, SimStep
+from penstock.sim.service import ServiceShape, draw_service
 
 __all__ = ["HostShape", "Scenario", "Stretch", "draw_scenario"]
 
@@ -70,6 +71,7 @@ class Scenario(Struct, frozen=True):
     commit_s: float
     tick_s: float
     schedule: Schedule
+    service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 
     def pipeline(self, phase: int) -> Pipeline:
         """Steps are numbered through all phases, so that no task of one looks like one of another."""
@@ -141,6 +143,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         commit_s=rng.choice((0.01, 0.1, 0.5)),
         tick_s=rng.choice((0.1, 0.25)),
         schedule=draw_schedule(rng, mode, len(replica_pools)),
+        service=draw_service(seed),
     )
 
 

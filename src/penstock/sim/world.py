@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from penstock.core.events import Event
 from penstock.sim.coordinator import Coordinator, Killed
 from penstock.sim.scenario import Scenario
+from penstock.sim.service import Network
 from penstock.sim.sink import Sink
 from penstock.sim.strikes import Strikes
 from penstock.sim.tally import Tally
@@ -42,6 +43,7 @@ class World:
         self.pipeline = scenario.pipeline(0)
         self.sink = Sink(scenario.stretches[0].rows, self.pipeline, tally)
         self.strikes = Strikes(self)
+        self.network = Network(scenario.seed, scenario.service)
         self.max_dead = scenario.flow.max_dead
         self._heap: list[tuple[float, int, int, Callback]] = []
         self._sequence = 0

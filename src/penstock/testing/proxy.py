@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from random import Random
 
 __all__ = ["KINDS", "FaultyProxy"]
 
-KINDS = ("pass", "delay", "cut", "drop", "swallow", "repeat", "ask_twice", "swap", "stray")
+KINDS = ("pass", "delay", "cut", "drop", "swallow", "repeat", "ask_twice", "swap", "stray", "earlier")
+_KNOWN = 20  # answers that pass before one of them comes again: until then nobody knows that ids are unique
 _STRAY = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -29,8 +30,9 @@ class FaultyProxy:
         ask_twice  the service is asked twice, and both replies come back
         swap       it goes to another client, whose reply comes here; as it should be where none comes for `delay_s`
         stray      a reply to nobody follows it, at once or up to `delay_s` later
+        earlier    an answer that passed before comes in its place
 
-    `met` counts the replies of each kind; a swap counts where a partner was found. Replies need a Content-Length.
+    `met` counts the replies of each kind, a swap where a partner was found. Replies need a Content-Length.
     """
 
     def __init__(self, target: int, weights: Mapping[str, float], *, seed: int = 0, delay_s: float = 0.05) -> None:
@@ -45,6 +47,7 @@ class FaultyProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._passed: deque[bytes] = deque(maxlen=50)
         self._swapping: tuple[bytes, asyncio.Future[bytes]] | None = None
         self._server: asyncio.Server | None = None
 
@@ -98,6 +101,10 @@ class FaultyProxy:
                     continue
                 if kind == "swap":
                     reply = await self._swapped(reply)
+                if kind == "pass" and reply.startswith(b"HTTP/1.1 200 "):
+                    self._passed.append(reply)
+                if kind == "earlier" and len(self._passed) > _KNOWN:
+                    reply = self._rng.choice(list(self._passed)[:-_KNOWN])
                 if kind == "delay":
                     await asyncio.sleep(self._delay_s * self._rng.random())
                 writer.write(reply)

@@ -20,9 +20,9 @@ from engine_driver import EngineDriver, texts
 from openai_service import Service, good
 
 from penstock.engines import openai_body
-from penstock.engines.messages import Answer, EngineConfig
+from penstock.engines.messages import Answer, EngineConfig, Sampling
 from penstock.engines.openai import OpenAIEngine
-from penstock.engines.openai_body import MAX_HELD_BYTES, MAX_REFUSAL_BYTES, MAX_REPLY_BYTES, Body, Held
+from penstock.engines.openai_body import MAX_HELD_BYTES, MAX_REFUSAL_BYTES, Body, Held, reply_limit_bytes
 from penstock.engines.openai_failures import CallFailed, OutsizedReply
 from penstock.engines.openai_retry import Backoff
 
@@ -92,19 +92,15 @@ class Endless:
         return itertools.chain([self._head], itertools.repeat(self._piece))
 
 
-def ask(pieces: Iterable[bytes], count: int = 1, **options: Any) -> tuple[list[Answer], OpenAIEngine, RawService]:
+def ask(
+    pieces: Iterable[bytes], sampling: Sampling | None = None, **options: Any
+) -> tuple[list[Answer], OpenAIEngine, RawService]:
     with RawService(pieces) as service:
         engine = OpenAIEngine()
         options = {"start_patience_s": 0, **options}
         with EngineDriver(engine, EngineConfig("openai", "m", base_urls=(service.url,), engine_options=options)) as on:
             engine._backoff = Backoff(first_s=0.0, most_s=0.0)
-            return on.ask(["a"] * count), engine, service
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits of 1 MiB, so that it takes no time to reach them."""
-    monkeypatch.setattr("penstock.engines.openai_calls.MAX_REPLY_BYTES", MIB)
+            return on.ask(["a"], sampling), engine, service
 
 
 def packed(name: str, size_bytes: int, level: int = 9) -> bytes:
@@ -129,7 +125,6 @@ def test_a_compressed_answer_is_read(coding: str) -> None:
     assert texts(answers) == ["fine"]
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "pieces",
     [
@@ -143,10 +138,10 @@ def test_a_compressed_answer_is_read(coding: str) -> None:
     ids=["no length", "chunked", "announced", "gzip", "deflate", "raw deflate"],
 )
 def test_an_answer_without_end_is_refused_with_the_limit_after_two_tries(pieces: Iterable[bytes]) -> None:
-    (answer,), engine, service = ask(pieces)
-    assert answer.code == "refused" and "body is over 1 MiB" in answer.message
+    (answer,), engine, service = ask(pieces, Sampling(max_tokens=1024))
+    assert answer.code == "refused" and "body is over 2.0" in answer.message and "asked twice" in answer.message
     assert service.asked == 2
-    assert engine._calls.held.most_bytes <= MIB
+    assert engine._calls.held.most_bytes <= 2.1 * MIB
     assert engine._calls.held.total_bytes == 0
 
 
@@ -238,8 +233,19 @@ def test_a_bomb_takes_the_limit_and_a_little_more(coding: str) -> None:
     assert peak_bytes(coding, packed(coding, 256 * MIB), 8 * MIB) < 16 * MIB
 
 
-def test_the_shipped_limits_bound_what_an_engine_holds() -> None:
-    assert MAX_REPLY_BYTES * 4 <= MAX_HELD_BYTES == 256 * MIB
+@pytest.mark.parametrize(
+    ("asked_bytes", "sampling", "limit_bytes"),
+    [
+        (1000, None, 64 * MIB),
+        (1000, Sampling(), 64 * MIB),
+        (0, Sampling(max_tokens=256), MIB + 256 * 1024),
+        (1000, Sampling(max_tokens=256, n=4), MIB + 64_000 + MIB),
+        (10 * MIB, Sampling(max_tokens=1), 64 * MIB),
+        (1000, Sampling(max_tokens=10**9), 64 * MIB),
+    ],
+)
+def test_the_limit_follows_what_was_asked_for(asked_bytes: int, sampling: Sampling | None, limit_bytes: int) -> None:
+    assert reply_limit_bytes(asked_bytes, sampling) == limit_bytes <= MAX_HELD_BYTES // 4
 
 
 def test_what_all_hold_together_is_given_back() -> None:

@@ -235,7 +235,7 @@ class OpenAIEngine:
         if failures[-1].kind != "broken":
             return
         if sum(isinstance(failure, OutsizedReply) for failure in failures) > 1:
-            raise RowFault("refused", f"{failures[-1]}, again and again; lower max_tokens, or n")
+            raise RowFault("refused", f"{failures[-1]}; asked twice (see docs/engines.md: limits of a reply)")
         broken = sum(failure.kind == "broken" for failure in failures)
         if broken > self._retries or not self._budget.allows_retry():
             raise RowFault("retry", f"{failures[-1]} (tried {len(failures)} times)")

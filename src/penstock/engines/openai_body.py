@@ -10,12 +10,26 @@ import zlib
 from collections.abc import AsyncIterator
 from types import TracebackType
 
+from penstock.engines.messages import Sampling
 from penstock.engines.openai_failures import CallFailed, OutsizedReply
 
-__all__ = ["ACCEPTED_CODINGS", "MAX_HELD_BYTES", "MAX_REFUSAL_BYTES", "MAX_REPLY_BYTES", "Body", "Held"]
+__all__ = [
+    "ACCEPTED_CODINGS",
+    "MAX_HELD_BYTES",
+    "MAX_REFUSAL_BYTES",
+    "MAX_REPLY_BYTES",
+    "Body",
+    "Held",
+    "reply_limit_bytes",
+]
 
 MAX_REPLY_BYTES = 64 << 20
 """Of one reply, decoded."""
+LEAST_REPLY_BYTES = 1 << 20
+BYTES_PER_TOKEN = 1024
+"""At most, on the average of a reply: long tokens, escaped, with their log probabilities."""
+BYTES_PER_ASKED_BYTE = 64
+"""Of what a service may repeat of the request."""
 MAX_HELD_BYTES = 256 << 20
 """Of all replies that are being read."""
 MAX_REFUSAL_BYTES = 1 << 20
@@ -25,6 +39,15 @@ _STEP_BYTES = 1 << 20  # that are unpacked at a time
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _RAW = -zlib.MAX_WBITS
 _KNOWN_CODINGS = ("br", "zstd", "compress")
+
+
+def reply_limit_bytes(asked_bytes: int, sampling: Sampling | None) -> int:
+    """The most that the body of a reply may have, by what was asked for; MAX_REPLY_BYTES without max_tokens."""
+    if sampling is None or sampling.max_tokens is None:
+        return MAX_REPLY_BYTES
+    tokens = sampling.max_tokens * sampling.n
+    asked = LEAST_REPLY_BYTES + asked_bytes * BYTES_PER_ASKED_BYTE + tokens * BYTES_PER_TOKEN
+    return min(MAX_REPLY_BYTES, asked)
 
 
 class Held:
@@ -104,7 +127,7 @@ class Body:
         self._held.most_bytes = max(self._held.most_bytes, self._held.total_bytes)
 
     def _outsized(self) -> OutsizedReply:
-        return OutsizedReply(f"{self._url}: a reply whose body is over {self._limit >> 20} MiB")
+        return OutsizedReply(f"{self._url}: a reply whose body is over {self._limit / (1 << 20):.4g} MiB")
 
 
 def _coding(name: str, url: str) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from penstock.core.service import Asked, Reply, Service, marks_in
 from penstock.engines.base import Prompted
 from penstock.engines.messages import Answer
-from penstock.engines.openai_body import ACCEPTED_CODINGS, MAX_REFUSAL_BYTES, MAX_REPLY_BYTES, Body, Held
+from penstock.engines.openai_body import ACCEPTED_CODINGS, MAX_REFUSAL_BYTES, Body, Held
 from penstock.engines.openai_failures import CallFailed, Misdelivered, OutsizedReply
 from penstock.engines.openai_lanes import Lane, Lanes
 from penstock.engines.openai_request import Api, is_passing
@@ -83,7 +83,7 @@ class Calls:
             headers[_HEADER] = asked.mark
         response = await lane.session.post(url + self._api.path, data=body, headers=headers, allow_redirects=False)
         try:
-            content, whole = await self._content(response, came)
+            content, whole = await self._content(response, came, self._api.limit_bytes(body, prompted))
         finally:
             response.close()  # one that was read to its end has given its connection back already
         status: int = response.status
@@ -102,10 +102,10 @@ class Calls:
                 lane.verdict = verdict
         return self._api.read(url, status, response.headers, content, prompted)
 
-    async def _content(self, response: Any, came: Body) -> tuple[bytearray, bool]:
+    async def _content(self, response: Any, came: Body, most_bytes: int) -> tuple[bytearray, bool]:
         """The body, and whether that is all of it: that of a refusal is left where it is too large or can't be read."""
         success = response.status == 200
-        limit_bytes = MAX_REPLY_BYTES if success else MAX_REFUSAL_BYTES
+        limit_bytes = most_bytes if success else MAX_REFUSAL_BYTES
         coding = response.headers.get("Content-Encoding", "")
         try:
             content = await came.read(response.content.iter_any(), limit_bytes, coding, response.content_length)

@@ -12,6 +12,7 @@ from penstock.engines.base import EngineLoadError, Prompted
 from penstock.engines.chat import check_messages
 from penstock.engines.chat_options import option
 from penstock.engines.messages import Answer, Output, Request, Sampling
+from penstock.engines.openai_body import MAX_REPLY_BYTES, reply_limit_bytes
 from penstock.engines.openai_failures import CallFailed
 from penstock.engines.openai_retry import retry_after_s
 from penstock.engines.sampling import RowFault
@@ -74,6 +75,10 @@ class Api:
         body.update(self._sampling(prompted))
         body.update(self._extra)
         return _ENCODER.encode(body)
+
+    def limit_bytes(self, body: bytes, prompted: Prompted) -> int:
+        """The most that the reply may have. Further fields of the user may ask for anything."""
+        return MAX_REPLY_BYTES if self._extra else reply_limit_bytes(len(body), prompted.sampling)
 
     def _sampling(self, prompted: Prompted) -> dict[str, Any]:
         """Only what was asked for: services refuse fields that they do not know. The seed is sent where it matters."""

@@ -211,6 +211,19 @@ def test_replies_that_are_too_large_together_wait_for_each_other(monkeypatch: py
     assert engine._calls.held.most_bytes <= 8 * MIB
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [Endless(OK + b"\r\n", b"x" * 65_536), [OK + b"X: " + b"a" * 10_000 + b"\r\n\r\n"], [b"no HTTP\r\n\r\n"]],
+    ids=["endless", "headers", "no HTTP"],
+)
+def test_who_answers_anything_is_there_when_the_engine_loads(pieces: Iterable[bytes]) -> None:
+    with RawService(pieces) as service:
+        config = EngineConfig("openai", "m", base_urls=(service.url,), engine_options={"start_patience_s": 60})
+        with EngineDriver(OpenAIEngine(), config) as on:
+            assert service.asked == 1
+            assert len(on.notes) == 1, "nothing is said of a service that is away"
+
+
 async def pieces_of(data: bytes) -> AsyncIterator[bytes]:
     for at in range(0, len(data), 65_536):
         yield data[at : at + 65_536]

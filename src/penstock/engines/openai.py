@@ -154,7 +154,7 @@ class OpenAIEngine:
             session = self._calls.lanes(url.rstrip("/")).once()
             async with session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False):
                 return ""
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError):
             return ""
         except TimeoutError:
             return f"{url} (nothing for {CONNECT_TIMEOUT_S:g} s)"

@@ -42,9 +42,10 @@ class Lanes:
         return self._kept[connection.number]
 
     async def end(self, connection: Connection, verdict: Verdict) -> None:
-        kept = self._service.release(connection, verdict)
-        if not kept and (session := self._kept.pop(connection.number, None)) is not None:
-            await session.close()
+        if connection.number not in self._kept:
+            return  # it closed with its reply
+        if not self._service.release(connection, verdict):
+            await self._kept.pop(connection.number).close()
 
     def _session(self, **options: Any) -> Any:
         return self._aiohttp.ClientSession(

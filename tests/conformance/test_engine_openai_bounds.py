@@ -241,6 +241,20 @@ def peak_bytes(coding: str, data: bytes, limit_bytes: int) -> int:
     return peak
 
 
+@pytest.mark.parametrize("body", [packed("gzip", 4 * MIB)[:-9], packed("gzip", 4 * MIB - 200) + b"more"])
+def test_replies_that_failed_are_not_held(body: bytes) -> None:
+    """Each of thirty broken replies has 4 MiB, unpacked."""
+    pieces = reply(body, b"Content-Encoding: gzip")
+    tracemalloc.start()
+    try:
+        (answer,), _, service = ask(pieces, Sampling(max_tokens=8192), retries=30)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert answer.code == "retry" and service.asked == 31
+    assert peak < 20 * MIB
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_a_bomb_takes_the_limit_and_a_little_more(coding: str) -> None:
     assert peak_bytes(coding, packed(coding, 256 * MIB), 8 * MIB) < 16 * MIB

@@ -215,9 +215,9 @@ class OpenAIEngine:
                 new = True
                 if failure.at_once:
                     continue
-                failures.append(failure)
+                failures.append(failure.bare())
             except CallFailed as failure:
-                failures.append(failure)
+                failures.append(failure.bare())
                 self._endpoints.failed(endpoint, self._loop.time(), failure)
             else:
                 self._endpoints.answered(endpoint)

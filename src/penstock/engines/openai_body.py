@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 
 from penstock.engines.messages import Sampling
@@ -72,6 +73,8 @@ class Body:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._held.total_bytes -= len(self.content)
+        with suppress(BufferError):  # what was decoded may look into it
+            self.content.clear()  # whoever still holds it: tracebacks do
 
     async def read(
         self, chunks: AsyncIterator[bytes], limit_bytes: int, coding: str = "", length: int | None = None

@@ -22,6 +22,11 @@ class CallFailed(Exception):
         self.kind = kind
         self.retry_after_s = retry_after_s
 
+    def bare(self) -> CallFailed:
+        """The same without its traceback and causes, whose frames hold the reply: to be kept."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
 
 class Misdelivered(CallFailed):
     """What came is not, or may not be, the reply to this request. why, at_once: of core.service.Verdict."""

@@ -34,7 +34,7 @@ def ask(driven: EngineDriver, prompts: list[str]) -> list[str]:
 WEIGHTS: dict[str, dict[str, float]] = {
     "delay": {"delay": 1},
     "cut": {"pass": 3, "cut": 1},
-    "swallow": {"pass": 12, "swallow": 1},
+    "swallow": {"pass": 10, "swallow": 1},
     "repeat": {"pass": 2, "repeat": 1},
     "ask_twice": {"pass": 2, "ask_twice": 1},
     "stray": {"pass": 2, "stray": 1},
@@ -74,4 +74,6 @@ def own_answers(weights: dict[str, float], identity: str, monkeypatch: pytest.Mo
                 engine._backoff = AT_ONCE
                 prompts = [f"question {number}" for number in range(REQUESTS)]
                 assert ask(driven, prompts) == [f"answer to {prompt}" for prompt in prompts]
-            assert all(proxy.met[kind] for kind in weights)
+            rarest = 1 / 12  # what is rarer than that need not come among so few replies
+            often = [kind for kind, weight in weights.items() if weight / sum(weights.values()) >= rarest]
+            assert all(proxy.met[kind] for kind in often)

@@ -266,7 +266,7 @@ class Remote:
     def _swap(self, wire: Wire, said: Said) -> None:
         """Two replies, each to the other's connection; one that finds no other arrives as it should."""
         waiting, self.network.swapping = self.network.swapping, None
-        if waiting is not None and waiting[0].host.state != "dead":
+        if waiting is not None and waiting[0].is_alive_beside(self):
             self._hit("service: swapped")
             other, other_wire, other_said = waiting
             self._later(0.0, wire, other_said)
@@ -280,6 +280,10 @@ class Remote:
                 self._arrive(wire, said)
 
         self.host.later(SWAP_WAITS_S, give_up)
+
+    def is_alive_beside(self, other: Remote) -> bool:
+        """Hosts end with the coordinator that started them; the world does not."""
+        return self.host.state != "dead" and self.host.coordinator is other.host.coordinator
 
     def _lateness(self) -> float:
         """At once, before the next request or after it, or much later."""

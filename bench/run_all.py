@@ -21,6 +21,7 @@ BENCHMARKS = (
     "lengths",
     "free_mock",
     "core_rate",
+    "service_connections",
     "commit_cost",
     "kill_at_half",
     "replica_killed",

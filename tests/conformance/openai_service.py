@@ -20,10 +20,21 @@ def good(text: str = "fine", tokens_out: int = 3, **more: Any) -> dict[str, Any]
 
 class Service:
     """Runs in a thread of its own. `acts`: a status, (status, body), (status, body, headers), "hang", "drop", or
-    "echo", which answers with the prompt."""
+    "echo", which answers with the prompt.
 
-    def __init__(self, acts: list[Any] | None = None, *, port: int = 0) -> None:
+    identity: what an echo says of which request it belongs to
+
+        ids     an id of its own
+        none    nothing
+        same    one id for all
+        empty   an id without a character
+        mark    an id that holds the request's X-Request-Id, as vLLM gives it
+        header  the request's X-Request-Id as a header, and no id
+    """
+
+    def __init__(self, acts: list[Any] | None = None, *, port: int = 0, identity: str = "ids") -> None:
         self.acts = list(acts or [])
+        self.identity = identity
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -78,10 +89,16 @@ class Service:
             request.transport.abort()
             return web.Response()
         if act == "echo":
-            reply = good(f"answer to {body['messages'][-1]['content']}")
-            act = (200, {"id": f"chatcmpl-{len(self.bodies)}", **reply})
+            act = self._echo(f"answer to {body['messages'][-1]['content']}", request.headers.get("X-Request-Id", "?"))
         status, content, headers = (*act, *(None, {})[len(act) - 1 :]) if isinstance(act, tuple) else (act, None, {})
         if content is None:
             content = good() if status == 200 else {"error": {"message": f"status {status}"}}
         text = content if isinstance(content, str) else json.dumps(content)
         return web.Response(status=status, text=text, headers=headers, content_type="application/json")
+
+    def _echo(self, text: str, mark: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+        names = {"ids": f"chatcmpl-{len(self.bodies)}", "same": "chatcmpl", "empty": "", "mark": f"chatcmpl-{mark}"}
+        reply = good(text)
+        if self.identity in names:
+            reply["id"] = names[self.identity]
+        return 200, reply, {"X-Request-Id": mark} if self.identity == "header" else {}

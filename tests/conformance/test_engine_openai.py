@@ -20,8 +20,7 @@ from penstock.engines.base import EngineLoadError
 from penstock.engines.messages import EngineConfig, Sampling
 from penstock.engines.openai import OpenAIEngine
 from penstock.engines.openai_endpoints import Endpoints, RetryBudget
-from penstock.engines.openai_replies import RepeatedReply, Replies
-from penstock.engines.openai_request import CallFailed
+from penstock.engines.openai_failures import CallFailed
 from penstock.engines.openai_retry import Backoff, backoff_s, retry_after_s
 
 AT_ONCE = Backoff(first_s=0.0, most_s=0.0)
@@ -102,8 +101,9 @@ def test_n_outputs_and_logprobs_are_read() -> None:
 @pytest.mark.parametrize(
     "act",
     [429, 500, 502, 503, (429, None, {"Retry-After": "0"}), "drop", (200, ""), (200, "[]"), (200, {"choices": []}),
+     (200, "[" * 100_000 + "]" * 100_000),
      (200, good(finish_reason="abort")), (200, {"choices": [{"index": 0, "finish_reason": "stop"}]})],
-    ids=str,
+    ids=lambda act: str(act)[:40],
 )  # fmt: skip
 def test_the_services_failure_is_tried_again(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_FIRST_S", 0.01)
@@ -162,6 +162,32 @@ def test_neither_key_nor_prompt_is_in_an_error(monkeypatch: pytest.MonkeyPatch) 
     assert service.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert KEY not in seen and prompt not in seen
     assert "bad key [key] for [prompt]" in answer.message
+
+
+@pytest.mark.parametrize(
+    "usage",
+    ["null", "[]", "7", "{}", '{"prompt_tokens": "5", "completion_tokens": "5"}',
+     '{"prompt_tokens": 1e300, "completion_tokens": 1e999}', '{"prompt_tokens": -1000000000000000}',
+     '{"completion_tokens": 9223372036854775807}', '{"completion_tokens": 99999999999999999999999999}',
+     '{"prompt_tokens": true, "completion_tokens": null}', "[" * 100 + "]" * 100],
+)  # fmt: skip
+@pytest.mark.parametrize("n", [1, 2])
+def test_usage_that_makes_no_sense_is_not_counted_and_the_answer_stands(usage: str, n: int) -> None:
+    choice = {"message": {"content": "fine"}, "finish_reason": "stop"}
+    choices = json.dumps([{"index": index, **choice} for index in range(n)])
+    body = f'{{"choices": {choices}, "usage": {usage}}}'
+    with Service([(200, body)]) as service, driver(service) as engine:
+        answer = engine.ask(["a"], Sampling(n=n))[0]
+    assert answer.code == "" and [output.text for output in answer.outputs] == ["fine"] * n
+    assert (answer.tokens_in, [output.tokens_out for output in answer.outputs]) == (0, [0] * n)
+    assert len(service.bodies) == 1
+
+
+def test_log_probabilities_that_nobody_asked_for_are_not_looked_at() -> None:
+    with Service([(200, good(logprobs="nonsense"))]) as service, driver(service) as engine:
+        assert texts(engine.ask(["a"])) == ["fine"]
+    with Service([(200, good(logprobs="nonsense"))] * 2) as service, driver(service, retries=1) as engine:
+        assert engine.ask(["a"], Sampling(logprobs=0))[0].code == "retry"
 
 
 def test_requests_are_spread_over_the_endpoints() -> None:
@@ -305,30 +331,3 @@ def test_the_retry_budget_runs_out_and_refills() -> None:
     for _ in range(8):
         budget.first_try()
     assert [budget.allows_retry() for _ in range(3)] == [True, True, False]
-
-
-def reply(name: str, text: str) -> bytes:
-    return json.dumps({"id": name, **good(text)}).encode()
-
-
-def test_a_reply_that_came_before_is_told_by_its_id() -> None:
-    replies = Replies()
-    for number in range(3):
-        replies.check("url", reply(f"chatcmpl-{number}", "yes"))
-    with pytest.raises(RepeatedReply, match="came a second time"):
-        replies.check("url", reply("chatcmpl-1", "yes"))
-    replies.check("url", b"no JSON")
-    replies.check("url", json.dumps(good("yes")).encode())
-    assert replies.judged
-
-
-def test_a_service_that_gives_all_replies_one_id_is_not_judged_by_it() -> None:
-    replies = Replies()
-    replies.check("url", reply("chatcmpl", "yes"))
-    replies.check("url", reply("chatcmpl", "no"))
-    assert not replies.judged
-    body = (200, {"id": "chatcmpl", **good("yes")})
-    with Service([body] * 20) as service, driver(service) as engine:
-        assert texts(engine.ask(["a"])) == ["yes"]
-        assert texts(engine.ask(["b"])) == ["yes"], "the same bytes again, and nothing else ever"
-    assert len(service.bodies) == 1 + 4

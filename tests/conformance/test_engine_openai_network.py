@@ -31,20 +31,40 @@ def ask(driven: EngineDriver, prompts: list[str]) -> list[str]:
     return [found[prompt] for prompt in prompts]
 
 
-@pytest.mark.parametrize(
-    "weights",
-    [{"delay": 1}, {"pass": 3, "cut": 1}, {"pass": 6, "swallow": 1}, {"pass": 2, "repeat": 1},
-     {"pass": 6, "delay": 2, "cut": 1, "swallow": 1, "repeat": 1}],
-    ids=["delay", "cut", "swallow", "repeat", "all"],
-)  # fmt: skip
-@pytest.mark.parametrize("seed", [1, 2])
-def test_every_request_gets_its_own_answer(
-    weights: dict[str, float], seed: int, monkeypatch: pytest.MonkeyPatch
+WEIGHTS: dict[str, dict[str, float]] = {
+    "delay": {"delay": 1},
+    "cut": {"pass": 3, "cut": 1},
+    "swallow": {"pass": 10, "swallow": 1},
+    "repeat": {"pass": 2, "repeat": 1},
+    "ask_twice": {"pass": 2, "ask_twice": 1},
+    "stray": {"pass": 2, "stray": 1},
+    "all": {"pass": 12, "delay": 4, "cut": 1, "drop": 1, "swallow": 0.5, "repeat": 3, "ask_twice": 1, "stray": 1},
+}
+IDENTITIES = ("ids", "none", "same", "empty", "mark", "header")
+
+
+SHIFTING = ("repeat", "ask_twice", "stray", "all")  # the order of the replies on a connection
+CASES = [(kind, identity) for kind in WEIGHTS for identity in (IDENTITIES if kind in SHIFTING else ("none", "mark"))]
+
+
+@pytest.mark.parametrize(("kind", "identity"), CASES)
+def test_every_request_gets_its_own_answer(kind: str, identity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_answers(WEIGHTS[kind], identity, monkeypatch)
+
+
+@pytest.mark.parametrize("identity", ["mark", "header"])
+def test_replies_that_are_swapped_are_told_where_the_service_repeats_the_request_id(
+    identity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own_answers({"pass": 3, "swap": 1}, identity, monkeypatch)
+
+
+def own_answers(weights: dict[str, float], identity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask through such a proxy. Every request gets the answer to it."""
     monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_FIRST_S", 0.01)
-    with Service(["echo"] * 100 * REQUESTS) as service:
+    with Service(["echo"] * 100 * REQUESTS, identity=identity) as service:
         target = int(service.url.rpartition(":")[2].partition("/")[0])
-        with FaultyProxy(target, {"pass": 0.0, **weights}, seed=seed) as proxy:
+        with FaultyProxy(target, weights, seed=1) as proxy:
             options = {"start_patience_s": 0, "timeout_s": 1.0, "concurrency": 8}
             url = f"http://127.0.0.1:{proxy.port}/v1"
             engine = OpenAIEngine()
@@ -54,4 +74,6 @@ def test_every_request_gets_its_own_answer(
                 engine._backoff = AT_ONCE
                 prompts = [f"question {number}" for number in range(REQUESTS)]
                 assert ask(driven, prompts) == [f"answer to {prompt}" for prompt in prompts]
-            assert sum(proxy.met.values()) > 0
+            rarest = 1 / 12  # what is rarer than that need not come among so few replies
+            often = [kind for kind, weight in weights.items() if weight / sum(weights.values()) >= rarest]
+            assert all(proxy.met[kind] for kind in often)

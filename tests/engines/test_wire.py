@@ -103,3 +103,24 @@ def test_a_strange_extension_is_refused() -> None:
     body = msgspec.msgpack.encode({"type": "abort", "ids": msgspec.msgpack.Ext(99, b"x")})
     with pytest.raises(WireError):
         host_decoder().feed(struct.pack(">I", len(body)) + body)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Answers([Answer(1, 1, tokens_in=-1)], LOAD),
+        Answers([Answer(1, 1, tokens_in=1 << 40)], LOAD),
+        Answers([Answer(1, 1, outputs=[Output("", "stop", -(10**15))])], LOAD),
+        Answers([Answer(1, 1, outputs=[Output("", "stop", (1 << 63) - 1)])], LOAD),
+        Answers([], LOAD, sized=[(1, -5)]),
+        Heartbeat(msgspec.structs.replace(LOAD, executing=-1)),
+        Heartbeat(msgspec.structs.replace(LOAD, busy_s=float("nan"))),
+        Heartbeat(msgspec.structs.replace(LOAD, turnaround_s=float("inf"))),
+        Heartbeat(msgspec.structs.replace(LOAD, progress=1 << 63)),
+        Ready(Capacity(-1), 1.0),
+    ],
+    ids=str,
+)
+def test_figures_that_make_no_sense_break_the_protocol(message: messages.ToCoordinator) -> None:
+    with pytest.raises(WireError, match="can't be read: Expected"):
+        coordinator_decoder().feed(bytes(encode(message)))

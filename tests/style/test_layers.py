@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "spec": FOUNDATION,
     "core": FOUNDATION,
-    "engines": FOUNDATION,  # a host under another interpreter has msgspec and its engine, nothing else
+    # A host under another interpreter has msgspec and its engine, nothing else; of the core it uses one module.
+    "engines": FOUNDATION | {"core"},
     "data": TRUNK,
     "report": TRUNK,
     "executors": MIDDLE,
@@ -36,6 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # The doors from description to execution: Rows.run() and Rows.retry(). Nothing else of spec/ may look down.
 DOORS = {("spec/rows.py", "penstock.runtime.api"), ("spec/rows.py", "penstock.runtime.retry")}
+# What engines/ uses of the core: decisions that the simulator drives as well.
+OF_CORE_FOR_ENGINES = "penstock.core.service"
 PARTS_OF_CORE = {"flow", "dispatch", "planner"}
 
 
@@ -59,6 +62,8 @@ def breaches(path: Path, room: str, found: Iterator[Import]) -> Iterator[Finding
         target = rooms_imported(item)
         if (path.relative_to(PACKAGE).as_posix(), item.module) in DOORS:
             continue
+        if room == "engines" and target == "core" and item.module != OF_CORE_FOR_ENGINES:
+            yield Finding(path, item.line, f"engines/ imports {item.dotted}; of core/ it may use {OF_CORE_FOR_ENGINES}")
         if target is not None and target not in allowed:
             may = ", ".join(sorted(MAY_IMPORT[room])) or "no other room"
             yield Finding(path, item.line, f"{room}/ imports {item.dotted}; it may use {may}")
@@ -115,6 +120,8 @@ def test_parts_of_the_core_do_not_know_each_other() -> None:
         ("spec", "import penstock.core.events", False),
         ("engines", "from penstock import __version__", True),
         ("engines", "from penstock import Model", False),
+        ("engines", "from penstock.core.service import Reply", True),
+        ("engines", "from penstock.core.core import Core", False),
         ("sim", "from penstock import runtime", False),
         ("report", "if TYPE_CHECKING:\n    from penstock.data.base import Row", False),
         ("ledger", "def f():\n    from penstock.data.base import Row", True),

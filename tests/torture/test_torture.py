@@ -1,4 +1,4 @@
-"""A short form of `make kills` and `make torture`. Both fork, so they run in processes of their own."""
+"""A short form of `make kills`, `make torture` and `make proxy`, in processes of their own: the first two fork."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def test_every_fault_point_of_a_run_is_a_safe_place_to_die() -> None:
 
 def test_some_scenarios_at_random() -> None:
     assert "24 runs compared, 0 broken" in told("torture.py", "--minutes", "4", "--most", "24", "--seed", "7000")
+
+
+def test_replies_that_are_repeated_delayed_swapped_and_dropped() -> None:
+    tally = told("proxy.py", "--requests", "1400", "--seed", "1")
+    assert "1400 requests, 0 wrong" in tally
+    for kind in ("other", "repeated", "unproven", "taken, connection kept", "taken, connection closed"):
+        assert kind in tally

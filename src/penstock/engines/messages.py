@@ -14,12 +14,19 @@ Heartbeat is sent at least once a second, also while loading. Sleep is answered 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 30
+
+# Figures that come from outside are added up and divided by: a message with nonsense in one breaks the protocol.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+"""Of one answer: the sum over all rows of a run fits into 64 bits."""
+Figure = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+"""Finite."""
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,7 +71,7 @@ class Output(msgspec.Struct, array_like=True, gc=False):
 
     text: str
     finish_reason: str
-    tokens_out: int
+    tokens_out: Tokens
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
 
@@ -85,7 +92,7 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     message: str = ""
     outputs: list[Output] = []
     value: Any = None
-    tokens_in: int = 0
+    tokens_in: Tokens = 0
 
 
 class Load(msgspec.Struct, array_like=True, gc=False):
@@ -100,15 +107,15 @@ class Load(msgspec.Struct, array_like=True, gc=False):
     device_use          share of its devices' time in use (by NVML, or CPU time of its processes), 0 to 1
     """
 
-    executing: int
-    waiting: int
-    busy_s: float
-    fill_s: float
-    progress: int
-    turnaround_s: float
-    sent_at: float
-    device_bytes: int = 0
-    device_use: float = 0.0
+    executing: Count
+    waiting: Count
+    busy_s: Figure
+    fill_s: Figure
+    progress: Count
+    turnaround_s: Figure
+    sent_at: Figure
+    device_bytes: Count = 0
+    device_use: Figure = 0.0
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -118,9 +125,9 @@ class Capacity(msgspec.Struct, frozen=True):
     can_sleep: it can give its devices' memory back and take it again
     """
 
-    slots: int
-    kv_tokens: int = 0
-    max_model_len: int = 0
+    slots: Count
+    kv_tokens: Count = 0
+    max_model_len: Count = 0
     facts: dict[str, str | int | float] = {}
     shared: bool = False
     can_sleep: bool = False
@@ -204,7 +211,7 @@ class Loading(msgspec.Struct, tag="loading"):
 
 class Ready(msgspec.Struct, tag="ready"):
     capacity: Capacity
-    load_s: float
+    load_s: Figure
 
 
 class LoadFailed(msgspec.Struct, tag="load_failed"):
@@ -222,7 +229,7 @@ class Answers(msgspec.Struct, tag="answers"):
     items: list[Answer]
     load: Load
     returned: list[int] | None = None  # not None: this answers a TakeBack
-    sized: list[tuple[int, int]] = []  # (id, true prompt tokens) of requests newly tokenised
+    sized: list[tuple[int, Tokens]] = []  # (id, true prompt tokens) of requests newly tokenised
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat"):

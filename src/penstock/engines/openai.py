@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +20,10 @@ from urllib.parse import urlsplit
 from penstock.engines.base import Emit, EngineLoadError, Prompted
 from penstock.engines.chat_options import check_options, option
 from penstock.engines.messages import Answer, Capacity, EngineConfig
+from penstock.engines.openai_calls import Calls
 from penstock.engines.openai_endpoints import Endpoint, Endpoints, RetryBudget
-from penstock.engines.openai_lanes import Lanes
-from penstock.engines.openai_replies import Replies
-from penstock.engines.openai_request import Api, CallFailed
+from penstock.engines.openai_failures import CallFailed, Misdelivered, OutsizedReply
+from penstock.engines.openai_request import Api
 from penstock.engines.openai_retry import Backoff, backoff_s
 from penstock.engines.sampling import RowFault
 
@@ -84,7 +83,6 @@ class OpenAIEngine:
         self._api = Api(config.ref, options, _key(options))
         self._backoff = Backoff()
         self._endpoints = Endpoints(_checked(config.base_urls), concurrency)
-        self._replies: dict[str, Replies] = defaultdict(Replies)
         self._budget = RetryBudget()
         self._patience_s = float(option(options, "patience_s", (int, float), PATIENCE_S))
         total_s = float(option(options, "timeout_s", (int, float), TOTAL_TIMEOUT_S))
@@ -130,7 +128,7 @@ class OpenAIEngine:
 
     async def _open(self, aiohttp: Any) -> None:
         self._changed = asyncio.Event()
-        self._lanes = Lanes(aiohttp, timeout=self._timeout, headers=self._api.headers, trust_env=self._proxied)
+        self._calls = Calls(aiohttp, self._api, timeout=self._timeout, trust_env=self._proxied)
         self._pulse()
 
     async def _find_service(self, urls: Sequence[str], patience_s: float, note: Callable[[str], None]) -> None:
@@ -152,12 +150,11 @@ class OpenAIEngine:
 
         try:
             timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
-            async with (
-                self._lanes.take(url) as session,
-                session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False),
-            ):
+            # Its connection is not kept: nobody looks at what comes back.
+            session = self._calls.lanes(url.rstrip("/")).once()
+            async with session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False):
                 return ""
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError):
             return ""
         except TimeoutError:
             return f"{url} (nothing for {CONNECT_TIMEOUT_S:g} s)"
@@ -176,7 +173,7 @@ class OpenAIEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._lanes.close()
+        await self._calls.close()
 
     def _begin(self, requests: list[Prompted]) -> None:
         for each in requests:
@@ -209,13 +206,18 @@ class OpenAIEngine:
         until_s = self._loop.time() + self._patience_s
         self._budget.first_try()
         failures: list[CallFailed] = []
+        new = False
         while True:
             endpoint = await self._pick(until_s, failures)
             try:
-                answer = await self._send(endpoint.url, body, prompted)
+                answer = await self._calls.send(endpoint.url, body, prompted, new=new)
+            except Misdelivered as failure:
+                new = True
+                if failure.at_once:
+                    continue
+                failures.append(failure.bare())
             except CallFailed as failure:
-                failures.append(failure)
-                self._replies[endpoint.url].despair(failures)
+                failures.append(failure.bare())
                 self._endpoints.failed(endpoint, self._loop.time(), failure)
             else:
                 self._endpoints.answered(endpoint)
@@ -232,6 +234,8 @@ class OpenAIEngine:
         """Raises RowFault("retry") when calls broke too often. Waiting for a busy or absent service costs no try."""
         if failures[-1].kind != "broken":
             return
+        if sum(isinstance(failure, OutsizedReply) for failure in failures) > 1:
+            raise RowFault("refused", f"{failures[-1]}; asked twice (see docs/engines.md: limits of a reply)")
         broken = sum(failure.kind == "broken" for failure in failures)
         if broken > self._retries or not self._budget.allows_retry():
             raise RowFault("retry", f"{failures[-1]} (tried {len(failures)} times)")
@@ -252,25 +256,6 @@ class OpenAIEngine:
                     await self._changed.wait()
             except TimeoutError:
                 pass
-
-    async def _send(self, url: str, body: bytes, prompted: Prompted) -> Answer:
-        import aiohttp
-
-        try:
-            async with self._lanes.take(url) as session:
-                response = await session.post(
-                    url + self._api.path, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
-                )
-                content = await response.read()
-                self._replies[url].check(url, content)
-                return self._api.read(url, response.status, response.headers, content, prompted)
-        except TimeoutError as error:
-            kind = "away" if isinstance(error, aiohttp.ConnectionTimeoutError) else "broken"
-            raise CallFailed(f"{url}: {type(error).__name__} (timeout_s is {self._timeout.total:g})", kind) from error
-        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
-            raise CallFailed(f"{url}: {type(error).__name__}", "broken") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise CallFailed(f"{url}: {type(error).__name__}", "away") from error
 
 
 def _aiohttp() -> Any:

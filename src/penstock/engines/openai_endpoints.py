@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from penstock.engines.openai_request import CallFailed
+from penstock.engines.openai_failures import CallFailed
 
 __all__ = ["Endpoint", "Endpoints", "RetryBudget"]
 

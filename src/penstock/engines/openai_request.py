@@ -12,30 +12,29 @@ from penstock.engines.base import EngineLoadError, Prompted
 from penstock.engines.chat import check_messages
 from penstock.engines.chat_options import option
 from penstock.engines.messages import Answer, Output, Request, Sampling
+from penstock.engines.openai_body import MAX_REPLY_BYTES, reply_limit_bytes
+from penstock.engines.openai_failures import CallFailed
 from penstock.engines.openai_retry import retry_after_s
 from penstock.engines.sampling import RowFault
 
-__all__ = ["Api", "CallFailed"]
+__all__ = ["Api", "is_passing"]
 
+Bytes = bytes | bytearray
 KINDS = {408: "broken", 409: "broken", 425: "busy", 429: "busy", 502: "away", 503: "away", 504: "away"}
 """Statuses that mean: later. So do all others of 5xx but 501, which means: never."""
 _TOO_LONG = ("context length", "context window", "context_length_exceeded", "maximum context", "max_model_len",
              "prompt is too long", "too many tokens", "maximum model length", "input is too long")  # fmt: skip
 _MESSAGE_CHARS = 500
+MOST_TOKENS = 100_000_000
+"""Of one answer. A larger count is not believed; so many sums of them fit into 64 bits as a run can have rows."""
+_NOTHING = msgspec.Raw(b"null")
 _RESERVED = frozenset({"model", "messages", "prompt", "stream", "n"})
 _ENCODER = msgspec.json.Encoder()
 
 
-class CallFailed(Exception):
-    """One call failed for a reason that is the service's.
-
-    kind  busy: it has too much to do; away: it could not be reached; broken: this call failed, others need not
-    """
-
-    def __init__(self, message: str, kind: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.retry_after_s = retry_after_s
+def is_passing(status: int) -> bool:
+    """Whether it says: later. All others are final, for the request."""
+    return status in KINDS or (status >= 500 and status != 501)
 
 
 class Api:
@@ -77,6 +76,10 @@ class Api:
         body.update(self._extra)
         return _ENCODER.encode(body)
 
+    def limit_bytes(self, body: bytes, prompted: Prompted) -> int:
+        """The most that the reply may have. Further fields of the user may ask for anything."""
+        return MAX_REPLY_BYTES if self._extra else reply_limit_bytes(len(body), prompted.sampling)
+
     def _sampling(self, prompted: Prompted) -> dict[str, Any]:
         """Only what was asked for: services refuse fields that they do not know. The seed is sent where it matters."""
         sampling = prompted.sampling or Sampling()
@@ -99,11 +102,12 @@ class Api:
             fields["logprobs"] = sampling.logprobs if self.name == "completions" else True
         return fields
 
-    def read(self, url: str, status: int, headers: Mapping[str, str], content: bytes, prompted: Prompted) -> Answer:
+    def read(self, url: str, status: int, headers: Mapping[str, str], content: Bytes, prompted: Prompted) -> Answer:
         """The answer. Raises CallFailed for the service's failure, RowFault for the request's."""
         if status == 200:
-            return self._success(url, content, prompted.request)
-        if status in KINDS or (status >= 500 and status != 501):
+            wants_logprobs = prompted.sampling is not None and prompted.sampling.logprobs is not None
+            return self._success(url, content, prompted.request, wants_logprobs)
+        if is_passing(status):
             raise CallFailed(f"{url}: status {status}", KINDS.get(status, "broken"), retry_after_s(headers))
         words = self._words(content, prompted.request)
         lowered = words.lower()
@@ -111,28 +115,29 @@ class Api:
             raise RowFault("too_long", f"{url}: {words}")
         raise RowFault("refused", f"{url}: status {status}{_hint(status)}: {words}")
 
-    def _success(self, url: str, content: bytes, request: Request) -> Answer:
+    def _success(self, url: str, content: Bytes, request: Request, wants_logprobs: bool) -> Answer:
         try:
             reply = msgspec.json.decode(content, type=_Reply)
             if any(choice.finish_reason == "content_filter" for choice in reply.choices):
                 raise RowFault("refused", f"{url}: the service's content filter stopped the answer")
-            outputs = [choice.output() for choice in sorted(reply.choices, key=lambda choice: choice.index)]
-        except (msgspec.MsgspecError, ValueError) as error:
+            choices = sorted(reply.choices, key=lambda choice: choice.index)
+            outputs = [choice.output(wants_logprobs) for choice in choices]
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise CallFailed(f"{url}: status 200 with a body that is no answer", "broken") from error
         if not outputs:
             raise CallFailed(f"{url}: status 200 without an output", "broken")
-        usage = reply.usage or _Usage()
+        tokens_in, tokens_out = _usage(reply.usage)
         if len(outputs) == 1:
-            outputs[0].tokens_out = usage.completion_tokens or outputs[0].tokens_out
+            outputs[0].tokens_out = tokens_out or outputs[0].tokens_out
         elif not any(each.tokens_out for each in outputs):
-            _share(outputs, usage.completion_tokens)
-        return Answer(request.id, request.attempt, outputs=outputs, tokens_in=usage.prompt_tokens)
+            _share(outputs, tokens_out)
+        return Answer(request.id, request.attempt, outputs=outputs, tokens_in=tokens_in)
 
-    def _words(self, content: bytes, request: Request) -> str:
+    def _words(self, content: Bytes, request: Request) -> str:
         """The service's message, without key or prompt, and not endless."""
         try:
             words = msgspec.json.decode(content, type=_Refusal).words()
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             words = ""
         for secret in self._secrets:
             words = words.replace(secret, "[key]")
@@ -149,7 +154,24 @@ def _share(outputs: list[Output], tokens: int) -> None:
         output.tokens_out = each + (1 if index < rest else 0)
 
 
+def _usage(raw: msgspec.Raw) -> tuple[int, int]:
+    """The tokens of the prompt and of the answer; 0 for what is no count. A figure decides nothing about an answer."""
+    try:
+        usage = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return 0, 0
+    if not isinstance(usage, dict):
+        return 0, 0
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
+
+
 def _hint(status: int) -> str:
+    if status in (301, 302, 303, 307, 308):
+        return " (a redirect is not followed, since the key would go along: give the new address as base_url)"
     return {
         401: " (not authorised: is the key's environment variable the right one?)",
         403: " (forbidden: may the key use this model?)",
@@ -189,26 +211,22 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: msgspec.Raw = _NOTHING
 
-    def output(self) -> Output:
+    def output(self, wants_logprobs: bool) -> Output:
         """Raises ValueError for a choice that is no answer. A model that only thought has a message without text."""
         text = (self.message.content or "") if self.message is not None else self.text
         if text is None or self.finish_reason in (None, "abort"):
             raise ValueError("no answer")
         reason = "length" if self.finish_reason in ("length", "max_tokens") else "stop"
-        logprobs = self.logprobs.values() if self.logprobs is not None else None
+        found = msgspec.json.decode(self.logprobs, type=_Logprobs | None) if wants_logprobs else None
+        logprobs = found.values() if found is not None else None
         return Output(text, reason, len(logprobs or ()), None, logprobs)
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 class _Reply(msgspec.Struct):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: msgspec.Raw = _NOTHING
 
 
 class _Detail(msgspec.Struct):

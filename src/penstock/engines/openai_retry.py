@@ -40,11 +40,11 @@ def retry_after_s(headers: Mapping[str, str], now_s: float | None = None) -> flo
     if text is None:
         return None
     try:
-        return max(0.0, float(text))
+        return max(0.0, float(text))  # of "nan", too
     except ValueError:
         pass
     try:
         when = email.utils.parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, when - (time.time() if now_s is None else now_s))

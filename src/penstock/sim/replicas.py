@@ -18,6 +18,7 @@ from msgspec import Struct
 from penstock.core import events as ev
 from penstock.core.events import Event, StartReplica
 from penstock.sim.pipeline import Path
+from penstock.sim.service import Remote, Said
 
 if TYPE_CHECKING:
     from penstock.sim.coordinator import Coordinator
@@ -71,6 +72,8 @@ class Host:
         self.beats = True
         self.waiting: deque[SimRequest] = deque()
         self.executing: dict[int, SimRequest] = {}
+        network = self.world.network
+        self.remote = Remote(self, network, network.shape, self._answered) if network.shape is not None else None
         self._outbox: list[Answer] = []
         self._report_due = False
         self._missed: list[Callable[[], None]] = []  # what came while it hung
@@ -209,7 +212,7 @@ class Host:
         self.later(0.0, self._beat)
         for request in self.executing.values():
             fate = self.world.pipeline.fate(request.position, request.path, request.step)
-            self.later(self.shape.token_s, partial(self._finish, request, fate))
+            self._run(request, fate, self.shape.token_s)
             if fate == "poison":
                 self.later(0.0, partial(self._poisoned, request))
         missed, self._missed = self._missed, []
@@ -245,6 +248,8 @@ class Host:
         self.waiting = deque(request for request in self.waiting if request.task not in gone)
         for task in tasks:
             request = self.executing.pop(task, None)
+            if self.remote is not None:
+                self.remote.cancel(task)
             if request is not None and self.world.strikes.chance() < self.world.strikes.rates().answers_aborted:
                 self.world.tally.hit("answer: aborted request")
                 self._outbox.append(self._answer(request, forged="the request was aborted"))
@@ -265,7 +270,18 @@ class Host:
             if fate == "poison":
                 self.later(POISON_S, partial(self._poisoned, request))
             slow = self.world.strikes.slowness(self.replica)
-            self.later((1 + request.tokens_out) * self.shape.token_s * slow, partial(self._finish, request, fate))
+            self._run(request, fate, (1 + request.tokens_out) * self.shape.token_s * slow)
+
+    def _run(self, request: SimRequest, fate: str, takes_s: float) -> None:
+        if self.remote is None:
+            self.later(takes_s, partial(self._finish, request, fate))
+        else:
+            self.remote.cancel(request.task)
+            self.remote.ask(request, "refused" if fate == "refused" else "", takes_s)
+
+    def _answered(self, request: SimRequest, said: Said) -> None:
+        """What a service said, or that it could not be asked."""
+        self._finish(request, self.world.pipeline.fate(request.position, request.path, request.step), said)
 
     def _has_tokens_for(self, request: SimRequest) -> bool:
         if not self.shape.kv_tokens or not self.executing:
@@ -277,16 +293,19 @@ class Host:
         if self.executing.get(request.task) is request and self.state == "ready":
             self.die("crash")
 
-    def _finish(self, request: SimRequest, fate: str) -> None:
+    def _finish(self, request: SimRequest, fate: str, said: Said | None = None) -> None:
         if self.state != "ready" or self.executing.get(request.task) is not request or fate == "poison":
             return
         del self.executing[request.task]
-        code = "refused" if fate == "refused" else ""
+        code = ("refused" if fate == "refused" else "") if said is None else said.code
         if not code and self.world.strikes.chance() < self.world.strikes.rates().retry:
             self.world.tally.hit("answer: retry")
             code = "retry"
         self._progress += 1
-        self._outbox.append(self._answer(request, code=code))
+        answer = self._answer(request, code=code)
+        if said is not None:
+            answer.value = said.value
+        self._outbox.append(answer)
         self._begin()
         self._report_soon()
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from penstock.core.shape import DispatchLimits, DispatchShape, FlowLimits, FlowShape, ReplicaShape
 from penstock.sim.faults import Fault, Schedule, draw_schedule
 from penstock.sim.pipeline import Hazards, Pipeline, SimStep
+from penstock.sim.service import ServiceShape, draw_service
 from penstock.sim.source import Change, draw_changes, draw_limits
 
 __all__ = ["HostShape", "Scenario", "Stretch", "draw_scenario"]
@@ -75,6 +76,7 @@ class Scenario(Struct, frozen=True):
     limits: tuple[int | None, ...] = (None,)
     changes: tuple[Change, ...] = ()
     twice: bool = False
+    service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 
     def pipeline(self, phase: int) -> Pipeline:
         """Steps are numbered through all phases, so that no task of one looks like one of another."""
@@ -150,6 +152,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         limits=limits,
         changes=draw_changes(seed, 8.0),
         twice=Random(f"{seed}/twice").random() < 0.2,
+        service=draw_service(seed),
     )
 
 

@@ -14,6 +14,7 @@ from penstock.core.events import Event
 from penstock.core.flow.limit import all_admitted
 from penstock.sim.coordinator import Coordinator, Killed
 from penstock.sim.scenario import Scenario
+from penstock.sim.service import Network
 from penstock.sim.sink import Sink
 from penstock.sim.source import Change, Files
 from penstock.sim.strikes import Strikes
@@ -53,6 +54,7 @@ class World:
         self.files_restored = False
         self._commands = 0  # how many times the command was given
         self.strikes = Strikes(self)
+        self.network = Network(scenario.seed, scenario.service)
         self.max_dead = scenario.flow.max_dead
         self._heap: list[tuple[float, int, int, Callback]] = []
         self._sequence = 0

@@ -1,26 +1,38 @@
-"""A TCP proxy on loopback that delays, cuts, swallows and repeats what passes, one fault a connection, from a seed."""
+"""An HTTP proxy on loopback that delays, cuts, drops, repeats and swaps replies at random, from a seed."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from random import Random
 
-__all__ = ["FaultyProxy"]
+__all__ = ["KINDS", "FaultyProxy"]
 
-_CHUNK_BYTES = 65_536
-KINDS = ("pass", "delay", "cut", "swallow", "repeat")
+KINDS = ("pass", "delay", "cut", "drop", "swallow", "repeat", "ask_twice", "swap", "stray", "earlier")
+_KNOWN = 20  # answers that pass before one of them comes again: until then nobody knows that ids are unique
+_STRAY = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"
 
 
 class FaultyProxy:
-    """Between a client and 127.0.0.1:`target`; `port` is where it listens. In a thread of its own; use it in `with`.
+    """Between clients and 127.0.0.1:`target`; `port` is where it listens. In a thread of its own; use it in `with`.
 
-    weights: how often a connection fares as each of KINDS. delay: every piece that comes back is late by up to
-    `delay_s`; cut: the connection ends in the middle of what comes back; swallow: nothing comes back, for ever;
-    repeat: what comes back comes twice. `met` counts the connections of each kind
+    weights: how often a reply fares as each of KINDS:
+
+        pass       as it should be
+        delay      late by up to `delay_s`
+        cut        the connection ends in the middle of the reply
+        drop       the connection ends in place of the reply
+        swallow    nothing comes, and the connection stays open
+        repeat     it comes twice, the second time at once or up to `delay_s` later
+        ask_twice  the service is asked twice, and both replies come back
+        swap       it goes to another client, whose reply comes here; as it should be where none comes for `delay_s`
+        stray      a reply to nobody follows it, at once or up to `delay_s` later
+        earlier    an answer that passed before comes in its place
+
+    `met` counts the replies of each kind, a swap where a partner was found. Replies need a Content-Length.
     """
 
     def __init__(self, target: int, weights: Mapping[str, float], *, seed: int = 0, delay_s: float = 0.05) -> None:
@@ -35,6 +47,8 @@ class FaultyProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._passed: deque[bytes] = deque(maxlen=50)
+        self._swapping: tuple[bytes, asyncio.Future[bytes]] | None = None
         self._server: asyncio.Server | None = None
 
     def __enter__(self) -> FaultyProxy:
@@ -49,7 +63,7 @@ class FaultyProxy:
         self._loop.close()
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
@@ -63,43 +77,92 @@ class FaultyProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        (kind,) = self._rng.choices(KINDS, self._weights)
-        self.met[kind] += 1
-        try:
-            there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
-            try:
-                await asyncio.gather(_pass(reader, there), self._back(kind, there_reader, writer))
-            finally:
-                there.close()
-        except (OSError, asyncio.CancelledError):
-            return
-        finally:
-            self._tasks.discard(task)
-            with suppress(OSError, RuntimeError):
-                writer.close()
-
-    async def _back(self, kind: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_CHUNK_BYTES):
-            if kind == "swallow":
-                continue
-            if kind == "delay":
-                await asyncio.sleep(self._delay_s * self._rng.random())
-            if kind == "cut":
-                writer.write(data[: self._rng.randrange(len(data))])
-                await writer.drain()
-                raise ConnectionAbortedError
-            writer.write(data)
-            await writer.drain()
-            if kind == "repeat":
-                await asyncio.sleep(self._delay_s * self._rng.choice((0.0, 0.1, 1.0)))  # at once, or much later
-                writer.write(data)
-                await writer.drain()
-        if kind != "swallow":
+        with suppress(OSError, asyncio.CancelledError):
+            await self._connection(reader, writer)
+        self._tasks.discard(task)
+        with suppress(OSError, RuntimeError):
             writer.close()
 
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            while request := await _message(reader):
+                (kind,) = self._rng.choices(KINDS, self._weights)
+                there.write(request)
+                reply = await _message(there_reader)
+                if kind != "swap":
+                    self.met[kind] += 1
+                if not reply or kind == "drop":
+                    return
+                if kind == "cut":
+                    writer.write(reply[: self._rng.randrange(len(reply))])
+                    return
+                if kind == "swallow":
+                    continue
+                if kind == "swap":
+                    reply = await self._swapped(reply)
+                if kind == "pass" and reply.startswith(b"HTTP/1.1 200 "):
+                    self._passed.append(reply)
+                if kind == "earlier" and len(self._passed) > _KNOWN:
+                    reply = self._rng.choice(list(self._passed)[:-_KNOWN])
+                if kind == "delay":
+                    await asyncio.sleep(self._delay_s * self._rng.random())
+                writer.write(reply)
+                if kind in ("repeat", "stray"):
+                    self._later(writer, reply if kind == "repeat" else _STRAY)
+                if kind == "ask_twice":
+                    self._later(writer, await self._ask(request))
+        finally:
+            there.close()
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK_BYTES):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+    async def _ask(self, request: bytes) -> bytes:
+        """The reply on a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            writer.write(request)
+            return await _message(reader)
+        finally:
+            writer.close()
+
+    async def _swapped(self, reply: bytes) -> bytes:
+        """The reply to another client, which gets this one."""
+        if self._swapping is not None:
+            other, waiting = self._swapping
+            self._swapping = None
+            waiting.set_result(reply)
+            self.met["swap"] += 2
+            return other
+        waiting = self._loop.create_future()
+        mine = self._swapping = (reply, waiting)
+        done, _ = await asyncio.wait([waiting], timeout=self._delay_s)
+        if done:
+            return waiting.result()
+        if self._swapping is mine:
+            self._swapping = None
+        return reply
+
+    def _later(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        """Write it at once, a little later or much later, whatever has passed meanwhile."""
+        delay_s = self._delay_s * self._rng.choice((0.0, 0.02, 0.1, 1.0))
+        task = self._loop.create_task(_write_later(writer, data, delay_s))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _write_later(writer: asyncio.StreamWriter, data: bytes, delay_s: float) -> None:
+    if delay_s:
+        await asyncio.sleep(delay_s)
+    if not writer.is_closing():
+        with suppress(OSError):
+            writer.write(data)
+            await writer.drain()
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    """One request or reply, head and body; b"" where the connection ends before the end of it."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        return head + await reader.readexactly(int(lengths[0].split(b":")[1]) if lengths else 0)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""

@@ -16,8 +16,10 @@ from jinja2 import nodes
 from penstock.data.base import Row
 from penstock.data.limits import MAX_RENDERED_CHARS
 from penstock.errors import ConfigError
+from penstock.spec.template_meter import ITEM_BYTES, METER, shown_bytes
 from penstock.spec.templates import (
     compile_expression,
+    compile_template,
     environment,
     template_problem,
     undeclared_in_expression,
@@ -48,7 +50,7 @@ class Template:
         self._slots: list[tuple[int, str]] = []
         self._compiled: jinja2.Template | None = None
         if pieces is None:
-            self._compiled = environment().overlay(finalize=_refuse_null).from_string(text)
+            self._compiled = compile_template(text, _refuse_null)
             return
         for index, (is_name, piece) in enumerate(pieces):
             self._pieces.append("" if is_name else piece)
@@ -65,10 +67,9 @@ class Template:
             if type(value) is not str:
                 value = _as_text(value, name, row)
             pieces[index] = value
-        text = "".join(pieces)
-        if len(text) > MAX_RENDERED_CHARS:
+        if sum(map(len, pieces)) > MAX_RENDERED_CHARS:
             _refuse_length()
-        return text
+        return "".join(pieces)
 
 
 def _plain_pieces(text: str) -> list[tuple[bool, str]] | None:
@@ -107,6 +108,7 @@ def _missing(name: str, row: Row) -> str:
 def _refuse_null(value: Any) -> Any:
     if value is None:
         raise TemplateFailure("template_missing_field", "an expression of the template is null for this row")
+    METER.take(ITEM_BYTES if type(value) is str else shown_bytes(value))
     return value
 
 
@@ -119,6 +121,7 @@ def _rendered(template: jinja2.Template, row: Row) -> str:
     values = {name: value for name, value in row.items() if value is not None}
     pieces: list[str] = []
     length = 0
+    METER.begin()
     try:
         for piece in template.generate(values):
             pieces.append(piece)
@@ -163,6 +166,7 @@ class Expression:
 
     def holds(self, row: Row) -> bool:
         """Whether it is true for this row. Raises TemplateFailure."""
+        METER.begin()
         try:
             return bool(self._evaluate(row))
         except jinja2.UndefinedError as error:

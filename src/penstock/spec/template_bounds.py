@@ -118,7 +118,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
     def joined(self, parts: tuple[Any, ...]) -> str:
         """What `~` makes."""
         METER.take(sum(map(shown_bytes, parts)))
-        return "".join(map(str, parts))
+        return "".join([part if type(part) is str else str(part) for part in parts])
 
     def sliced(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
         """value[start:stop:step]"""

@@ -18,6 +18,7 @@ from penstock.spec.template_meter import (
     printf_bytes,
     shown_bytes,
     size_of,
+    text_bytes,
     tree_of,
     unit,
 )
@@ -58,16 +59,22 @@ def bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
     """The same filter, charged before it works. What jinja passes first (a context) is not looked at."""
     skipped = 1 if hasattr(function, "jinja_pass_arg") else 0
     cost = _COSTS.get(name)
+    if name in _FREE:
+        return function
+    times = None if cost is not None or name in _LISTS else _TIMES.get(name)
 
     @wraps(function)
     def charged(*args: Any, **kwargs: Any) -> Any:
+        if times is not None and not kwargs and len(args) == skipped + 1 and type(args[skipped]) is str:
+            METER.take(times * text_bytes(args[skipped]))  # most often, and so first
+            return function(*args)
         if len(args) > skipped and is_stream(args[skipped]):
             items = counted(args[skipped])
             held = list(items) if name in ("join", "xmlattr", "tojson", "pprint", "string", "replace") else iter(items)
             args = (*args[:skipped], held, *args[skipped + 1 :])
         if cost is not None:
             METER.take(cost(*args[skipped:], **kwargs))
-        elif name not in _FREE:
+        else:
             METER.take(_plain(name, *args[skipped:], *kwargs.values()))
         return function(*args, **kwargs)
 

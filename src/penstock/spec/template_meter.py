@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 from jinja2.exceptions import SecurityError
 
@@ -33,15 +33,18 @@ class Meter(threading.local):
 
     def take(self, size_bytes: int) -> None:
         """Charge a value that is about to be made. Raises SecurityError."""
+        self.left = left = self.left - size_bytes
+        if left < 0 or size_bytes > MAX_VALUE_BYTES:
+            self._refuse(size_bytes)
+
+    def _refuse(self, size_bytes: int) -> NoReturn:
         if size_bytes > MAX_VALUE_BYTES:
             raise SecurityError(
                 f"a value of up to {size_bytes:,} bytes; the limit for one value of a template is {MAX_VALUE_BYTES:,}"
             )
-        self.left -= size_bytes
-        if self.left < 0:
-            raise SecurityError(
-                f"the values that the template makes for this row take more than {MAX_RENDERING_BYTES:,} bytes together"
-            )
+        raise SecurityError(
+            f"the values that the template makes for this row take more than {MAX_RENDERING_BYTES:,} bytes together"
+        )
 
 
 METER = Meter()

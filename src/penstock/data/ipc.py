@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import pyarrow as pa
 
 from penstock.data.arrow_rows import storage_schema
+from penstock.data.ipc_sizes import unfolded_bytes
+from penstock.data.limits import MAX_BATCH_BYTES
 from penstock.data.paths import DataFile
 from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 _FILE_MAGIC = b"ARROW1"
 _OLD_FEATHER_MAGIC = b"FEA1"
+_FILE_HEAD_BYTES = 8
 _CHECKED_ROWS = 4096  # rows checked, and handed on, at a time: a batch may be as large as the file
 
 
@@ -20,6 +24,7 @@ class IpcBatches:
     """The record batches of one Arrow file or stream, memory-mapped. Raises InputError."""
 
     def __init__(self, file: DataFile) -> None:
+        self._path, self._name = str(file.path), file.name
         self._file: pa.RecordBatchFileReader | None = None
         self.rows: int | None = None
         try:
@@ -39,8 +44,8 @@ class IpcBatches:
     def from_row(self, row: int) -> tuple[Iterator[pa.RecordBatch], int]:
         if self._file is None:
             self._map.seek(0)
-            return _checked(iter(pa.ipc.open_stream(self._map))), row
-        return _checked(map(self._file.get_batch, range(self._file.num_record_batches))), row
+            return self._checked(iter(pa.ipc.open_stream(self._map))), row
+        return self._checked(map(self._file.get_batch, range(self._file.num_record_batches))), row
 
     def close(self) -> None:
         self._file = None
@@ -57,16 +62,34 @@ class IpcBatches:
         self.rows = self._file.count_rows()
         return self._file.schema
 
+    def _checked(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches in slices, each checked in full: a damaged file must not make Arrow read past its buffers."""
+        with pa.memory_map(self._path, "r") as beside:
+            beside.seek(0 if self._file is None else _FILE_HEAD_BYTES)  # behind its head a file is a stream
+            sizes = unfolded_bytes(pa.ipc.MessageReader.open_stream(beside))
+            for number in count():
+                self._refuse_size(number, next(sizes, 0))
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate()
+                yield from _slices(batch)
 
-def _checked(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches in slices, each checked in full: a damaged file must not make Arrow read past its buffers."""
-    for batch in batches:
-        batch.validate()
-        for start in range(0, batch.num_rows, _CHECKED_ROWS):
-            part = batch.slice(start, _CHECKED_ROWS)
-            try:
-                part.validate(full=True)
-            except pa.ArrowInvalid as error:
-                if "UTF8" not in str(error):  # that is one row's fault, and found when its text is decoded
-                    raise
-            yield part
+    def _refuse_size(self, number: int, size_bytes: int) -> None:
+        if size_bytes > MAX_BATCH_BYTES:
+            raise InputError(
+                f"its record batch {number} unfolds to {size_bytes} bytes; the limit is {MAX_BATCH_BYTES}: write it "
+                "again in smaller batches (writer.write_table(table, max_chunksize=1000))",
+                where=self._name,
+            )
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, _CHECKED_ROWS):
+        part = batch.slice(start, _CHECKED_ROWS)
+        try:
+            part.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if "UTF8" not in str(error):  # that is one row's fault, and found when its text is decoded
+                raise
+        yield part

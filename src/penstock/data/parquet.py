@@ -94,8 +94,7 @@ class ParquetBatches:
         """The first row of a group, with its dictionaries as they are."""
         reader = pq.ParquetFile(self._path, metadata=self._file.metadata, read_dictionary=paths, pre_buffer=False)
         try:
-            names = sorted({path.partition(".")[0] for path in paths})
-            first = next(reader.iter_batches(1, row_groups=[group], columns=names, use_threads=False), None)
+            first = next(reader.iter_batches(1, row_groups=[group], columns=paths, use_threads=False), None)
             return 0 if first is None else sum(map(longest_named, first.columns))
         finally:
             reader.close(force=True)

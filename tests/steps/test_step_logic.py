@@ -22,6 +22,12 @@ def answer(*texts: str, value: Any = None) -> Answer:
     return Answer(1, 1, "", "", outputs, value, 7)
 
 
+def children_of(outcome: Any) -> list[dict[str, Any]]:
+    """The rows of an expansion, each of which has a size."""
+    assert type(outcome) is Children and len(outcome.sizes_bytes) == len(outcome.rows)
+    return outcome.rows
+
+
 def test_generate_renders_and_adds_its_column() -> None:
     logic = logic_for(Generate(model="m", prompt="Say {{ q }}", output="answer", max_tokens=5))
     assert logic.pool == "model"
@@ -92,7 +98,7 @@ def test_map_refuses_what_is_no_row(value: Any) -> None:
 
 def test_expand_by_function() -> None:
     logic = logic_for(Expand(function="m:f"))
-    assert logic.apply(ROW, answer(value=[{"i": 0}, {"i": 1}])) == Children([{**ROW, "i": 0}, {**ROW, "i": 1}])
+    assert children_of(logic.apply(ROW, answer(value=[{"i": 0}, {"i": 1}]))) == [{**ROW, "i": 0}, {**ROW, "i": 1}]
     assert logic.apply(ROW, answer(value=[])) == Filtered()
     assert logic.apply(ROW, answer(value=None)) == Filtered()
     for value in (1, {"a": 1}, [{"a": 1}, 2], "ab"):
@@ -103,7 +109,7 @@ def test_expand_by_function() -> None:
 def test_expand_by_column() -> None:
     logic = logic_for(Expand(column="tags", output="tag"))
     assert logic.pool is None
-    assert logic.apply(ROW, None) == Children([{**ROW, "tag": "a"}, {**ROW, "tag": "b"}])
+    assert children_of(logic.apply(ROW, None)) == [{**ROW, "tag": "a"}, {**ROW, "tag": "b"}]
     assert logic.apply({"tags": None}, None) == logic.apply({"tags": []}, None) == Filtered()
     wrong, missing = logic.apply({"tags": "ab"}, None), logic.apply({}, None)
     assert isinstance(wrong, Failed) and wrong.code == "type_mismatch"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+DEAD_ROW_BYTES = 1 << 18  # that the record of a dead row takes at most, until it is committed
+
 
 class StepShape(Struct, frozen=True):
     """A step of the phase, by index in topological order.
@@ -96,6 +98,7 @@ class DispatchLimits(Struct, frozen=True):
     progress_timeout_s: float = 60.0  # where the model names none; grows with the slowest step seen
     progress_factor: float = 10.0  # times the longest gap between signs of progress seen so far
     max_lookahead: int = 1024
+    most_tokens_out: int = 1 << 26  # at one replica, beside the last request: its host holds their texts, 4 bytes each
     memory_cut: float = 0.75  # of slots and tokens after running out of memory at work, once more each time
     least_share: float = 0.1  # and no less of them than this
     same_memory: int = (

@@ -12,6 +12,7 @@ INPUT_CHARS = 4096  # how much of an unreadable record is kept in the dead-lette
 MAX_RENDERED_CHARS = 16 << 20  # a prompt beyond this is a template gone wrong
 CHUNK_BYTES = 32 << 20  # of rows in memory that one read makes, or one row
 MAX_BATCH_BYTES = 1 << 30  # of one compressed record batch of Arrow, which can only be decompressed as a whole
+MAX_EXPANDED_BYTES = 1 << 30  # of what one row is expanded into: all of it is committed at once
 MAX_COLUMNS = 10_000  # of a source; beyond it, a row is mostly the names of its columns, and Parquet is of no use
 MAX_KEYS = 1_000  # of one object, or of all that functions add: more of them are ids, which are data and no columns
 MAX_PLACES = 10_000  # columns and fields at all depths of a schema that is inferred

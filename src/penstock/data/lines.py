@@ -86,7 +86,9 @@ class LineReader:
                     continue
                 self._set_loaded(block)
             index = self._next
-            while index < len(self._loaded) and is_blank(self._loaded[index]):
+            for line in self._loaded[index:]:
+                if line and not is_blank(line):
+                    break
                 index += 1
             self._advance(self._loaded[self._next : index])
             if self._loaded:

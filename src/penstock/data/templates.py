@@ -15,6 +15,7 @@ from jinja2 import nodes
 
 from penstock.data.base import Row
 from penstock.data.limits import MAX_RENDERED_CHARS
+from penstock.data.sizes import shown_names
 from penstock.errors import ConfigError
 from penstock.spec.template_meter import ITEM_BYTES, METER, shown_bytes
 from penstock.spec.templates import (
@@ -100,7 +101,7 @@ def _as_text(value: Any, name: str, row: Row) -> str:
 
 
 def _missing(name: str, row: Row) -> str:
-    present = ", ".join(key for key, value in row.items() if value is not None)
+    present = shown_names([key for key, value in row.items() if value is not None])
     problem = f"column {name!r} is null" if name in row else f"no column {name!r}"
     return f"{problem}; the row has {present or 'no values'}"
 
@@ -142,7 +143,7 @@ def _undefined(error: jinja2.UndefinedError, row: Row) -> str:
     name = words[1:].partition("'")[0]
     if words.endswith("' is undefined"):
         return _missing(name, row)
-    return f"{words}; the row has {', '.join(row)}"
+    return f"{words}; the row has {shown_names(row)}"
 
 
 class Messages:

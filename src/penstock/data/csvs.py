@@ -57,7 +57,7 @@ class _Text:
         line = self._taken[self._next]
         self._next += 1
         self.line += 1
-        self.record_bytes += len(line)
+        self.record_bytes += len(line) + 1
         if isinstance(line, LongLine):
             raise _TooLong(f"{line.size_bytes} bytes; the limit is {MAX_LINE_BYTES}")
         if self.record_bytes > MAX_LINE_BYTES:

@@ -6,7 +6,7 @@ import pytest
 from core_kit import CHAIN, DrivenFlow
 
 from penstock.core import events as ev
-from penstock.core.shape import Progress
+from penstock.core.shape import DEAD_ROW_BYTES, Progress
 from penstock.errors import InvariantError
 
 
@@ -253,3 +253,22 @@ def test_a_row_read_twice_is_a_bug() -> None:
 def test_an_event_of_the_other_machine_is_a_bug() -> None:
     with pytest.raises(InvariantError, match="flow has no rule for Exhausted"):
         DrivenFlow().tell(ev.Exhausted())
+
+
+def test_dead_rows_count_for_a_commit_by_what_their_records_keep() -> None:
+    flow = reading(DrivenFlow(commit_bytes=1000, commit_every_s=100.0))
+    flow.read(range(4), size=400)
+    flow.tell(ev.TasksDead(tasks=[0, 1]))
+    assert not flow.all(ev.Commit)
+    flow.tell(ev.TasksDead(tasks=[2]))
+    assert flow.only(ev.Commit).dead == [0, 1, 2]
+    assert DEAD_ROW_BYTES >= 4 * 65_536  # of runtime/rows.py, in the widest characters
+
+
+def test_dead_children_count_as_well() -> None:
+    flow = reading(DrivenFlow(CHAIN, commit_bytes=1000, commit_every_s=100.0))
+    flow.read([0], size=10)
+    flow.tell(ev.TaskExpanded(task=0, sizes_bytes=[400, 400, 400]))
+    adopted = flow.only(ev.Adopt).first_row
+    flow.tell(ev.TasksDead(tasks=[flow.task(adopted + child, 1) for child in range(3)]))
+    assert len(flow.only(ev.Commit).dead) == 3 and flow.machine.open_bytes == 0

@@ -142,3 +142,13 @@ def test_a_drain_calls_all_look_ahead_back() -> None:
     pool = pool_of(2, 1, lookahead=4)
     fill(pool, 30)
     assert {index: len(tasks) for index, tasks in pool.to_take_back(everything=True).items()} == {0: 4, 1: 4}
+
+
+def test_long_requests_go_to_who_holds_less_text() -> None:
+    pool = pool_of(8, 8)
+    for replica in pool.replicas:
+        replica.limits = DispatchLimits(most_tokens_out=25)
+    given = fill(pool, 10, out=10)
+    assert {index: len(tasks) for index, tasks in given.items()} == {0: 2, 1: 2} and pool.lanes.count == 6
+    end(pool, 0, *given[0][:2])
+    assert sum(len(tasks) for tasks, _ in pool.fill(0.0).values()) == 2

@@ -215,3 +215,14 @@ def test_lookahead_covers_the_slots_that_come_free_at_once() -> None:
         now += 0.6
         replica.measure(1, 0.001, starved=False, now=now)
     assert replica.lookahead == 2
+
+
+def test_a_host_is_sent_no_more_text_than_it_may_hold() -> None:
+    """Without a KV cache that bounds them, 1,024 requests of long prompts would wait in one host."""
+    replica = ready(slots=100, most_tokens_out=1000)
+    give(replica, 0, cost=600)
+    assert replica.fits(10**9)
+    give(replica, 1, cost=600)
+    assert replica.spare() > 0 and not replica.fits(1)
+    replica.take_all()
+    assert replica.fits(10**9)

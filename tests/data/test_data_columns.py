@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.data.columns import TableBuilder
+from penstock.data.limits import MAX_KEYS
 
 KNOWN = pa.schema([("id", pa.int64()), ("answer", pa.string())])
 
@@ -127,3 +128,23 @@ def same(value: Any, written: Any) -> bool:
     if isinstance(value, dict):
         return value == dict(written)
     return bool(value == written)
+
+
+def test_objects_with_too_many_keys_reject_their_rows_and_say_what_to_return() -> None:
+    rows: list[dict[str, Any]] = [{"n": row, "ids": {f"user_{row}": 1, f"other_{row}": 2}} for row in range(MAX_KEYS)]
+    rows.append({"n": -1, "ids": None})
+    table, rejected = TableBuilder().build(rows)
+    assert table.column("n").to_pylist() == [-1] and len(rejected) == MAX_KEYS
+    assert rejected[0][1] == "ids" and "more than 1,000 different keys (user_0, other_0, " in rejected[0][2]
+    assert "return a list of {key, value} objects" in rejected[0][2] and len(rejected[0][2]) < 500
+
+
+def test_columns_that_are_ids_reject_the_rows_after_the_limit_with_short_reasons() -> None:
+    known = pa.schema([("n", pa.int64())])
+    builder = TableBuilder(known)
+    rows = [{"n": row, **{f"user_{100 * row + key}": 1 for key in range(100)}} for row in range(30)]
+    table, rejected = builder.build(rows)
+    assert table.num_columns == 1 + MAX_KEYS and table.column("n").to_pylist() == list(range(10))
+    assert {index for index, _, _ in rejected} == set(range(10, 30)) and len(rejected) == 20 * 3
+    assert all(len(message) < 500 for _, _, message in rejected)
+    assert "where names are ids, return one list of {key, value} objects" in rejected[0][2]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_support import read_all
 
+from penstock.data import parts
 from penstock.data.dead import DEAD_SCHEMA, dead_table
 from penstock.data.open import open_source
 from penstock.data.parts import writer_for
@@ -99,3 +100,19 @@ def test_the_dead_letter_table(tmp_path: Path) -> None:
     assert dead_table([]).schema == DEAD_SCHEMA
     writer_for("parquet").write(tmp_path / "dead.parquet", table)
     assert pq.read_table(tmp_path / "dead.parquet").column_names == DEAD_SCHEMA.names
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_joining_reads_a_group_at_a_time(tmp_path: Path, format: str) -> None:
+    """A joined part may be small as a file, and larger than memory once decoded."""
+    writer = writer_for(format)
+    table = pa.table({"q": ["x" * (1 << 20)] * 20})
+    paths = [tmp_path / f"{number}{writer.suffix}" for number in range(4)]
+    for path in paths:
+        writer.write(path, table)
+    joined, again = tmp_path / f"joined{writer.suffix}", tmp_path / f"again{writer.suffix}"
+    writer.join(joined, [*paths, *paths])
+    read = parts._row_groups if format == "parquet" else parts._batches
+    assert max(piece.nbytes for piece in read(joined)) <= 84 << 20
+    writer.join(again, [joined, *paths])
+    assert sum(piece.num_rows for piece in read(again)) == 240

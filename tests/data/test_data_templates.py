@@ -140,3 +140,22 @@ def test_an_expression_that_fails(expr: str, row: dict[str, Any], code: str, wor
     with pytest.raises(TemplateFailure, match=words) as caught:
         Expression(expr).holds(row)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ q | tojson(indent=300000000) }}", "{{ '%1000000000d' % 1 }}", "{{ q | center(1000000000) }}"]
+)
+def test_what_would_take_the_memory_is_the_rows_own_failure(text: str) -> None:
+    with pytest.raises(TemplateFailure, match="SecurityError: a value of up to") as failure:
+        Template(text).render({"q": ["a"]})
+    assert failure.value.code == "template_error"
+
+
+def test_long_columns_are_not_joined_before_their_length_is_known() -> None:
+    with pytest.raises(TemplateFailure, match="over the limit"):
+        Template("{{ q }}{{ q }}").render({"q": "x" * (9 << 20)})
+
+
+def test_an_expression_is_bounded_as_a_template_is() -> None:
+    with pytest.raises(TemplateFailure, match="SecurityError"):
+        Expression("(q * 1000000000) | length > 3").holds({"q": "ab"})

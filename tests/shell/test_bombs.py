@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,10 +50,8 @@ def a_string_repeated(folder: Path) -> str:
     return "rows.parquet"
 
 
-@pytest.mark.parametrize("make", [one_long_line, nothing_but_brackets, a_string_repeated])
-def test_a_bomb_takes_no_memory(tmp_path: Path, make: Callable[[Path], str]) -> None:
-    name = make(tmp_path)
-    assert (tmp_path / name).stat().st_size < 16 << 20
+def run_measured(tmp_path: Path, name: str, limit: int) -> subprocess.CompletedProcess[str]:
+    """A run over the first rows; the last line that it prints is the peak of its largest process, in KiB."""
     written = {
         "models": {"writer": {"ref": "mock:test"}},
         "source": {"path": name},
@@ -61,8 +60,8 @@ def test_a_bomb_takes_no_memory(tmp_path: Path, make: Callable[[Path], str]) -> 
         "max_dead": 1_000_000,
     }
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(written))
-    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "none", "--limit", "3"]
-    done = subprocess.run(
+    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "none", "--limit", str(limit)]
+    return subprocess.run(
         [sys.executable, "-c", MEASURE, *command],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
@@ -70,6 +69,72 @@ def test_a_bomb_takes_no_memory(tmp_path: Path, make: Callable[[Path], str]) -> 
         text=True,
         timeout=200,
     )
+
+
+@pytest.mark.parametrize("make", [one_long_line, nothing_but_brackets, a_string_repeated])
+def test_a_bomb_takes_no_memory(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    name = make(tmp_path)
+    assert (tmp_path / name).stat().st_size < 16 << 20
+    done = run_measured(tmp_path, name, 3)
     assert done.returncode in (0, 2) and "Traceback" not in done.stderr, done.stderr
     peak_bytes = int(done.stdout.splitlines()[-1]) * 1024
     assert peak_bytes < ALLOWED_BYTES, f"{peak_bytes >> 20} MiB; {done.stderr}"
+
+
+LARGE_BYTES = 900 << 20  # a window of 256 MiB, what is read, committed and written of it; not more with more rows
+
+
+def texts_of_30_mib(folder: Path) -> tuple[str, int]:
+    """90 rows, each under the limit of a line: their sample alone held all of them."""
+    with gzip.open(folder / "rows.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(90):
+            file.write(b'{"q": "' + b"x" * (30 << 20) + b'"}\n')
+    return "rows.jsonl.gz", 4
+
+
+def a_mebibyte_by_its_index(folder: Path) -> tuple[str, int]:
+    index = pa.array([row % 3 for row in range(3000)], pa.int32())
+    texts = pa.array([letter * (1 << 20) for letter in "xyz"])
+    pq.write_table(pa.table({"q": pa.DictionaryArray.from_arrays(index, texts)}), folder / "rows.parquet")
+    return "rows.parquet", 400
+
+
+def a_mebibyte_by_its_index_in_arrow(folder: Path) -> tuple[str, int]:
+    index = pa.array([row % 3 for row in range(4000)], pa.int32())
+    texts = pa.array([letter * (1 << 20) for letter in "xyz"])
+    table = pa.table({"q": pa.DictionaryArray.from_arrays(index, texts)})
+    with pa.ipc.new_file(str(folder / "rows.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    return "rows.arrow", 400
+
+
+def ids_as_keys(folder: Path) -> tuple[str, int]:
+    rows = [{"q": "a", "of": {f"user_{20 * row + key}": 1 for key in range(20)}} for row in range(5000)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "rows.jsonl", 10
+
+
+def a_million_columns(folder: Path) -> tuple[str, int]:
+    row = json.dumps({f"column_{index}": 1 for index in range(1_000_000)})
+    (folder / "rows.jsonl").write_text(row + "\n" + row + "\n")
+    return "rows.jsonl", 2
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (texts_of_30_mib, 0),
+        (a_mebibyte_by_its_index, 0),
+        (a_mebibyte_by_its_index_in_arrow, 0),
+        (ids_as_keys, 2),
+        (a_million_columns, 2),
+    ],
+)
+def test_many_large_rows_take_bounded_memory(
+    tmp_path: Path, make: Callable[[Path], tuple[str, int]], code: int
+) -> None:
+    name, limit = make(tmp_path)
+    done = run_measured(tmp_path, name, limit)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    peak_bytes = int(done.stdout.splitlines()[-1]) * 1024
+    assert peak_bytes < LARGE_BYTES, f"{peak_bytes >> 20} MiB; {done.stderr}"

@@ -305,3 +305,20 @@ def test_errors_of_a_disk_may_pass_and_others_do_not() -> None:
 
     assert may_pass(OSError(errno.EIO, "Input/output error")) and may_pass(OSError(errno.ESTALE, "Stale file handle"))
     assert not may_pass(OSError(errno.ENOENT, "gone")) and not may_pass(OSError("Corrupt snappy compressed data"))
+
+
+def test_reading_that_finds_no_row_is_said_though_it_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its CPU time grows, so that it is no stall of the disk; it is said none the less, and ends nothing."""
+    busy = iter(range(10**9))
+    monkeypatch.setattr("penstock.runtime.reader.cpu_ns", lambda native_id: next(busy))
+    reader = Reader(Disk(12, lambda read: None), Inbox(), 3, set(), None, 4)
+    told: list[str] = []
+    stalls = Stalls(told.append)
+    stalls.add(reader.reading)
+    stalls.add(reader.finding)
+    reader.reading.begin()
+    reader.finding.begin()
+    for _ in range(200):
+        stalls.look()
+    assert told == ["list: 60 s of reading have found no row after row 3; the reading goes on"]
+    assert not reader.given_up

@@ -65,3 +65,13 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert writer.waiting == "" and len(disk.committed) == 1
     writer.close()
     inbox.close()
+
+
+def test_a_commit_that_computes_is_no_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(FullDisk(), Inbox(), tmp_path)
+    writer._rows = 1234
+    monkeypatch.setattr("penstock.runtime.writer.cpu_ns", lambda native_id: 30 * 10**9)
+    assert writer.committing.told(40) == (
+        "a commit of 1,234 rows has been under way for 40 s: they are large, and computed"
+    )
+    assert "is slow, or does not answer" in writer.committing.told(100)

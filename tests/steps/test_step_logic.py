@@ -22,6 +22,12 @@ def answer(*texts: str, value: Any = None) -> Answer:
     return Answer(1, 1, "", "", outputs, value, 7)
 
 
+def children_of(outcome: Any) -> list[dict[str, Any]]:
+    """The rows of an expansion, each of which has a size."""
+    assert type(outcome) is Children and len(outcome.sizes_bytes) == len(outcome.rows)
+    return outcome.rows
+
+
 def test_generate_renders_and_adds_its_column() -> None:
     logic = logic_for(Generate(model="m", prompt="Say {{ q }}", output="answer", max_tokens=5))
     assert logic.pool == "model"
@@ -92,7 +98,7 @@ def test_map_refuses_what_is_no_row(value: Any) -> None:
 
 def test_expand_by_function() -> None:
     logic = logic_for(Expand(function="m:f"))
-    assert logic.apply(ROW, answer(value=[{"i": 0}, {"i": 1}])) == Children([{**ROW, "i": 0}, {**ROW, "i": 1}])
+    assert children_of(logic.apply(ROW, answer(value=[{"i": 0}, {"i": 1}]))) == [{**ROW, "i": 0}, {**ROW, "i": 1}]
     assert logic.apply(ROW, answer(value=[])) == Filtered()
     assert logic.apply(ROW, answer(value=None)) == Filtered()
     for value in (1, {"a": 1}, [{"a": 1}, 2], "ab"):
@@ -103,7 +109,7 @@ def test_expand_by_function() -> None:
 def test_expand_by_column() -> None:
     logic = logic_for(Expand(column="tags", output="tag"))
     assert logic.pool is None
-    assert logic.apply(ROW, None) == Children([{**ROW, "tag": "a"}, {**ROW, "tag": "b"}])
+    assert children_of(logic.apply(ROW, None)) == [{**ROW, "tag": "a"}, {**ROW, "tag": "b"}]
     assert logic.apply({"tags": None}, None) == logic.apply({"tags": []}, None) == Filtered()
     wrong, missing = logic.apply({"tags": "ab"}, None), logic.apply({}, None)
     assert isinstance(wrong, Failed) and wrong.code == "type_mismatch"
@@ -134,3 +140,26 @@ def test_steps_never_raise_and_never_change_the_row(step: Any, row: dict[str, An
         assert not isinstance(outcome, Failed) or outcome.code in DEAD_CODES
         assert not isinstance(outcome, Children) or outcome.rows
     assert repr(row) == before
+
+
+def test_what_a_row_is_expanded_into_is_bounded() -> None:
+    """Each child carries the list: 100,000 parts would be 10^10 values."""
+    row = {"q": "x", "parts": ["part"] * 100_000}
+    failed = logic_for(Expand(column="parts", output="part")).apply(row, None)
+    assert isinstance(failed, Failed) and failed.code == "encode_error"
+    assert (
+        "its 100,000 rows would take about" in failed.message and "the limit for those of one row is" in failed.message
+    )
+    assert """jq -c 'del(.["parts"]) + {"part": .["parts"][]}' FILE > NEW.jsonl""" in failed.message
+    assert len(children_of(logic_for(Expand(column="parts")).apply({"parts": ["part"] * 1000}, None))) == 1000
+
+
+def test_what_a_function_expands_a_row_into_is_bounded() -> None:
+    row = {"q": "x" * 1_000_000}
+    failed = logic_for(Expand(function="m:f")).apply(row, answer(value=[{"i": i} for i in range(2000)]))
+    assert isinstance(failed, Failed) and failed.code == "function_result" and "2,000 rows" in failed.message
+
+
+def test_a_value_is_shown_without_making_its_whole_text() -> None:
+    failed = logic_for(Map(function="m:f")).apply(ROW, answer(value=[0] * 1_000_000))
+    assert isinstance(failed, Failed) and len(failed.message) < 300

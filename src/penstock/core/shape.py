@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+DEAD_ROW_BYTES = 1 << 18  # that the record of a dead row takes at most, until it is committed
+
 
 class StepShape(Struct, frozen=True):
     """A step of the phase, by index in topological order.
@@ -21,8 +23,8 @@ class SourceMark(Struct, frozen=True):
     """How much of the source was read, and what it was: the evidence that a later read sees the same rows.
 
     position   every position below it was read
-    file, units   the file that was being read, by index, and how many units of it: bytes of text, row groups of
-                  Parquet (after its footer), record batches of Arrow
+    file, units   the file that was being read, by index, and how many units of it: bytes of text and
+                  of Arrow, row groups of Parquet (after its footer)
     digest     of all files before it, as a whole, and of those units, in hexadecimal
     """
 
@@ -114,6 +116,7 @@ class DispatchLimits(Struct, frozen=True):
     progress_timeout_s: float = 60.0  # where the model names none; grows with the slowest step seen
     progress_factor: float = 10.0  # times the longest gap between signs of progress seen so far
     max_lookahead: int = 1024
+    most_tokens_out: int = 1 << 26  # at one replica, beside the last request: its host holds their texts, 4 bytes each
     memory_cut: float = 0.75  # of slots and tokens after running out of memory at work, once more each time
     least_share: float = 0.1  # and no less of them than this
     same_memory: int = (

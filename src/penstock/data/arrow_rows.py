@@ -124,8 +124,22 @@ def _any_unreadable(values: list[Any]) -> bool:
     return any(value is UNREADABLE for value in values)
 
 
-def batch_rows(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[list[Row], list[int], dict[int, Fault]]:
-    """(rows, rough size in bytes of each, index -> fault) of a batch; columns that it lacks are None."""
+def _decoded(array: Any, type_: pa.DataType) -> list[Any]:
+    """The values of a column as `type_` has them. A text that a dictionary names often is there once."""
+    if not pt.is_dictionary(array.type):
+        return column_values(array if array.type == type_ else array.cast(type_))
+    named = array.dictionary
+    if len(named) > len(array):
+        return column_values(array.cast(type_))
+    values = column_values(named if named.type == type_ else named.cast(type_))
+    return [None if index is None else values[index] for index in array.indices.to_pylist()]
+
+
+def batch_rows(
+    batch: pa.RecordBatch, schema: pa.Schema, size_bytes: int | None = None
+) -> tuple[list[Row], list[int], dict[int, Fault]]:
+    """(rows, rough size in bytes of each, index -> fault) of a batch; columns that it lacks are None. size_bytes: of
+    the batch once decoded, where that is known."""
     present = set(batch.schema.names)
     columns: list[list[Any]] = []
     faults: dict[int, Fault] = {}
@@ -134,12 +148,13 @@ def batch_rows(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[list[Row], lis
             columns.append([None] * batch.num_rows)
             continue
         array = batch.column(field.name)
-        values = column_values(array if array.type == field.type else array.cast(field.type))
+        values = _decoded(array, field.type)
         for index, value in enumerate(values if _any_unreadable(values) else ()):
             if value is UNREADABLE:
                 faults[index] = ("bad_encoding", f"column {field.name!r}: text that is not UTF-8")
         columns.append(values)
     names = schema.names
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    mean_bytes = 2 * batch.nbytes // max(batch.num_rows, 1) + ROW_BYTES + COLUMN_BYTES * len(names)
+    held_bytes = batch.nbytes if size_bytes is None else size_bytes
+    mean_bytes = 2 * held_bytes // max(batch.num_rows, 1) + ROW_BYTES + COLUMN_BYTES * len(names)
     return rows, [mean_bytes] * len(rows), faults

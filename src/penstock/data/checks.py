@@ -13,10 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from penstock.data.sizes import row_overhead, shown_names, shown_type
+
 Fault = tuple[str, str]  # (code of errors.DEAD_CODES, message)
 _Check = Callable[[Any], Fault | None]
 
 _JSON_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
+_SHOWN_ITEMS = 60
 _MAX_EXACT_INT = 1 << 53  # float64 holds every integer up to here
 
 
@@ -25,10 +28,12 @@ def type_name(value: Any) -> str:
 
 
 def _mismatch(type_: pa.DataType, value: Any, place: str = "") -> Fault:
-    return "type_mismatch", f"{place}expected {type_}, got {type_name(value)} {_shown(value)}"
+    return "type_mismatch", f"{place}expected {shown_type(type_)}, got {type_name(value)} {_shown(value)}"
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, (str, bytes, list, tuple)):
+        value = value[:_SHOWN_ITEMS]  # of a list its beginning: the text of all of it may be large
     try:
         text = repr(value)
     except Exception:  # nested too deep, an integer with too many digits, or an object with a method of its own
@@ -152,7 +157,7 @@ def _struct_check(type_: pa.DataType) -> _Check:
         for name, inner in value.items():
             check_field = checks.get(name)
             if check_field is None:
-                return "type_mismatch", f"unknown field {name!r}; expected {type_}"
+                return "type_mismatch", f"unknown field {name!r}; expected {shown_type(type_)}"
             fault = check_field(inner)
             if fault is not None:
                 return fault[0], f".{name} {fault[1]}"
@@ -218,6 +223,7 @@ class RowChecker:
         self._names: list[str] = schema.names
         self._columns = [ColumnCheck(field.name, field.type) for field in schema]
         self._empty: dict[str, Any] = dict.fromkeys(self._names)
+        self.row_overhead = row_overhead(schema)
 
     def faults(self, rows: Sequence[dict[str, Any]]) -> dict[int, Fault]:
         """Index of each row that does not fit -> its first fault. Rows are completed in place."""
@@ -240,7 +246,7 @@ class RowChecker:
                 continue
             unknown = next((name for name in row if name not in self._empty), None)
             if unknown is not None:
-                columns = ", ".join(self._names)
+                columns = shown_names(self._names)
                 found[index] = (
                     "type_mismatch",
                     f"column {unknown!r}: not in the schema fixed at the start ({columns}), "

@@ -21,7 +21,11 @@ import pyarrow as pa
 from penstock.data.base import Row
 from penstock.data.checks import ColumnCheck
 from penstock.data.infer import infer_type, is_plain
+from penstock.data.limits import MAX_KEYS
+from penstock.data.sizes import shown_names
 from penstock.errors import InputError
+
+_TOLD = 3  # of the columns of one row that are not known
 
 Rejected = tuple[int, str, str]  # (index of the row, column, message)
 
@@ -42,6 +46,7 @@ class TableBuilder:
         self._order = list(order) or self._known.names
         self._schema: pa.Schema | None = None
         self._checks: list[ColumnCheck] = []
+        self._refused: dict[str, str] = {}  # columns that no type was found for, and why
 
     @classmethod
     def from_fixed(cls, schema: pa.Schema) -> TableBuilder:
@@ -81,21 +86,35 @@ class TableBuilder:
     def _first_schema(self, rows: Sequence[Row]) -> pa.Schema:
         names = self._column_order(rows)
         known = {field.name: field for field in (*self._types, *self._known)}
-        return pa.schema([known[name] if name in known else _inferred(name, rows) for name in names])
+        return pa.schema([known[name] if name in known else self._inferred(name, rows) for name in names])
 
     def _column_order(self, rows: Sequence[Row]) -> list[str]:
         names = list(self._order)
         seen = set(names)
+        most = len(seen) + MAX_KEYS
         for row in rows:
             if row.keys() <= seen:
                 continue
             before = 0
             for name in row:
                 if name not in seen:
+                    if len(names) >= most:  # a row with more is rejected: its further columns are not among the fixed
+                        break
                     names.insert(before, name)
                     seen.add(name)
                 before = max(before, names.index(name) + 1)
         return names
+
+    def _inferred(self, name: str, rows: Sequence[Row]) -> pa.Field:
+        values = _values(name, rows)
+        try:
+            return pa.field(name, infer_type(values))
+        except InputError:  # of a Python type that no column holds: those rows are rejected, the others decide
+            try:
+                return pa.field(name, infer_type(filter(is_plain, values)))
+            except InputError as error:  # objects with too many keys: rows that have one are rejected
+                self._refused[name] = error.message
+                return pa.field(name, pa.string())
 
     def _unknown_columns(self, rows: Sequence[Row]) -> list[Rejected]:
         known = {check.name: None for check in self._checks}.keys()
@@ -103,11 +122,11 @@ class TableBuilder:
         for index, row in enumerate(rows):
             if row.keys() <= known:
                 continue
-            rejected += [
-                (index, name, f"is not among the columns fixed by the first rows ({', '.join(known)})")
-                for name in row
-                if name not in known
-            ]
+            unknown = [name for name in row if name not in known]
+            fixed = f"is not among the columns fixed by the first rows ({shown_names(known)})"
+            if len(known) > MAX_KEYS:
+                fixed += "; where names are ids, return one list of {key, value} objects instead"
+            rejected += [(index, name, fixed) for name in unknown[:_TOLD]]
         return rejected
 
     def _arrays(self, rows: Sequence[Row], known_bad: set[int]) -> tuple[list[pa.Array], list[Rejected]]:
@@ -118,7 +137,8 @@ class TableBuilder:
             array = check.array(values)
             if array is None:
                 faults = [(index, check.fault(value)) for index, value in enumerate(values) if index not in known_bad]
-                rejected += [(index, check.name, fault[1]) for index, fault in faults if fault is not None]
+                why = self._refused.get(check.name)
+                rejected += [(index, check.name, why or fault[1]) for index, fault in faults if fault is not None]
             else:
                 arrays.append(array)
         return arrays, rejected
@@ -129,11 +149,3 @@ def _values(name: str, rows: Sequence[Row]) -> list[Any]:
         return list(map(itemgetter(name), rows))
     except KeyError:
         return [row.get(name) for row in rows]
-
-
-def _inferred(name: str, rows: Sequence[Row]) -> pa.Field:
-    values = _values(name, rows)
-    try:
-        return pa.field(name, infer_type(values))
-    except InputError:  # of a Python type that no column holds: those rows are rejected, the others decide
-        return pa.field(name, infer_type(filter(is_plain, values)))

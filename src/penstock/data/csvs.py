@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ import pyarrow.types as pt
 
 from penstock.data.base import Chunk, Row, Unreadable
 from penstock.data.checks import Fault
-from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, MAX_LINE_BYTES, ROW_BYTES
+from penstock.data.limits import CHUNK_BYTES, COLUMN_BYTES, INPUT_CHARS, MAX_LINE_BYTES, ROW_BYTES
 from penstock.data.lines import LineReader, LongLine
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof
@@ -42,21 +42,36 @@ class _Text:
 
     def __init__(self, lines: LineReader) -> None:
         self._reader = lines
-        self._pending: Iterator[bytes | LongLine] = iter(())
+        self._taken: list[bytes | LongLine] = []
+        self._next = 0
         self.line = 0
+        self.record_bytes = 0  # of the lines of the record that is being read
 
     def __iter__(self) -> _Text:
         return self
 
     def __next__(self) -> str:
-        line = next(self._pending, None)
-        if line is None:
-            self._pending = iter(self._reader.take(4096))
-            line = next(self._pending)
+        if self._next >= len(self._taken):
+            self._taken, self._next = self._reader.take(4096), 0
+            if not self._taken:
+                raise StopIteration
+        line = self._taken[self._next]
+        self._next += 1
         self.line += 1
+        self.record_bytes += len(line) + 1
         if isinstance(line, LongLine):
             raise _TooLong(f"{line.size_bytes} bytes; the limit is {MAX_LINE_BYTES}")
+        if self.record_bytes > MAX_LINE_BYTES:
+            raise _TooLong(
+                f"a record of more than {MAX_LINE_BYTES} bytes, which is the limit; is a quotation mark left open?"
+            )
         return line.decode("utf-8", "surrogateescape").removesuffix("\r") + "\n"
+
+    def pass_blank(self) -> None:
+        """Between two records: pass over blank lines, quickly where there are many."""
+        if self._next >= len(self._taken):
+            self._reader.pass_blank()
+            self.line = self._reader.lines
 
 
 class _Records:
@@ -72,6 +87,7 @@ class _Records:
         """(cells, number of the record's first line, its fault), or None at the end."""
         while True:
             line = self._text.line + 1
+            self._text.record_bytes = 0
             try:
                 cells = next(self._reader)
             except StopIteration:
@@ -82,6 +98,7 @@ class _Records:
                 return [], line, ("bad_record", f"line {line}: {error}")
             if cells:
                 return cells, line, None
+            self._text.pass_blank()
 
     def consumed_bytes(self) -> int:
         return self._stream.consumed_bytes()
@@ -129,7 +146,7 @@ class CsvReader:
             raise
         self._converters = _converters(self._names, schema)
         self._missing = [] if schema is None else [name for name in schema.names if name not in self._names]
-        self._chunk_bytes = 4 << 20
+        self._chunk_bytes = CHUNK_BYTES
 
     def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
         chunk = Chunk([], [], [], [], self._position)
@@ -149,7 +166,7 @@ class CsvReader:
                 chunk.unreadable.append(self._unreadable(position, cells, fault))
                 continue
             chars = sum(map(len, cells))
-            size_bytes += chars
+            size_bytes += chars + COLUMN_BYTES * len(row)
             chunk.positions.append(position)
             chunk.rows.append(row)
             chunk.sizes_bytes.append(chars + ROW_BYTES + COLUMN_BYTES * len(row))
@@ -237,15 +254,40 @@ def _fraction(cell: str) -> float | Fault | None:
     return value if abs(value) != float("inf") else ("bad_number", f"expected float64, which can't hold {cell[:60]}")
 
 
-def infer_csv_type(cells: list[str]) -> pa.DataType:
-    """The type of a column with these cells; text unless every one that is not empty is canonical."""
-    filled = [cell for cell in cells if cell != ""]
-    if not filled:
-        return pa.string()
-    if all(cell in _TRUTH for cell in filled):
-        return pa.bool_()
-    if all(_INTEGER.fullmatch(cell) for cell in filled):
-        return pa.int64() if all(isinstance(_integer(cell), int) for cell in filled) else pa.string()
-    if all(_NUMBER.fullmatch(cell) for cell in filled):
-        return pa.float64() if all(isinstance(_fraction(cell), float) for cell in filled) else pa.string()
-    return pa.string()
+class _Cells:
+    """What the cells of one column that are not empty have all been so far."""
+
+    __slots__ = ("filled", "integers", "integers_fit", "numbers", "numbers_fit", "truths")
+
+    def __init__(self) -> None:
+        self.filled = False
+        self.truths = self.integers = self.integers_fit = self.numbers = self.numbers_fit = True
+
+    def add(self, cell: str) -> None:
+        if cell == "":
+            return
+        self.filled = True
+        self.truths = self.truths and cell in _TRUTH
+        if self.integers:
+            self.integers = _INTEGER.fullmatch(cell) is not None
+            self.integers_fit = self.integers_fit and isinstance(_integer(cell), int)
+        if self.numbers:
+            self.numbers = _NUMBER.fullmatch(cell) is not None
+            self.numbers_fit = self.numbers_fit and isinstance(_fraction(cell), float)
+
+    def type(self) -> pa.DataType:
+        """Text unless every cell is canonical."""
+        if self.filled and self.truths:
+            return pa.bool_()
+        if self.filled and self.integers:
+            return pa.int64() if self.integers_fit else pa.string()
+        return pa.float64() if self.filled and self.numbers and self.numbers_fit else pa.string()
+
+
+def infer_csv_schema(names: list[str], rows: Iterable[Row]) -> pa.Schema:
+    """The types of the columns over these rows of texts."""
+    columns = {name: _Cells() for name in names}
+    for row in rows:
+        for name, cell in row.items():
+            columns[name].add(cell)
+    return pa.schema([pa.field(name, cells.type()) for name, cells in columns.items()])

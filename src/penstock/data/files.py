@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from penstock.data.base import Chunk
 from penstock.data.paths import DataFile
-from penstock.data.proof import Content, FileProof, ReadProof, text_content
+from penstock.data.proof import Content, FileProof, ReadProof, byte_content
 from penstock.errors import InputError
 
 _HASHED_BYTES = 64 << 10  # of each file's beginning: tells a file that was replaced by one of the same size
@@ -52,7 +52,7 @@ class FilesSource:
         open_file: OpenFile,
         rows: Sequence[int] | None = None,
         every: Sequence[DataFile] | None = None,
-        content: Content = text_content,
+        content: Content = byte_content,
     ) -> None:
         self.schema = schema
         self.total_rows = None if rows is None else sum(rows)

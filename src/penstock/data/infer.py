@@ -12,11 +12,14 @@ Rules, for each column over the sample (the first thousand rows):
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
+from penstock.data.limits import MAX_COLUMNS, MAX_KEYS, MAX_PLACES
+from penstock.data.sizes import shown_names
 from penstock.errors import InputError
 
 _KINDS: dict[type, str] = {
@@ -32,12 +35,31 @@ _SAMPLED_VALUES = 1000  # of other Python types (dates, bytes, decimals), kept t
 _SAMPLED_ELEMENTS = 100_000  # elements of lists looked at in one column; an embedding needs no more
 
 
+class _TooManyKeys(Exception):
+    """An object, or all of them together, has more keys than a schema may have fields. `path`: where it is."""
+
+    def __init__(self, path: list[str], keys: list[str], limit: int) -> None:
+        super().__init__()
+        self.path, self.keys, self.limit = path, keys, limit
+
+
+class _Places:
+    """How many places one schema has so far."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class _Seen:
     """What was seen at one place of the rows."""
 
-    __slots__ = ("counts", "elements", "fields", "fraction", "looked_at", "others")
+    __slots__ = ("counts", "elements", "fields", "fraction", "looked_at", "others", "places")
 
-    def __init__(self) -> None:
+    def __init__(self, places: _Places) -> None:
+        self.places = places
+        places.count += 1
         self.counts: dict[str | type, int] = {}
         self.fraction = False
         self.elements: _Seen | None = None
@@ -53,20 +75,37 @@ class _Seen:
         if kind == "number":
             self.fraction = self.fraction or type(value) is float
         elif kind == "object":
-            for name, inner in value.items():
-                self.fields.setdefault(name, _Seen()).add(inner)
+            self._add_fields(value)
         elif kind == "list":
             self._add_elements(value)
         elif isinstance(kind, type) and len(self.others.setdefault(kind, [])) < _SAMPLED_VALUES:
             self.others[kind].append(value)
 
+    def _add_fields(self, value: dict[str, Any]) -> None:
+        fields = self.fields
+        for name, inner in value.items():
+            seen = fields.get(name)
+            if seen is None:
+                if len(fields) >= MAX_KEYS or self.places.count >= MAX_PLACES:
+                    raise _TooManyKeys([], [*fields], MAX_KEYS if len(fields) >= MAX_KEYS else MAX_PLACES)
+                seen = fields[name] = _Seen(self.places)
+            try:
+                seen.add(inner)
+            except _TooManyKeys as error:
+                error.path.insert(0, f"[{json.dumps(name)}]")
+                raise
+
     def _add_elements(self, values: Iterable[Any]) -> None:
-        elements = self.elements = self.elements or _Seen()
-        for value in values:
-            if self.looked_at >= _SAMPLED_ELEMENTS:
-                return
-            self.looked_at += 1
-            elements.add(value)
+        elements = self.elements = self.elements or _Seen(self.places)
+        try:
+            for value in values:
+                if self.looked_at >= _SAMPLED_ELEMENTS:
+                    return
+                self.looked_at += 1
+                elements.add(value)
+        except _TooManyKeys as error:
+            error.path.insert(0, "[]")
+            raise
 
     def type(self) -> pa.DataType:
         if not self.counts:
@@ -100,9 +139,12 @@ def _other_type(kind: type, values: list[Any]) -> pa.DataType:
 
 def infer_type(values: Iterable[Any]) -> pa.DataType:
     """The type of one column with these values. Raises InputError where no column can hold them."""
-    seen = _Seen()
-    for value in values:
-        seen.add(value)
+    seen = _Seen(_Places())
+    try:
+        for value in values:
+            seen.add(value)
+    except _TooManyKeys as error:
+        raise InputError(f"{_told(error)}; return a list of {{key, value}} objects in its place") from None
     return seen.type()
 
 
@@ -114,10 +156,46 @@ def is_plain(value: Any) -> bool:
 def infer_schema(rows: Iterable[dict[str, Any]]) -> pa.Schema:
     """The schema of these rows; columns in the order in which they first appear. Raises InputError."""
     columns: dict[str, _Seen] = {}
+    places = _Places()
     for row in rows:
         for name, value in row.items():
-            columns.setdefault(name, _Seen()).add(value)
+            seen = columns.get(name)
+            if seen is None:
+                refuse_columns(columns, len(columns) + 1, "different keys at the top of its rows")
+                seen = columns[name] = _Seen(places)
+            try:
+                seen.add(value)
+            except _TooManyKeys as error:
+                raise InputError(_converted(name, error)) from None
     return pa.schema([_field(name, seen) for name, seen in columns.items()])
+
+
+def refuse_columns(names: Iterable[str], count: int, what: str = "columns") -> None:
+    """Raises InputError where there are more columns than a run can have."""
+    if count > MAX_COLUMNS:
+        raise InputError(
+            f"has more than {MAX_COLUMNS:,} {what} ({shown_names(names, count)}), which is more than a run can have. "
+            "Names that are ids are data: write a row for each of them, or one column with a list of key and value "
+            "(of JSON: jq -c '{entries: to_entries}' FILE > NEW.jsonl)"
+        )
+
+
+def _told(error: _TooManyKeys) -> str:
+    place = "".join(error.path).replace('["', ".").replace('"]', "")
+    where = f" at {place}" if place else ""
+    return (
+        f"its objects{where} have more than {error.limit:,} different keys ({shown_names(error.keys)}), and each would "
+        "be a field of every row. Keys that are ids are data"
+    )
+
+
+def _converted(column: str, error: _TooManyKeys) -> str:
+    path = f".[{json.dumps(column)}]" + "".join(error.path)
+    shell = "'" + f"{path} |= to_entries".replace("'", "'\\''") + "'"
+    return (
+        f"column {column!r}: {_told(error)}: make them a list of key and value "
+        f"(jq -c {shell} FILE > NEW.jsonl), or one text (|= tojson)"
+    )
 
 
 def _field(name: str, seen: _Seen) -> pa.Field:

@@ -14,10 +14,11 @@ import msgspec
 from penstock.data.base import Chunk, Row, Unreadable
 from penstock.data.checks import Fault, RowChecker
 from penstock.data.json_faults import depth_of, line_fault, may_repeat_a_key, repeated_key
-from penstock.data.limits import COLUMN_BYTES, INPUT_CHARS, MAX_DEPTH, ROW_BYTES
+from penstock.data.limits import CHUNK_BYTES, INPUT_CHARS, MAX_DEPTH, ROW_BYTES, SIZED_LINE_BYTES
 from penstock.data.lines import Line, LineReader, LongLine, is_blank
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof
+from penstock.data.sizes import memory_of
 from penstock.data.streams import FileStream
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
@@ -43,21 +44,26 @@ class JsonlReader:
         self._base = base
         self._position = base
         self._checker = checker
+        self._overhead = ROW_BYTES if checker is None else checker.row_overhead
         self._lines = LineReader(FileStream(file, proof))
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder().decode
 
     def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
+        self._lines.pass_blank()
         number = self._lines.lines + 1
         offset = self._lines.offset
-        lines = self._lines.take(max_rows)
+        lines = self._lines.take(min(max_rows, max(1, CHUNK_BYTES // self._overhead)))
         if not lines:
             return None
         unreadable: list[Unreadable] = []
         batch = _Batch([], [], [], [])
         self._decode_lines(lines, number, offset, skip, batch, unreadable)
         self._drop_faults(batch, unreadable)
-        overhead = ROW_BYTES + COLUMN_BYTES * (len(batch.rows[0]) if batch.rows else 0)
-        sizes = [len(line) + overhead for line in batch.lines]
+        overhead = self._overhead
+        sizes = [
+            (len(line) if len(line) < SIZED_LINE_BYTES else memory_of(row)) + overhead
+            for line, row in zip(batch.lines, batch.rows, strict=True)
+        ]
         return Chunk(batch.positions, batch.rows, sizes, unreadable, self._position)
 
     def pass_over(self, records: int) -> int:
@@ -83,6 +89,8 @@ class JsonlReader:
         decode = self._decode
         position = self._position
         for index, line in enumerate(lines):
+            if not line:  # blank, as most blank lines are
+                continue
             if skip is not None and not is_blank(line) and skip(position):
                 position += 1
                 continue

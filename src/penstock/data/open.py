@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 
 import pyarrow as pa
 
 from penstock.data.base import Row, Source
 from penstock.data.checks import RowChecker
-from penstock.data.csvs import CsvReader, infer_csv_type, read_header
+from penstock.data.csvs import CsvReader, infer_csv_schema, read_header
 from penstock.data.files import FileReader, FilesSource
 from penstock.data.given import given_schema
-from penstock.data.infer import infer_schema
+from penstock.data.infer import infer_schema, refuse_columns
 from penstock.data.jsonl import JsonlReader
-from penstock.data.limits import SAMPLE_RECORDS, SAMPLE_ROWS
+from penstock.data.limits import MAX_COLUMNS, SAMPLE_BYTES, SAMPLE_RECORDS, SAMPLE_ROWS
 from penstock.data.lines import LineReader
 from penstock.data.lists import ListSource
 from penstock.data.paths import DataFile, resolve
-from penstock.data.proof import Content, FileProof
+from penstock.data.proof import Content, FileProof, byte_content
+from penstock.data.sizes import shown_names
 from penstock.data.streams import FileStream
 from penstock.data.tables import Batches, TableReader
 from penstock.errors import ConfigError, InputError
@@ -51,20 +53,21 @@ def _no_reader(file: DataFile, base: int, proof: FileProof | None) -> FileReader
     raise InputError("the file is empty", where=file.name)
 
 
-def _sample(source: FilesSource) -> list[Row]:
-    """The first thousand rows that can be read; of a file that is something else entirely, none in good time."""
-    rows: list[Row] = []
-    position = 0
+def _sample(source: FilesSource) -> Generator[Row]:
+    """The first thousand rows that can be read, a few at a time, and fewer where they are large; of a file that is
+    something else entirely, none in good time."""
+    count = position = size_bytes = 0
     try:
-        while len(rows) < SAMPLE_ROWS and (rows or position < SAMPLE_RECORDS):
-            chunk = source.read(position, None, SAMPLE_ROWS - len(rows))
+        while count < SAMPLE_ROWS and size_bytes < SAMPLE_BYTES and (count or position < SAMPLE_RECORDS):
+            chunk = source.read(position, None, SAMPLE_ROWS - count)
             if chunk is None:
                 break
-            rows += chunk.rows
             position = chunk.next_position
+            count += len(chunk.rows)
+            size_bytes += sum(chunk.sizes_bytes)
+            yield from chunk.rows
     finally:
         source.close()
-    return rows
 
 
 def _open_jsonl(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
@@ -73,9 +76,18 @@ def _open_jsonl(files: list[DataFile], every: list[DataFile], given: pa.Schema |
     schema = given
     if schema is None:
         empty = pa.schema([])
-        schema = infer_schema(_sample(FilesSource(files, empty, lambda file, base, _: JsonlReader(file, base, None))))
+        sample = _sample(FilesSource(files, empty, lambda file, base, _: JsonlReader(file, base, None)))
+        with closing(sample):
+            schema = _inferred(sample, files[0])
     checker = RowChecker(schema)
     return FilesSource(files, schema, lambda file, base, proof: JsonlReader(file, base, checker, proof), every=every)
+
+
+def _inferred(rows: Iterable[Row], first: DataFile) -> pa.Schema:
+    try:
+        return infer_schema(rows)
+    except InputError as error:
+        raise error if error.where else InputError(error.message, where=first.name) from None
 
 
 def _refuse_whole_document(file: DataFile) -> None:
@@ -95,14 +107,13 @@ def _refuse_whole_document(file: DataFile) -> None:
 
 def _open_csv(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
     names = list(dict.fromkeys(name for file in files for name in read_header(file)))
+    _refuse_columns(names, files[0])
     if given is not None:
         _check_given_csv(given, names)
         schema = pa.schema([pa.field(name, _given_or_text(given, name)) for name in names])
     else:
-        rows = _sample(FilesSource(files, pa.schema([]), lambda file, base, _: CsvReader(file, base, None)))
-        schema = pa.schema(
-            [pa.field(name, infer_csv_type([row[name] for row in rows if name in row])) for name in names]
-        )
+        sample = _sample(FilesSource(files, pa.schema([]), lambda file, base, _: CsvReader(file, base, None)))
+        schema = infer_csv_schema(names, sample)
     return FilesSource(files, schema, lambda file, base, proof: CsvReader(file, base, schema, proof), every=every)
 
 
@@ -113,7 +124,7 @@ def _given_or_text(given: pa.Schema, name: str) -> pa.DataType:
 def _check_given_csv(given: pa.Schema, names: list[str]) -> None:
     for field in given:
         if field.name not in names:
-            raise ConfigError(f"schema: no column {field.name!r} in the CSV; it has {', '.join(names)}")
+            raise ConfigError(f"schema: no column {field.name!r} in the CSV; it has {shown_names(names)}")
         if field.type not in (pa.string(), pa.int64(), pa.float64(), pa.bool_()):
             raise ConfigError(f"schema: column {field.name!r}: CSV holds string, int64, float64 or bool")
 
@@ -150,18 +161,20 @@ def _batches(file: DataFile, proof: FileProof | None = None) -> Batches:
 
 
 def _content(file: DataFile) -> Content:
-    """How the files of a table format are hashed, unit by unit."""
-    if file.format == "parquet":
-        from penstock.data.parquet import parquet_content
+    """How the files of a table format are hashed: Parquet by row groups, Arrow by its bytes."""
+    if file.format != "parquet":
+        return byte_content
+    from penstock.data.parquet import parquet_content
 
-        return parquet_content
-    from penstock.data.ipc import ipc_content
-
-    return ipc_content
+    return parquet_content
 
 
 def _joined(schema: pa.Schema, more: pa.Schema, file: DataFile) -> pa.Schema:
     """Columns of both; a column has one type in all files, except that one without values fits any."""
+    if len(more.names) > MAX_COLUMNS:
+        _refuse_columns(more.names, file)
+    if not schema.names or schema.equals(more):
+        return more
     for field in more:
         if field.name not in schema.names:
             schema = schema.append(field)
@@ -180,10 +193,17 @@ def _joined(schema: pa.Schema, more: pa.Schema, file: DataFile) -> pa.Schema:
     return schema
 
 
+def _refuse_columns(names: Sequence[str], file: DataFile) -> None:
+    try:
+        refuse_columns(names, len(names))
+    except InputError as error:
+        raise InputError(error.message, where=file.name) from None
+
+
 def _check_given_tables(given: pa.Schema | None, schema: pa.Schema) -> None:
     for field in given or ():
         if field.name not in schema.names:
-            raise ConfigError(f"schema: no column {field.name!r} in the files; they have {', '.join(schema.names)}")
+            raise ConfigError(f"schema: no column {field.name!r} in the files; they have {shown_names(schema.names)}")
         found = schema.field(field.name).type
         if found != field.type:
             raise ConfigError(f"schema: column {field.name!r} is {found} in the files, not {field.type}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -99,14 +100,34 @@ def _read_parquet(part: Path) -> pa.Table:
 def _join_parquet(parts: Sequence[Path], stream: BinaryIO) -> None:
     import pyarrow.parquet as pq
 
-    first, groups = _peek(_grouped(map(_read_parquet, parts)))
+    first, groups = _peek(_grouped(chain.from_iterable(map(_row_groups, parts))))
     with pq.ParquetWriter(stream, first.schema, compression="zstd") as writer:
         for table in groups:
             writer.write_table(table)
 
 
+def _row_groups(part: Path) -> Iterator[pa.Table]:
+    """The rows of a part as they were written, a group at a time: one that was joined before may be small as a file,
+    and much larger than memory once it is decoded."""
+    import pyarrow.parquet as pq
+
+    with part.open("rb") as stream, pq.ParquetFile(stream) as file:  # a path of Arrow has to be UTF-8
+        for group in range(file.metadata.num_row_groups):
+            yield file.read_row_group(group, use_threads=False)
+        if not file.metadata.num_row_groups:
+            yield file.schema_arrow.empty_table()
+
+
+def _batches(part: Path) -> Iterator[pa.Table]:
+    with part.open("rb") as stream, pa.ipc.open_file(stream) as reader:
+        for index in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(index)])
+        if not reader.num_record_batches:
+            yield reader.schema.empty_table()
+
+
 def _join_arrow(parts: Sequence[Path], stream: BinaryIO) -> None:
-    first, tables = _peek(_grouped(map(_read_arrow, parts)))
+    first, tables = _peek(_grouped(chain.from_iterable(map(_batches, parts))))
     with pa.ipc.new_file(stream, first.schema) as writer:
         for table in tables:
             writer.write_table(table, max_chunksize=65_536)
@@ -119,7 +140,8 @@ def _read_arrow(part: Path) -> pa.Table:
 
 def _join_jsonl(parts: Sequence[Path], stream: BinaryIO) -> None:
     for part in parts:
-        stream.write(part.read_bytes())
+        with open(part, "rb") as source:
+            shutil.copyfileobj(source, stream, 1 << 20)
 
 
 def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -18,7 +18,7 @@ from penstock.data.paths import DataFile
 from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
-__all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_range", "text_content"]
+__all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_content", "byte_range"]
 
 BLOCK_BYTES = 1 << 20
 _RESTORE = "Restore the file as it was, or give the run another output folder with --out"
@@ -39,7 +39,7 @@ def byte_range(path: str, begin: int, end: int | None) -> Iterator[bytes]:
             yield data
 
 
-text_content: Content = byte_range
+byte_content: Content = byte_range
 
 
 def status_of(file: int | os.PathLike[str]) -> tuple[int, ...]:
@@ -178,7 +178,7 @@ class ReadProof:
         """Hash all from where the evidence ends to unit `units` of a file. path: where the current file is open."""
         while evidence.file < min(file, len(self._files)):
             ends = self._files[evidence.file].size_bytes
-            self._hash_one(evidence, ends if self._content is text_content else None, path)
+            self._hash_one(evidence, ends if self._content is byte_content else None, path)
             evidence.end_file(ends)
             path = ""
         if evidence.file == file < len(self._files) and evidence.units < units:

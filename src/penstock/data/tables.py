@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from penstock.data.arrow_rows import batch_rows
 from penstock.data.base import Chunk, Unreadable
+from penstock.data.decoded import fitting_rows
+from penstock.data.limits import MAX_LINE_BYTES
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof
 from penstock.data.streams import may_pass
@@ -44,6 +46,7 @@ class TableReader:
         self._iterator: Iterator[pa.RecordBatch] | None = None
         self._batch: pa.RecordBatch | None = None
         self._next = 0  # of the current batch
+        self._size_bytes = 0  # of the rows that were taken from it last, once decoded
 
     def read(self, skip: Callable[[int], bool] | None, max_rows: int) -> Chunk | None:
         if self._proof is not None:
@@ -53,6 +56,8 @@ class TableReader:
             return None
         first = self._base + self._row
         self._row += batch.num_rows
+        if self._size_bytes > MAX_LINE_BYTES:  # then it is one row
+            return self._too_large(first, skip)
         wanted = [index for index in range(batch.num_rows) if skip is None or not skip(first + index)]
         if not wanted:
             return Chunk([], [], [], [], first + batch.num_rows)
@@ -97,7 +102,10 @@ class TableReader:
                 raise InputError(
                     f"is damaged at or after row {self._row}: {error}; write the file again", where=self._file.name
                 ) from None
-        found = self._batch.slice(self._next, max_rows)
+        try:
+            found, self._size_bytes = fitting_rows(self._batch, self._next, max_rows)
+        except (pa.ArrowException, ValueError, IndexError) as error:
+            raise InputError(f"is damaged after row {self._row}: {error}", where=self._file.name) from None
         self._next += found.num_rows
         return found
 
@@ -116,7 +124,7 @@ class TableReader:
 
     def _chunk(self, batch: pa.RecordBatch, first: int, wanted: list[int]) -> Chunk:
         try:
-            rows, sizes_bytes, faults = batch_rows(batch, self._schema)
+            rows, sizes_bytes, faults = batch_rows(batch, self._schema, self._size_bytes)
         except (pa.ArrowException, ValueError, IndexError) as error:
             raise InputError(f"is damaged before row {self._row}: {error}", where=self._file.name) from None
         kept = [index for index in wanted if index not in faults] if faults else wanted
@@ -127,6 +135,12 @@ class TableReader:
             [self._unreadable(first + index, *faults[index]) for index in wanted if index in faults],
             first + batch.num_rows,
         )
+
+    def _too_large(self, position: int, skip: Callable[[int], bool] | None) -> Chunk:
+        if skip is not None and skip(position):
+            return Chunk([], [], [], [], position + 1)
+        message = f"about {self._size_bytes} bytes; the limit of one row is {MAX_LINE_BYTES}"
+        return Chunk([], [], [], [self._unreadable(position, "line_too_long", message)], position + 1)
 
     def _unreadable(self, position: int, code: str, message: str) -> Unreadable:
         row = position - self._base

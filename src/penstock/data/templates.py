@@ -15,9 +15,12 @@ from jinja2 import nodes
 
 from penstock.data.base import Row
 from penstock.data.limits import MAX_RENDERED_CHARS
+from penstock.data.sizes import shown_names
 from penstock.errors import ConfigError
+from penstock.spec.template_meter import ITEM_BYTES, METER, shown_bytes
 from penstock.spec.templates import (
     compile_expression,
+    compile_template,
     environment,
     template_problem,
     undeclared_in_expression,
@@ -48,7 +51,7 @@ class Template:
         self._slots: list[tuple[int, str]] = []
         self._compiled: jinja2.Template | None = None
         if pieces is None:
-            self._compiled = environment().overlay(finalize=_refuse_null).from_string(text)
+            self._compiled = compile_template(text, _refuse_null)
             return
         for index, (is_name, piece) in enumerate(pieces):
             self._pieces.append("" if is_name else piece)
@@ -65,10 +68,9 @@ class Template:
             if type(value) is not str:
                 value = _as_text(value, name, row)
             pieces[index] = value
-        text = "".join(pieces)
-        if len(text) > MAX_RENDERED_CHARS:
+        if sum(map(len, pieces)) > MAX_RENDERED_CHARS:
             _refuse_length()
-        return text
+        return "".join(pieces)
 
 
 def _plain_pieces(text: str) -> list[tuple[bool, str]] | None:
@@ -99,7 +101,7 @@ def _as_text(value: Any, name: str, row: Row) -> str:
 
 
 def _missing(name: str, row: Row) -> str:
-    present = ", ".join(key for key, value in row.items() if value is not None)
+    present = shown_names([key for key, value in row.items() if value is not None])
     problem = f"column {name!r} is null" if name in row else f"no column {name!r}"
     return f"{problem}; the row has {present or 'no values'}"
 
@@ -107,6 +109,7 @@ def _missing(name: str, row: Row) -> str:
 def _refuse_null(value: Any) -> Any:
     if value is None:
         raise TemplateFailure("template_missing_field", "an expression of the template is null for this row")
+    METER.take(ITEM_BYTES if type(value) is str else shown_bytes(value))
     return value
 
 
@@ -119,6 +122,7 @@ def _rendered(template: jinja2.Template, row: Row) -> str:
     values = {name: value for name, value in row.items() if value is not None}
     pieces: list[str] = []
     length = 0
+    METER.begin()
     try:
         for piece in template.generate(values):
             pieces.append(piece)
@@ -139,7 +143,7 @@ def _undefined(error: jinja2.UndefinedError, row: Row) -> str:
     name = words[1:].partition("'")[0]
     if words.endswith("' is undefined"):
         return _missing(name, row)
-    return f"{words}; the row has {', '.join(row)}"
+    return f"{words}; the row has {shown_names(row)}"
 
 
 class Messages:
@@ -163,6 +167,7 @@ class Expression:
 
     def holds(self, row: Row) -> bool:
         """Whether it is true for this row. Raises TemplateFailure."""
+        METER.begin()
         try:
             return bool(self._evaluate(row))
         except jinja2.UndefinedError as error:

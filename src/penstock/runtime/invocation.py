@@ -288,8 +288,9 @@ class Invocation:
         reader.start()
         self._reader = reader
         self._phase_stack.callback(reader.close)
-        self._stalls.add(reader.reading)
-        self._phase_stack.callback(self._stalls.remove, reader.reading)
+        for activity in (reader.reading, reader.finding):
+            self._stalls.add(activity)
+            self._phase_stack.callback(self._stalls.remove, activity)
         estimate = source.estimate_rows if number else self._estimate_rows
         return Begun(flow, Phase(reader, store, tasks, totals), estimate)
 

@@ -19,6 +19,7 @@ from penstock.runtime.stalls import Activity, cpu_ns
 PARTING_S = 2.0
 TRIES, AGAIN_AFTER_S = 3, 1.0  # where the disk or the network failed, not the file
 SLOW_READ_S, LONGEST_READ_S = 30.0, 600.0  # from when on it is said; and when the run ends of it
+LONG_FIND_S = 60.0  # from when on reading that finds nothing is said: blank lines, or rows that have ended
 
 NOTHING = Chunk(positions=[], rows=[], sizes_bytes=[], unreadable=[], next_position=0)
 
@@ -68,6 +69,7 @@ class Reader:
             over=self._give_up,
             work=lambda: cpu_ns(self._thread.native_id),
         )
+        self.finding = Activity(self._nothing_found, patience_s=LONG_FIND_S)  # at work all the time, yet without a row
         self._wanted: queue.SimpleQueue[tuple[int, int, int | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="penstock-reader", daemon=True)
 
@@ -151,6 +153,7 @@ class Reader:
         """Read; again, from the same position on, where what failed may pass. A source seeks after a failure."""
         for tries in range(1, TRIES + 1):
             self.reading.begin()
+            self.finding.begin()
             try:
                 if not self._compared:
                     self._compare()
@@ -160,6 +163,7 @@ class Reader:
                     raise
             finally:
                 self.reading.end()
+                self.finding.end()
             time.sleep(AGAIN_AFTER_S)
         raise AssertionError("unreachable")
 
@@ -168,6 +172,10 @@ class Reader:
     def _told(self, seconds: int) -> str:
         source, row = self._source.locate(self._next)
         return f"{source}: nothing was read after row {row} for {seconds} s; its disk or network does not answer"
+
+    def _nothing_found(self, seconds: int) -> str:
+        source, row = self._source.locate(self._next)
+        return f"{source}: {seconds} s of reading have found no row after row {row}; the reading goes on"
 
     def _give_up(self, seconds: int) -> None:
         """From the thread that watches. The reading thread is left where it is; it can't be ended."""

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from math import inf
+from sys import getsizeof
 from typing import Any
 
 import msgspec
 
 from penstock.core import events as ev
 from penstock.core.events import CHILD_BASE, Event
+from penstock.data.sizes import memory_of
 from penstock.engines.messages import Answer, Request, Sampling
 from penstock.engines.sampling import DEFAULT_MAX_TOKENS
+from penstock.errors import InvariantError
 from penstock.ledger.base import PaidResult, PaidResults
 from penstock.runtime.again import Selection
 from penstock.runtime.paid import PaidAnswers
@@ -24,11 +28,13 @@ from penstock.spec.graph import StepNode
 from penstock.steps.base import Children, Columns, Failed, Filtered, Outcome, StepLogic
 
 _CHARACTERS_PER_TOKEN = 4  # first guess of a prompt's tokens; the host tells the true number
+_KEPT_TOKENS = 2048  # of a payload; a window of longer ones would take more memory than its rows
 _VALUE_BYTES = 64  # of memory for a value beside its text
 
 
 class Asked(msgspec.Struct, gc=False):
-    """A request that is not answered yet, kept so that it can be sent again."""
+    """A request that is not answered yet, kept so that it can be sent again. A long payload is not kept (None): it is
+    rendered again from its row each time that it is sent."""
 
     payload: Any
     sampling: Sampling | None
@@ -100,6 +106,7 @@ class Tasks:
         )
         ended = Ended()
         rows, count, asked, render = self._store.rows, self._count, self._asked, logic.render
+        longest = _KEPT_TOKENS if self._last >= 0 else inf  # in a chain the row stays as it is until the answer comes
         known = self._paid.known if self._paid is not None else None
         for task, order in zip(instruction.tasks, instruction.orders, strict=True):
             if known and order in known and self._replayed(task, ended):
@@ -110,10 +117,11 @@ class Tasks:
                 continue
             sampling = found.sampling
             seed = self._seed_of(task) if sampling is not None and _samples(sampling) else 0
-            asked[task] = Asked(found.payload, sampling, seed)
+            tokens_in = _guess_tokens(found.payload)
+            asked[task] = Asked(None if tokens_in > longest else found.payload, sampling, seed)
             submit.tasks.append(task)
             submit.orders.append(order)
-            submit.tokens_in.append(_guess_tokens(found.payload))
+            submit.tokens_in.append(tokens_in)
             submit.tokens_out.append(
                 0 if sampling is None else (sampling.max_tokens or DEFAULT_MAX_TOKENS) * sampling.n
             )
@@ -164,8 +172,16 @@ class Tasks:
                     found = index_of[key] = len(samplings)
                     samplings.append(sampling)
                 index = found
-            items.append(Request(task, attempt, request.payload, index, request.seed, task % count))
+            payload = self._render_again(task) if request.payload is None else request.payload
+            items.append(Request(task, attempt, payload, index, request.seed, task % count))
         return items, samplings
+
+    def _render_again(self, task: int) -> Any:
+        row, step = divmod(task, self._count)
+        found = self._logics[step].render(self._store.rows[row])
+        if isinstance(found, Failed):
+            raise InvariantError(f"the request of task {task} was rendered, and now is not: {found.message}")
+        return found.payload
 
     # ------------------------------------------------------------ tasks end
 
@@ -210,11 +226,11 @@ class Tasks:
         elif isinstance(outcome, Filtered):
             ended.filtered.append(task)
         elif isinstance(outcome, Children):
-            self._expand(task, outcome.rows, ended)
+            self._expand(task, outcome.rows, outcome.sizes_bytes, ended)
         else:
             self._bury(task, outcome, attempts, ended)
 
-    def _expand(self, task: int, rows: list[dict[str, Any]], ended: Ended) -> None:
+    def _expand(self, task: int, rows: list[dict[str, Any]], sizes_bytes: list[int], ended: Ended) -> None:
         children = list(enumerate(rows))
         if self._selection is not None:
             position, path = self._store.source_place(task // self._count)
@@ -225,7 +241,7 @@ class Tasks:
                 return
             children = [child for child in children if self._selection.wants(position, (*path, child[0]))]
         self._children[task] = children
-        sizes = [_size(child) for _, child in children]
+        sizes = sizes_bytes if len(sizes_bytes) == len(children) else [memory_of(child) for _, child in children]
         ended.events.append(ev.TaskExpanded(task=task, sizes_bytes=sizes))
 
     def _bury(self, task: int, failed: Failed, attempts: int, ended: Ended) -> None:
@@ -269,16 +285,8 @@ def _guess_tokens(payload: Any) -> int:
 
 
 def _growth(answer: Answer) -> int:
-    outputs = answer.outputs
-    if len(outputs) == 1:
-        return len(outputs[0].text) + _VALUE_BYTES
-    if outputs:
-        return sum(len(output.text) + _VALUE_BYTES for output in outputs)
-    return _size(answer.value) if isinstance(answer.value, dict) else _VALUE_BYTES
-
-
-def _size(row: dict[str, Any]) -> int:
-    """Rough memory of a row made by a function."""
-    return sum(
-        _VALUE_BYTES + (len(value) if isinstance(value, (str, bytes, list, dict)) else 0) for value in row.values()
-    )
+    if answer.outputs:
+        return sum(
+            getsizeof(output.text) + _VALUE_BYTES * (1 + len(output.logprobs or ())) for output in answer.outputs
+        )
+    return memory_of(answer.value) if isinstance(answer.value, dict) else _VALUE_BYTES

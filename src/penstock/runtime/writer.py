@@ -17,7 +17,7 @@ from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, Receipt
 from penstock.report.units import byte_size
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.stalls import Activity
+from penstock.runtime.stalls import Activity, cpu_ns
 
 try:
     _libc: ctypes.CDLL | None = ctypes.CDLL("libc.so.6")
@@ -68,12 +68,9 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="penstock-writer", daemon=True)
         self._closing = threading.Event()
         self.waiting = ""
-        self.committing = Activity(
-            lambda seconds: (
-                f"a commit has been under way for {seconds} s: the disk under {folder} is slow, or does not answer"
-            ),
-            patience_s=SLOW_COMMIT_S,
-        )
+        self._rows = 0  # of the batch that is being committed
+        self._cpu_ns = 0  # what the thread had had of a CPU when that began
+        self.committing = Activity(self._told, patience_s=SLOW_COMMIT_S)
 
     def start(self) -> None:
         # What commits need is loaded before the first request is out: loading a library holds the interpreter, and
@@ -110,6 +107,7 @@ class Writer:
     def _commit(self, cause: int, batch: CommitBatch) -> None:
         """A full disk pauses: nothing is lost, replicas stay loaded, and it goes on when there is room."""
         while True:
+            self._rows, self._cpu_ns = len(batch.finished) + len(batch.dead), cpu_ns(self._thread.native_id)
             self.committing.begin()
             try:
                 receipt = self._ledger.commit(batch)
@@ -126,6 +124,13 @@ class Writer:
             fault("writer.committed")
             self._inbox.put(BatchCommitted(cause=cause, receipt=receipt))
             return
+
+    def _told(self, seconds: int) -> str:
+        """What takes so long: the disk, or what is computed for it."""
+        computed_s = (cpu_ns(self._thread.native_id) - self._cpu_ns) / 1e9
+        if computed_s > seconds / 2:
+            return f"a commit of {self._rows:,} rows has been under way for {seconds} s: they are large, and computed"
+        return f"a commit has been under way for {seconds} s: the disk under {self._folder} is slow, or does not answer"
 
     def _no_room(self, batch: CommitBatch) -> str:
         free, need = byte_size(shutil.disk_usage(self._folder).free), byte_size(_bytes_of(batch))

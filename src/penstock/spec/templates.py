@@ -1,67 +1,30 @@
 """The one jinja environment of Penstock: sandboxed, strict, without loaders, randomness or unbounded sizes.
 
 As in jinja itself, one newline at the end of a template is dropped, so that a YAML block ends where its text ends.
-What the sandbox can't bound is the time of nested loops over ranges; a range has at most 100,000 items.
+What one rendering can make, and so how often its loops can turn, is bounded (template_bounds.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.environment import TemplateExpression
-from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from penstock.errors import ConfigError
+from penstock.spec.template_bounds import PromptEnvironment
+from penstock.spec.template_meter import METER
 
-MAX_CHARACTERS = 16 * 1024 * 1024  # of one value made by repetition or padding; no prompt is longer
-MAX_EXPONENT = 4_096  # a power beyond it is a way to use up the memory, not a number for a prompt
-PADDING = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
-
-
-class PromptEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox, with limits on what one expression can make."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and abs(right) > MAX_EXPONENT:
-            raise SecurityError(f"an exponent above {MAX_EXPONENT}")
-        if operator == "*":
-            _refuse_size(_length(left) * right if isinstance(right, int) else 0)
-            _refuse_size(_length(right) * left if isinstance(left, int) else 0)
-        return super().call_binop(context, operator, left, right)
-
-    def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        if getattr(function, "__name__", None) in PADDING:
-            for argument in (*args, *kwargs.values()):
-                _refuse_size(argument if isinstance(argument, int) else 0)
-        return super().call(context, function, *args, **kwargs)
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, (str, bytes, list, tuple)) else 0
-
-
-def _refuse_size(size: int) -> None:
-    if size > MAX_CHARACTERS:
-        raise SecurityError(f"a value of {size:,} items; the limit is {MAX_CHARACTERS:,}")
-
-
-def _center(value: str, width: int = 80) -> str:
-    _refuse_size(width)
-    return str(value).center(width)
+_CONSTANT_BYTES = 1 << 20  # of what is computed while a template is compiled; more is left to the rendering
 
 
 @lru_cache(maxsize=1)
 def environment() -> PromptEnvironment:
     """The environment that every template is compiled in. Do not change it."""
     made = PromptEnvironment(undefined=StrictUndefined, autoescape=False, loader=None, cache_size=0)
-    made.filters["center"] = _center
     # A row that is tried again, or again after a resume, must render to the same text.
     del made.filters["random"], made.globals["lipsum"]
     return made
@@ -75,6 +38,7 @@ def is_template(text: str) -> bool:
 @lru_cache(maxsize=1024)
 def template_problem(text: str) -> str | None:
     """What is wrong with the template, in one sentence, or None."""
+    METER.begin(_CONSTANT_BYTES)
     try:
         tree = environment().parse(text)
         if any(True for _ in meta.find_referenced_templates(tree)):
@@ -82,7 +46,7 @@ def template_problem(text: str) -> str | None:
         environment().compile(tree)
     except TemplateSyntaxError as error:
         return f"not a valid template: {_reason(error, text)}"
-    except (RecursionError, MemoryError, OverflowError, ValueError, SyntaxError) as error:
+    except Exception as error:  # jinja computes constants, so that anything may come of `1 ~ 2.x`
         return f"not a valid template: {type(error).__name__}"
     return None
 
@@ -90,11 +54,12 @@ def template_problem(text: str) -> str | None:
 @lru_cache(maxsize=1024)
 def expression_problem(text: str) -> str | None:
     """What is wrong with the expression, in one sentence, or None."""
+    METER.begin(_CONSTANT_BYTES)
     try:
         environment().compile_expression(text, undefined_to_none=False)
     except TemplateSyntaxError as error:
         return f"not a valid expression: {_reason(error, text)}"
-    except (RecursionError, MemoryError, OverflowError, ValueError, SyntaxError) as error:
+    except Exception as error:
         return f"not a valid expression: {type(error).__name__}"
     return None
 
@@ -131,4 +96,11 @@ def compile_expression(text: str) -> TemplateExpression:
     problem = expression_problem(text)
     if problem:
         raise ConfigError(problem)
+    METER.begin(_CONSTANT_BYTES)
     return environment().compile_expression(text, undefined_to_none=False)
+
+
+def compile_template(text: str, finalize: Callable[[Any], Any]) -> Template:
+    """The template, which has passed `template_problem`. finalize: sees every value before it becomes text."""
+    METER.begin(_CONSTANT_BYTES)
+    return environment().overlay(finalize=finalize).from_string(text)

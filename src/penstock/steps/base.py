@@ -30,9 +30,11 @@ class Filtered(msgspec.Struct, frozen=True):
 
 
 class Children(msgspec.Struct, frozen=True):
-    """The row ends here and these go on in its place; never empty."""
+    """The row ends here and these go on in its place; never empty. sizes_bytes: of each, once it is written: what the
+    rows share in memory is in each of them."""
 
     rows: list[Row]
+    sizes_bytes: list[int] = []
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 
 from penstock.data.base import Row
+from penstock.data.limits import MAX_EXPANDED_BYTES
+from penstock.data.sizes import memory_of, shown_names
 from penstock.engines.messages import Answer
 from penstock.steps.base import Asked, Children, Failed, Filtered, Outcome, PoolKind
-from penstock.steps.python import described
+from penstock.steps.python import described, too_much
 
 
 class ExplodeLogic:
@@ -28,10 +32,24 @@ class ExplodeLogic:
 
     def apply(self, row: Row, answer: Answer | None) -> Outcome:
         if self._column not in row:
-            return Failed("template_missing_field", f"no column {self._column!r}; the row has {', '.join(row)}")
+            return Failed("template_missing_field", f"no column {self._column!r}; the row has {shown_names(row)}")
         value = row[self._column]
         if value is None:
             return Filtered()
         if not isinstance(value, (list, tuple)):
             return Failed("type_mismatch", f"column {self._column!r}: expected a list, got {described(value)}")
-        return Children([{**row, self._output: element} for element in value]) if value else Filtered()
+        if not value:
+            return Filtered()
+        carried = memory_of(row)
+        sizes = [carried + memory_of(element) for element in value]
+        if sum(sizes) > MAX_EXPANDED_BYTES:
+            return Failed("encode_error", f"{too_much(len(value), sum(sizes))}, the list too. {self._advice()}")
+        return Children([{**row, self._output: element} for element in value], sizes)
+
+    def _advice(self) -> str:
+        """How to do without the step: a line for each element, without the list."""
+        column, output = json.dumps(self._column), json.dumps(self._output)
+        return (
+            "Write a line for each element before the run "
+            f"(jq -c 'del(.[{column}]) + {{{output}: .[{column}][]}}' FILE > NEW.jsonl)"
+        )

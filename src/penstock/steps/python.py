@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.data.base import Row
+from penstock.data.limits import MAX_EXPANDED_BYTES
+from penstock.data.sizes import memory_of
 from penstock.engines.messages import Answer
 from penstock.steps.base import Asked, Children, Columns, Failed, Filtered, Outcome, PoolKind
 
@@ -70,6 +72,8 @@ class ExpandFunctionLogic(MergingLogic):
         if not isinstance(result, (list, tuple)):
             return Failed("function_result", f"an expand function returns a list of dicts, not {described(result)}")
         children: list[Row] = []
+        sizes: list[int] = []
+        carried = memory_of(row)
         for index, child in enumerate(result):
             problem = wrong_row(child)
             if problem:
@@ -78,7 +82,10 @@ class ExpandFunctionLogic(MergingLogic):
             if isinstance(merged, Failed):
                 return merged
             children.append(merged)
-        return Children(children) if children else Filtered()
+            sizes.append(carried + memory_of(child))
+        if sum(sizes) > MAX_EXPANDED_BYTES:
+            return Failed("function_result", too_much(len(children), sum(sizes)) + ": return fewer or smaller ones")
+        return Children(children, sizes) if children else Filtered()
 
 
 def _equal(old: Any, new: Any) -> bool:
@@ -98,6 +105,13 @@ def wrong_row(value: Any) -> str | None:
     return None
 
 
+def too_much(rows: int, size_bytes: int) -> str:
+    return (
+        f"its {rows:,} rows would take about {size_bytes:,} bytes together, and the limit for those of one row is "
+        f"{MAX_EXPANDED_BYTES:,}: each carries all columns of the row"
+    )
+
+
 def described(value: Any) -> str:
-    text = repr(value)
+    text = repr(value[:80] if isinstance(value, (str, bytes, list, tuple)) else value)
     return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"

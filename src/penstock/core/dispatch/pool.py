@@ -129,7 +129,7 @@ class Pool:
         expected = self.lengths.expected(request.step, request.tokens_out)
         request.cost = request.tokens_in + expected
         request.work = request.tokens_in + expected * OUTPUT_TOKEN_WORK
-        if replica.kv_tokens and not replica.fits(request.cost):
+        if (replica.kv_tokens or replica.holds_enough()) and not replica.fits(request.cost):
             fitting = self._fitting(request)
             if fitting is None:
                 lane.put_back(request)

@@ -107,9 +107,15 @@ class Replica:
 
     def token_room(self) -> float:
         """How costly a request may be to fit."""
-        if not self.kv_tokens or not self.in_flight:
+        if not self.in_flight:
             return inf
+        if not self.kv_tokens:
+            return 0.0 if self.holds_enough() else inf
         return self._most_tokens() - self.tokens_out_there
+
+    def holds_enough(self) -> bool:
+        """Whether what is in flight would take up the memory of its host if there were more of it."""
+        return self.tokens_out_there >= self.limits.most_tokens_out
 
     def _most_tokens(self) -> float:
         return self.kv_tokens * min(1.0 + self.lookahead / self.slots, 1.25)

@@ -3,7 +3,7 @@
     first life    feed ─▶ mark ─▶ Commit
     later life    feed what `mark` tells of ─▶ proves(mark)? ─▶ feed, mark, Commit
 
-A file is read in units: bytes of text, row groups of Parquet, record batches of Arrow. One hash covers them all, so
+A file is read in units: bytes of text and of Arrow, row groups of Parquet. One hash covers them all, so
 that an entry of the ledger does not grow with the number of files.
 
 Within a life nobody hashes twice what has not changed: a file whose status (inode, size, times) is not what it was when

@@ -26,7 +26,7 @@ from penstock.core.flow.families import Families, Family
 from penstock.core.flow.limit import admission_ends
 from penstock.core.flow.tally import Tally
 from penstock.core.machine import Machine
-from penstock.core.shape import FlowShape, Progress
+from penstock.core.shape import DEAD_ROW_BYTES, FlowShape, Progress
 
 
 class Flow(Machine):
@@ -257,14 +257,18 @@ class Flow(Machine):
         """A row ends at a step: without output, or dead. What it has open in other branches is cancelled."""
         row, step = divmod(task, self._steps)
         family = self.families.of_row(row)
-        self.open_bytes -= self._close_task(task, family)
+        size = self._close_task(task, family)
+        self.open_bytes -= size
+        kept = min(size, DEAD_ROW_BYTES) if dead else 0
         if family is None:
             if dead:
                 self.commits.dead.append(row)
             self.tally.ended_early(step, dead=dead, counted=row in self.commits.dead_before)
-            self.commits.end(row, 0)
+            self.commits.end(row, kept)
             return
         if dead:
+            family.bytes += kept
+            self.open_bytes += kept
             family.dead.append(row)
             family.steps[step][2] += 1
         else:

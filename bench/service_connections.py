@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 from common import Figure, main, say
 from penstock.engines.base import Prompted
@@ -25,8 +26,8 @@ from penstock.engines.openai import OpenAIEngine
 CHOICE = {"index": 0, "message": {"content": "fine"}, "finish_reason": "stop"}
 
 
-def serve(pipe: Connection, repeats_id: bool) -> None:
-    """A service; tells its port, and runs until it is ended."""
+def serve(repeats_id: bool) -> None:
+    """A service; prints its port, and runs until it is ended."""
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         closes = False
@@ -46,7 +47,7 @@ def serve(pipe: Connection, repeats_id: bool) -> None:
 
     async def run() -> None:
         server = await asyncio.start_server(accepted, "127.0.0.1", 0, backlog=1024)
-        pipe.send(server.sockets[0].getsockname()[1])
+        print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
     asyncio.run(run())
@@ -78,14 +79,14 @@ def ask(port: int, count: int, concurrency: int) -> tuple[float, float]:
 
 
 def measure(options: argparse.Namespace) -> list[Figure]:
-    figures, context = [], multiprocessing.get_context("spawn")
+    figures = []
     for repeats_id in (True, False):
-        here, there = context.Pipe()
-        service = context.Process(target=serve, args=(there, repeats_id), daemon=True)
-        service.start()
-        took_s, cpu_s = ask(here.recv(), options.requests, options.concurrency)
-        service.terminate()
-        service.join()
+        code = f"import service_connections as here; here.serve({repeats_id})"
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as service:
+            assert service.stdout is not None
+            took_s, cpu_s = ask(int(service.stdout.readline()), options.requests, options.concurrency)
+            service.terminate()
         what = "connections that are kept" if repeats_id else "one connection per request"
         say(f"{what}: {options.requests / took_s:,.0f} requests/s")
         figures.append(Figure("service_connections", what, f"{cpu_s / options.requests * 1e3:.2f} ms CPU/request"))

@@ -131,7 +131,13 @@ class Trial:
         service = Echo(self.identity, self._seed)
         weights = {**WEIGHTS, **MORE_WEIGHTS[self.identity]}
         engine = OpenAIEngine()
-        with FaultyProxy(service.port, weights, seed=self._seed) as proxy:
+
+        def seen(reply: bytes) -> bool:
+            """A reply that the engine did not wait for has an id that it does not know."""
+            known = engine._calls._services[f"http://127.0.0.1:{proxy.port}/v1"]._seen
+            return self.identity != "ids" or json.loads(reply.partition(b"\r\n\r\n")[2])["id"] in known
+
+        with FaultyProxy(service.port, weights, seed=self._seed, seen=seen) as proxy:
             url = f"http://127.0.0.1:{proxy.port}/v1"
             options = {"concurrency": self._concurrency, "timeout_s": 1.0, "start_patience_s": 0}
             engine.load(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from random import Random
 
@@ -32,16 +32,25 @@ class FaultyProxy:
         stray      a reply to nobody follows it, at once or up to `delay_s` later
         earlier    an answer that passed before comes in its place
 
+    seen: whether the client has had this reply; only such a one comes again as an earlier one.
     `met` counts the replies of each kind, a swap where a partner was found. Replies need a Content-Length.
     """
 
-    def __init__(self, target: int, weights: Mapping[str, float], *, seed: int = 0, delay_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        target: int,
+        weights: Mapping[str, float],
+        *,
+        seed: int = 0,
+        delay_s: float = 0.05,
+        seen: Callable[[bytes], bool] = lambda reply: True,
+    ) -> None:
         unknown = set(weights) - set(KINDS)
         if unknown:
             raise ValueError(f"no such fault: {sorted(unknown)}; there are {', '.join(KINDS)}")
         self.met: Counter[str] = Counter()
         self.port = 0
-        self._target, self._delay_s = target, delay_s
+        self._target, self._delay_s, self._seen = target, delay_s, seen
         self._weights = [weights.get(kind, 0.0) for kind in KINDS]
         self._rng = Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -103,8 +112,8 @@ class FaultyProxy:
                     reply = await self._swapped(reply)
                 if kind == "pass" and reply.startswith(b"HTTP/1.1 200 "):
                     self._passed.append(reply)
-                if kind == "earlier" and len(self._passed) > _KNOWN:
-                    reply = self._rng.choice(list(self._passed)[:-_KNOWN])
+                if kind == "earlier":
+                    reply = self._earlier() or reply
                 if kind == "delay":
                     await asyncio.sleep(self._delay_s * self._rng.random())
                 writer.write(reply)
@@ -114,6 +123,10 @@ class FaultyProxy:
                     self._later(writer, await self._ask(request))
         finally:
             there.close()
+
+    def _earlier(self) -> bytes | None:
+        found = [reply for reply in list(self._passed)[:-_KNOWN] if self._seen(reply)]
+        return self._rng.choice(found) if found else None
 
     async def _ask(self, request: bytes) -> bytes:
         """The reply on a connection of its own."""

@@ -194,7 +194,7 @@ def test_a_template_that_fails_for_one_row(tmp_path: Path, prompt: str, max_toke
     [
         ("{{ question.part.of }}", "5,000"),
         ("{{ question.__class__ }}", "SecurityError"),
-        ("{{ 'a' * 10 ** 9 }}", "the limit is 16,777,216"),
+        ("{{ 'a' * 10 ** 9 }}", "the limit for one value of a template is 67,108,864"),
     ],
 )
 def test_a_template_that_fails_for_all_rows_ends_the_run_soon(tmp_path: Path, prompt: str, words: str) -> None:

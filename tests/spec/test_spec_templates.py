@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jinja2.exceptions import SecurityError
 
 from penstock.errors import ConfigError
+from penstock.spec.template_meter import METER
 from penstock.spec.templates import (
     compile_expression,
     environment,
@@ -17,6 +18,12 @@ from penstock.spec.templates import (
     undeclared,
     undeclared_in_expression,
 )
+
+
+@pytest.fixture(autouse=True)
+def new_rendering() -> None:
+    """As data/templates.py begins one for each row; these tests render by themselves."""
+    METER.begin()
 
 
 @pytest.mark.parametrize(

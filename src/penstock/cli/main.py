@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from penstock.cli import output
 from penstock.cli.entry import end_at_once, ending, listen, restore, stoppable
 from penstock.errors import PenstockError
+from penstock.redaction import without_secrets
 
 USAGE_EXIT = 2
 _DEBUG_FLAG = "--debug"
@@ -82,7 +83,7 @@ def _failed(error: Exception, tokens: list[str], *, debug: bool) -> int:
         return _usage(error, tokens)
     if isinstance(error, PenstockError):
         if debug:
-            _traceback()
+            output.traceback()
         output.error(str(error))
         return error.exit_code
     if isinstance(error, BrokenPipeError):
@@ -140,17 +141,11 @@ def _unexpected(error: Exception, *, debug: bool) -> int:
     """A bug, or a machine that failed: one line for people, and a file with the whole story."""
     what = f"unexpected error: {type(error).__name__}: {error}"
     if debug:
-        _traceback()
+        output.traceback()
         output.error(what)
     else:
         output.error(f"{what} (traceback in {_keep_traceback()}; {_DEBUG_FLAG} shows it)")
     return 1
-
-
-def _traceback() -> None:
-    import traceback
-
-    traceback.print_exc(file=sys.stderr)
 
 
 def _keep_traceback() -> str:
@@ -159,7 +154,7 @@ def _keep_traceback() -> str:
 
     try:
         with tempfile.NamedTemporaryFile("w", prefix="penstock-error-", suffix=".log", delete=False) as file:
-            traceback.print_exc(file=file)
+            file.write(without_secrets(traceback.format_exc()))
             return file.name
     except OSError as error:
         return f"no file: {error.strerror}"

@@ -14,7 +14,7 @@ import asyncio
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,9 +24,10 @@ from penstock.engines.messages import Answer, Capacity, EngineConfig
 from penstock.engines.openai_endpoints import Endpoint, Endpoints, RetryBudget
 from penstock.engines.openai_lanes import Lanes
 from penstock.engines.openai_replies import Replies
-from penstock.engines.openai_request import Api, CallFailed
+from penstock.engines.openai_request import Api, CallFailed, variable_of
 from penstock.engines.openai_retry import Backoff, backoff_s
 from penstock.engines.sampling import RowFault
+from penstock.redaction import shown_url
 
 __all__ = ["OpenAIEngine"]
 
@@ -76,12 +77,10 @@ class OpenAIEngine:
             raise EngineLoadError(
                 "the openai engine needs base_url, for instance http://localhost:8000/v1", "bad_model"
             )
-        concurrency = option(options, "concurrency", int, CONCURRENCY)
-        if concurrency < 1:
-            raise EngineLoadError(f"engine_options: concurrency is {concurrency}; it must be at least 1", "bad_model")
+        concurrency = _concurrency(options)
         self._emit = emit
         self._retries = option(options, "retries", int, RETRIES)
-        self._api = Api(config.ref, options, _key(options))
+        self._api = Api(config.ref, options, _key(options), config.base_urls)
         self._backoff = Backoff()
         self._endpoints = Endpoints(_checked(config.base_urls), concurrency)
         self._replies: dict[str, Replies] = defaultdict(Replies)
@@ -91,7 +90,7 @@ class OpenAIEngine:
         self._timeout = aiohttp.ClientTimeout(total=total_s, connect=CONNECT_TIMEOUT_S)
         # The proxy of the environment is for services elsewhere, not for one on this machine.
         self._proxied = not all(_is_loopback(url) for url in config.base_urls)
-        note(f"{config.ref} at {', '.join(config.base_urls)}")
+        note(f"{config.ref} at {', '.join(map(shown_url, config.base_urls))}")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="openai", daemon=True)
         self._thread.start()
@@ -154,17 +153,19 @@ class OpenAIEngine:
             timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
             async with (
                 self._lanes.take(url) as session,
-                session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False),
+                session.get(address(url, "/models"), timeout=timeout, allow_redirects=False),
             ):
                 return ""
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
             return ""
         except TimeoutError:
-            return f"{url} (nothing for {CONNECT_TIMEOUT_S:g} s)"
+            return f"{shown_url(url)} (nothing for {CONNECT_TIMEOUT_S:g} s)"
         except (aiohttp.ClientError, OSError) as error:
             cause = getattr(error, "os_error", error)
             number = getattr(cause, "errno", None) or 0
-            return f"{url} ({os.strerror(number) if number > 0 else getattr(cause, 'strerror', None) or cause})"
+            return (
+                f"{shown_url(url)} ({os.strerror(number) if number > 0 else getattr(cause, 'strerror', None) or cause})"
+            )
 
     def _pulse(self) -> None:
         """Progress is the loop's: a service may think for minutes, and each request has its own time limit."""
@@ -256,21 +257,25 @@ class OpenAIEngine:
     async def _send(self, url: str, body: bytes, prompted: Prompted) -> Answer:
         import aiohttp
 
+        told = shown_url(url)
         try:
             async with self._lanes.take(url) as session:
                 response = await session.post(
-                    url + self._api.path, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+                    address(url, self._api.path),
+                    data=body,
+                    headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
                 )
                 content = await response.read()
-                self._replies[url].check(url, content)
-                return self._api.read(url, response.status, response.headers, content, prompted)
+                self._replies[url].check(told, content)
+                return self._api.read(told, response.status, response.headers, content, prompted)
         except TimeoutError as error:
             kind = "away" if isinstance(error, aiohttp.ConnectionTimeoutError) else "broken"
-            raise CallFailed(f"{url}: {type(error).__name__} (timeout_s is {self._timeout.total:g})", kind) from error
+            raise CallFailed(f"{told}: {type(error).__name__} (timeout_s is {self._timeout.total:g})", kind) from error
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
-            raise CallFailed(f"{url}: {type(error).__name__}", "broken") from error
+            raise CallFailed(f"{told}: {type(error).__name__}", "broken") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise CallFailed(f"{url}: {type(error).__name__}", "away") from error
+            raise CallFailed(f"{told}: {type(error).__name__}", "away") from error
 
 
 def _aiohttp() -> Any:
@@ -283,9 +288,40 @@ def _aiohttp() -> Any:
     return aiohttp
 
 
+def check_model(options: Mapping[str, Any], urls: Sequence[str]) -> None:
+    """Refuse what no environment could make right, before anything is loaded. Raises EngineLoadError."""
+    check_options(options, OPTIONS, "openai")
+    Api("", {**options, "headers_env": None}, None)
+    _concurrency(options)
+    option(options, "retries", int, RETRIES)
+    for name in ("patience_s", "start_patience_s", "timeout_s"):
+        option(options, name, (int, float), 0)
+    names = option(options, "headers_env", dict, {})
+    for place, name in [
+        ("api_key_env", options.get("api_key_env")),
+        *(("headers_env", each) for each in names.values()),
+    ]:
+        if name is not None and not (isinstance(name, str) and name.isidentifier()):
+            variable_of(name, place)
+    _checked(urls)
+
+
+def _concurrency(options: Mapping[str, Any]) -> int:
+    concurrency: int = option(options, "concurrency", int, CONCURRENCY)
+    if concurrency < 1:
+        raise EngineLoadError(f"engine_options: concurrency is {concurrency}; it must be at least 1", "bad_model")
+    return concurrency
+
+
 def _checked(urls: Sequence[str]) -> list[str]:
     for url in urls:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            valid = parts.port is None or parts.port > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise EngineLoadError(f"base_url {shown_url(url)} is no valid URL (its host or port)", "bad_model")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise EngineLoadError("base_url must begin with http:// or https:// and name a host", "bad_model")
         if "@" in parts.netloc:
@@ -295,6 +331,12 @@ def _checked(urls: Sequence[str]) -> list[str]:
     return list(urls)
 
 
+def address(base_url: str, path: str) -> str:
+    """The URL of a call: the path goes before the query of the base URL, which each call has."""
+    base, _, query = base_url.partition("#")[0].partition("?")
+    return base.rstrip("/") + path + (f"?{query}" if query else "")
+
+
 def _is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
@@ -302,9 +344,6 @@ def _is_loopback(url: str) -> bool:
 def _key(options: dict[str, Any]) -> str | None:
     """The key from the environment. A variable that is named but not set is an error; the usual one may be unset."""
     named = option(options, "api_key_env", str, None)
-    key = os.environ.get(named or "OPENAI_API_KEY")
-    if named and not key:
-        raise EngineLoadError(
-            f"engine_options: api_key_env names {named}, which is not set in the environment", "bad_model"
-        )
-    return key or None
+    if named:
+        return variable_of(named, "api_key_env")
+    return os.environ.get("OPENAI_API_KEY") or None

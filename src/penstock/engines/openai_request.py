@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,8 +15,9 @@ from penstock.engines.chat_options import option
 from penstock.engines.messages import Answer, Output, Request, Sampling
 from penstock.engines.openai_retry import retry_after_s
 from penstock.engines.sampling import RowFault
+from penstock.redaction import Redactor, is_secret_name, secrets_of_url, texts_of
 
-__all__ = ["Api", "CallFailed"]
+__all__ = ["Api", "CallFailed", "variable_of"]
 
 KINDS = {408: "broken", 409: "broken", 425: "busy", 429: "busy", 502: "away", 503: "away", 504: "away"}
 """Statuses that mean: later. So do all others of 5xx but 501, which means: never."""
@@ -23,6 +25,7 @@ _TOO_LONG = ("context length", "context window", "context_length_exceeded", "max
              "prompt is too long", "too many tokens", "maximum model length", "input is too long")  # fmt: skip
 _MESSAGE_CHARS = 500
 _RESERVED = frozenset({"model", "messages", "prompt", "stream", "n"})
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")  # what variables are called, and keys are not
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -41,7 +44,7 @@ class CallFailed(Exception):
 class Api:
     """`chat` (/chat/completions: a prompt is one user message) or `completions` (/completions: raw prompts)."""
 
-    def __init__(self, model: str, options: Mapping[str, Any], key: str | None) -> None:
+    def __init__(self, model: str, options: Mapping[str, Any], key: str | None, urls: Sequence[str] = ()) -> None:
         self.name: str = option(options, "api", str, "chat")
         if self.name not in ("chat", "completions"):
             raise EngineLoadError(f"engine_options: api is {self.name!r}; expected chat or completions", "bad_model")
@@ -52,14 +55,15 @@ class Api:
         self._extra: dict[str, Any] = option(options, "extra_body", dict, {})
         if wrong := sorted(_RESERVED & self._extra.keys()):
             raise EngineLoadError(f"engine_options: extra_body may not set {', '.join(wrong)}", "bad_model")
-        self._secrets = [key] if key else []
+        secrets = [key] if key else []
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         for header, variable in option(options, "headers_env", dict, {}).items():
-            value = os.environ.get(variable)
-            if not value:
-                raise EngineLoadError(f"engine_options: headers_env names {variable}, which is not set", "bad_model")
+            value = variable_of(variable, "headers_env")
             self.headers[header] = value
-            self._secrets.append(value)
+            secrets.append(value)
+        secrets += [text for name, value in self._extra.items() if is_secret_name(name) for text in texts_of(value)]
+        secrets += [secret for url in urls for secret in secrets_of_url(url)]
+        self._redactor = Redactor(secrets)
 
     def body(self, prompted: Prompted) -> bytes:
         """The request as JSON. Raises RowFault("refused") for a payload that the API can't take."""
@@ -105,8 +109,9 @@ class Api:
             return self._success(url, content, prompted.request)
         if status in KINDS or (status >= 500 and status != 501):
             raise CallFailed(f"{url}: status {status}", KINDS.get(status, "broken"), retry_after_s(headers))
-        words = self._words(content, prompted.request)
-        lowered = words.lower()
+        said = _said(content)
+        words = self._words(said, prompted.request)
+        lowered = said.lower()
         if status in (400, 413, 422) and any(sign in lowered for sign in _TOO_LONG):
             raise RowFault("too_long", f"{url}: {words}")
         raise RowFault("refused", f"{url}: status {status}{_hint(status)}: {words}")
@@ -128,18 +133,32 @@ class Api:
             _share(outputs, usage.completion_tokens)
         return Answer(request.id, request.attempt, outputs=outputs, tokens_in=usage.prompt_tokens)
 
-    def _words(self, content: bytes, request: Request) -> str:
-        """The service's message, without key or prompt, and not endless."""
-        try:
-            words = msgspec.json.decode(content, type=_Refusal).words()
-        except msgspec.MsgspecError:
-            words = ""
-        for secret in self._secrets:
-            words = words.replace(secret, "[key]")
-        for text in _texts(request.payload):
-            if len(text) > 3:
-                words = words.replace(text, "[prompt]")
-        return words[:_MESSAGE_CHARS] or "no message"
+    def _words(self, said: str, request: Request) -> str:
+        """The service's message, without what it repeats of key or prompt, and not endless."""
+        return self._redactor.redacted(said, _texts(request.payload))[:_MESSAGE_CHARS] or "no message"
+
+
+def _said(content: bytes) -> str:
+    """The service's own message."""
+    try:
+        return msgspec.json.decode(content, type=_Refusal).words()
+    except msgspec.MsgspecError:
+        return ""
+
+
+def variable_of(name: object, option_name: str) -> str:
+    """The value of the environment's variable that an option names. Raises EngineLoadError.
+
+    A name that can't be one is not repeated: it may be the key itself, put there by mistake.
+    """
+    value = os.environ.get(name) if isinstance(name, str) and name and "\0" not in name and "=" not in name else None
+    if value:
+        return value
+    told = name if isinstance(name, str) and _VARIABLE.fullmatch(name) else "a variable"
+    hint = "" if told == name else f"; {option_name} takes the variable's name, for instance MY_KEY, not the key itself"
+    raise EngineLoadError(
+        f"engine_options: {option_name} names {told}, which is not set in the environment{hint}", "bad_model"
+    )
 
 
 def _share(outputs: list[Output], tokens: int) -> None:
@@ -158,12 +177,10 @@ def _hint(status: int) -> str:
 
 
 def _texts(payload: Any) -> list[str]:
-    if isinstance(payload, str):
-        return [payload]
     if not isinstance(payload, list | tuple):
-        return []
-    contents = [message.get("content") for message in payload if isinstance(message, Mapping)]
-    return [content for content in contents if isinstance(content, str)]
+        return list(texts_of(payload))
+    messages = [message for message in payload if isinstance(message, Mapping)]
+    return [text for message in messages for text in texts_of({**message, "role": None})]
 
 
 class _Token(msgspec.Struct):

@@ -169,6 +169,8 @@ _ENDS = 3  # characters of a key that services show around what they have masked
 _ROUNDS = 4  # of escapes within escapes
 _JSON_ESCAPE = re.compile(r"\\+(u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[nrtbf\"'/])")
 _SIMPLE = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_NOT_COMPARED = {True: re.compile(r"\s+"), False: re.compile(r"[\W_]+")}  # by whether punctuation is
+_SEARCHED = 20_000_000  # characters: so many are sooner searched through than cut into pieces
 _TOKEN = re.compile(r"\S+")
 _SELF_MASKED = re.compile(r"\*{2,}|•{2,}|\.{3,}|…|[xX]{4,}")
 _KEY_TAIL = re.compile(r"[\w*•.…~+/=\-]*")
@@ -248,10 +250,15 @@ def _folded(text: str, *, punctuation: bool) -> tuple[str, list[int]]:
     places: list[int] = []
     for place, character in enumerate(text):
         if character.isalnum() or (punctuation and not character.isspace()):
-            for folded in character.casefold():
+            for folded in _NOT_COMPARED[punctuation].sub("", character.casefold()):
                 kept.append(folded)
                 places.append(place)
     return "".join(kept), places
+
+
+def _wanted(text: str, *, punctuation: bool) -> str:
+    """The first of `_folded`, which is most of its time."""
+    return _NOT_COMPARED[punctuation].sub("", text.casefold())
 
 
 def _shared(words: str, text: str, run: int) -> list[bool]:
@@ -260,17 +267,21 @@ def _shared(words: str, text: str, run: int) -> list[bool]:
     for place in range(len(words) - run + 1):
         windows.setdefault(words[place : place + run], []).append(place)
     hit = [False] * len(words)
-    if windows:
-        for place in range(len(text) - run + 1):
-            for start in windows.pop(text[place : place + run], ()):
-                hit[start : start + run] = [True] * run
+    if len(windows) * len(text) <= _SEARCHED:
+        shared = [window for window in windows if window in text]
+    else:
+        pieces = (text[place : place + run] for place in range(len(text) - run + 1))
+        shared = list({piece for piece in pieces if piece in windows})
+    for window in shared:
+        for start in windows[window]:
+            hit[start : start + run] = [True] * run
     return hit
 
 
 def _without_row(words: str, texts: list[str]) -> str:
     for text in texts:
         folded, places = _folded(words, punctuation=False)
-        wanted, _ = _folded(text, punctuation=False)
+        wanted = _wanted(text, punctuation=False)
         run = min(ROW_RUN, len(wanted))
         if run >= LEAST_WHOLE:
             hits = [places[i] for i, hit in enumerate(_shared(folded, wanted, run)) if hit]
@@ -280,7 +291,7 @@ def _without_row(words: str, texts: list[str]) -> str:
 
 def _without_key(words: str, secret: str) -> str:
     folded, places = _folded(words, punctuation=True)
-    wanted, _ = _folded(secret, punctuation=True)
+    wanted = _wanted(secret, punctuation=True)
     run = min(KEY_RUN, len(wanted))
     if run >= LEAST_WHOLE:
         hits = [places[i] for i, hit in enumerate(_shared(folded, wanted, run)) if hit]

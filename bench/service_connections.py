@@ -1,6 +1,6 @@
 """What a request to a service costs its client: connections that are kept, and one connection per request.
 
-A connection is kept where the service repeats the request's id (design/0015). The service answers at once and runs in a
+A connection is kept where the service repeats the request's id (design/0016). The service answers at once and runs in a
 process of its own; CPU time is the client's.
 
 python bench/service_connections.py [--requests 5000] [--concurrency 64]

@@ -108,7 +108,7 @@ def test_folders_that_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_parts_that_vanish_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small parts are joined, and dead rows run again, at any moment."""
-    schema = {"step": ["generate"], "code": ["refused"], "message": ["no"]}
+    schema = {"step": ["generate"], "code": ["refused"], "message": ["no"], "input": ["{}"]}
     pq.write_table(pa.table(schema), tmp_path / "part-00000.parquet")
     read, missing = pq.read_table, [True, True]
 

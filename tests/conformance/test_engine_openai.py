@@ -21,6 +21,7 @@ from penstock.engines.messages import EngineConfig, Sampling
 from penstock.engines.openai import OpenAIEngine
 from penstock.engines.openai_endpoints import Endpoints, RetryBudget
 from penstock.engines.openai_failures import CallFailed
+from penstock.engines.openai_request import address
 from penstock.engines.openai_retry import Backoff, backoff_s, retry_after_s
 
 AT_ONCE = Backoff(first_s=0.0, most_s=0.0)
@@ -190,6 +191,30 @@ def test_log_probabilities_that_nobody_asked_for_are_not_looked_at() -> None:
         assert engine.ask(["a"], Sampling(logprobs=0))[0].code == "retry"
 
 
+@pytest.mark.parametrize(
+    ("base_url", "path", "called"),
+    [
+        ("http://h/v1", "/models", "http://h/v1/models"),
+        ("http://h/v1/", "/models", "http://h/v1/models"),
+        ("http://h/v1?api-version=1&k=s", "/models", "http://h/v1/models?api-version=1&k=s"),
+        ("http://h/v1/?k=s#f", "/models", "http://h/v1/models?k=s"),
+    ],
+)
+def test_the_query_of_a_url_is_part_of_each_call(base_url: str, path: str, called: str) -> None:
+    assert address(base_url, path) == called
+
+
+def test_a_key_in_the_query_reaches_the_service_and_no_message() -> None:
+    with Service([(401, {"error": {"message": f"no such key: {KEY[:7]}***"}}), 500, "drop"]) as service:
+        url = service.url
+        service.url = f"{url}?api-key={KEY}"
+        with driver(service, retries=0) as engine:
+            answers = [engine.ask([f"question {number}"])[0] for number in range(3)]
+            seen = json.dumps([[answer.message for answer in answers], engine.notes, engine.capacity.facts])
+    assert service.paths == ["/v1/chat/completions"] * 3
+    assert KEY[:7] not in seen and f"{url}?api-key=***" in seen
+
+
 def test_requests_are_spread_over_the_endpoints() -> None:
     with Service(["hang"] * 8) as first, Service(["hang"] * 8) as second, driver(first, second) as engine:
         assert engine.capacity.slots == 128
@@ -266,6 +291,11 @@ def test_an_aborted_request_is_not_answered() -> None:
         ((), {}, "base_url"),
         (("localhost:8000",), {}, "http://"),
         (("http://me:secret@localhost/v1",), {}, "api_key_env"),
+        (("http://me:a/secret@localhost/v1",), {}, "no valid URL"),
+        (("http://[localhost/v1?key=secret",), {}, "no valid URL"),
+        (("http://localhost/v1",), {"api_key_env": "sk-secret"}, "the variable's name"),
+        (("http://localhost/v1",), {"headers_env": {"X-Api-Key": "sk-secret"}}, "the variable's name"),
+        (("http://localhost/v1",), {"api_key": "sk-secret"}, "no option 'api_key'"),
         (("http://localhost/v1",), {"api_key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE"),
         (("http://localhost/v1",), {"concurency": 3}, "'concurrency'"),
         (("http://localhost/v1",), {"api": "responses"}, "completions"),

@@ -69,6 +69,34 @@ def test_who_is_alive(fields: dict[str, object], age_s: float, alive: bool) -> N
     assert is_alive(record, record.heartbeat + age_s) is alive
 
 
+@pytest.mark.parametrize(("ahead_s", "words"), [(30, "last sign of life 0 s ago"), (90_000, "90,000 s from now")])
+def test_a_clock_that_is_ahead_is_told_as_that(ahead_s: float, words: str, tmp_path: Path) -> None:
+    """Whether that process is alive can't be told; the run is not taken from it without being asked to."""
+    open_ledger(tmp_path / "out")  # never closed
+    elsewhere = change(this_process(1), host="elsewhere", heartbeat=1000.0 + ahead_s)
+    with pytest.raises(RunOwned) as raised:
+        owner.refuse_if_owned(elsewhere, tmp_path, 1000.0)
+    assert words in str(raised.value) and "--takeover" in str(raised.value)
+    assert ("clocks" in str(raised.value)) is (ahead_s > 60)
+
+
+def test_a_clock_that_is_ahead_stops_no_takeover(tmp_path: Path) -> None:
+    open_ledger(tmp_path / "out")  # never closed
+    path = tmp_path / "out" / ".penstock" / "owner.json"
+    ahead = change(this_process(1), host="elsewhere", heartbeat=time.time() + 90_000)
+    path.write_bytes(msgspec.json.encode(ahead))
+    with pytest.raises(RunOwned, match="clocks of the two hosts differ"):
+        open_ledger(tmp_path / "out")
+    with open_ledger(tmp_path / "out", takeover=True) as ledger:
+        assert ledger.state.epoch == 2
+
+
+def test_a_process_of_this_host_is_looked_at_whatever_its_clock_said(tmp_path: Path) -> None:
+    ended = change(this_process(1), started=1, heartbeat=90_000.0)
+    owner.refuse_if_owned(ended, tmp_path, 0.0)
+    assert owner.clock_ahead_s(ended, 0.0) is None
+
+
 def test_a_process_that_ended_but_was_not_reaped_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

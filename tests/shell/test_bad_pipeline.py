@@ -158,3 +158,46 @@ def test_more_replicas_of_a_real_engine_than_devices(here: Here, monkeypatch: py
     model = str(support.model_folder(here.folder / "model"))
     write(here.folder, with_model(ref=model, engine="transformers", replicas=999))
     here.run().refuses("999", "ask for fewer")
+
+
+OPENAI = """\
+models:
+  writer:
+    ref: small
+    engine: openai
+    base_url: {url}
+    engine_options: {options}
+source: {{path: q.jsonl}}
+steps:
+  - generate: {{model: writer, prompt: "{{{{ question }}}}", output: answer}}
+sink: {{path: out}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "words"),
+    [
+        ("http://h/v1", "{concurency: 3}", ("p.yaml:6: ", "no option 'concurency'; did you mean 'concurrency'?")),
+        ("http://h/v1", "{api: responses}", ("p.yaml:6: ", "expected chat or completions")),
+        ("http://h/v1", "{retries: many}", ("p.yaml:6: ", "retries is 'many'; expected int")),
+        ("http://h/v1", "{extra_body: {stream: true}}", ("p.yaml:6: ", "stream")),
+        ("http://h/v1", "{concurrency: 0}", ("p.yaml:6: ", "at least 1")),
+        ("http://me:pw@h/v1", "{}", ("p.yaml:5: ", "holds a password")),
+    ],
+)
+def test_options_that_the_engine_would_refuse_are_told_before_anything_is_written(
+    here: Here, url: str, options: str, words: tuple[str, ...]
+) -> None:
+    write(here.folder, OPENAI.format(url=url, options=options))
+    here.run().refuses(*words)
+    assert not (here.folder / "out").exists()
+
+
+def test_options_of_transformers_are_told_before_anything_is_written(here: Here) -> None:
+    model = here.folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    text = OPENAI.replace("engine: openai", "engine: transformers").replace("base_url: {url}", "batch_size: 1")
+    write(here.folder, text.format(options="{atn_implementation: sdpa}").replace("ref: small", "ref: ./model"))
+    here.run().refuses("p.yaml:6: ", "did you mean 'attn_implementation'?")
+    assert not (here.folder / "out").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from style_source import PACKAGE, Finding, Import, assert_none, imports, python_files
 
-FOUNDATION = {"errors", "version", "faults"}
+FOUNDATION = {"errors", "version", "faults", "file_names", "redaction", "terminal"}
 TRUNK = FOUNDATION | {"spec", "core"}
 MIDDLE = TRUNK | {"engines", "data", "report"}
 SHELL = MIDDLE | {"executors", "steps", "ledger", "planning", "runtime"}
@@ -17,6 +17,9 @@ SHELL = MIDDLE | {"executors", "steps", "ledger", "planning", "runtime"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "faults": set(),
+    "file_names": set(),
+    "redaction": set(),
+    "terminal": set(),
     "version": set(),
     "spec": FOUNDATION,
     "core": FOUNDATION,

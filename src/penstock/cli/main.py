@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from penstock.cli import output
 from penstock.cli.entry import end_at_once, ending, listen, restore, stoppable
 from penstock.errors import PenstockError
+from penstock.redaction import without_secrets
 
 USAGE_EXIT = 2
 _DEBUG_FLAG = "--debug"
@@ -90,7 +91,7 @@ def _failed(error: Exception, tokens: list[str], *, debug: bool) -> int:
         return _output_lost(error)
     if isinstance(error, PenstockError):
         if debug:
-            _traceback()
+            output.traceback()
         output.error(str(error))
         return error.exit_code
     return _unexpected(error, debug=debug)
@@ -152,17 +153,11 @@ def _unexpected(error: Exception, *, debug: bool) -> int:
     """A bug, or a machine that failed: one line for people, and a file with the whole story."""
     what = f"unexpected error: {type(error).__name__}: {error}"
     if debug:
-        _traceback()
+        output.traceback()
         output.error(what)
     else:
         output.error(f"{what} (traceback in {_keep_traceback()}; {_DEBUG_FLAG} shows it)")
     return 1
-
-
-def _traceback() -> None:
-    import traceback
-
-    output.note(traceback.format_exc().rstrip())
 
 
 def _keep_traceback() -> str:
@@ -171,7 +166,7 @@ def _keep_traceback() -> str:
 
     try:
         with tempfile.NamedTemporaryFile("w", prefix="penstock-error-", suffix=".log", delete=False) as file:
-            traceback.print_exc(file=file)
+            file.write(without_secrets(traceback.format_exc()))
             return file.name
     except OSError as error:
         return f"no file: {error.strerror}"

@@ -2,6 +2,9 @@
 
 Either may be closed, full, or a pipe whose reader has gone. Where data is all that a command is for, that is its
 failure (`OutputLost`); what a run did does not change by it, and words on stderr are dropped without a word.
+
+What is written may come from files, functions and services. So whatever acts on a terminal is made visible here, and
+messages lose their keys and passwords, whoever made the text.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from typing import Any, TextIO
 
 from penstock.errors import PenstockError
 from penstock.executors.descriptors import occupy_standard
+from penstock.redaction import without_secrets
+from penstock.terminal import json_visible, visible
 
+_LINE_CHARACTERS = 4_000  # of a message; what is longer was never written for people
 _closed = False  # stdout was, when the process began
 
 
@@ -46,6 +52,62 @@ def data(text: str) -> None:
 
     Raises OutputLost.
     """
+    _to_stdout(visible(text))
+
+
+def styled(text: str) -> None:
+    """Data with colours: made by rich from text that `terminal.cleaned` has been through, and from nothing else. Raises
+    OutputLost."""
+    _to_stdout(text)
+
+
+def json_data(value: Any) -> None:
+    """Facts as indented JSON. Raises OutputLost."""
+    _to_stdout(_json(value))
+
+
+def beside(text: str, instead: str) -> None:
+    """Data that comes beside what a command does. Where stdout does not take it the command has still done that:
+    `instead` says where else it is to be found."""
+    _beside(visible(text), instead)
+
+
+def json_beside(value: Any, instead: str) -> None:
+    """Facts as indented JSON; see `beside`."""
+    _beside(_json(value), instead)
+
+
+def note(text: str) -> None:
+    """A word beside the data: what is going on, what to try next."""
+    _tell(_message(text) + "\n")
+
+
+def error(text: str) -> None:
+    """One message, each of its lines marked, so that it can be found in a log of several programs."""
+    _tell("".join(f"penstock: {line}\n" for line in _message(text).split("\n")))
+
+
+def traceback() -> None:
+    """The exception that is being handled, with its traceback."""
+    import traceback
+
+    _tell(visible(without_secrets(traceback.format_exc())))
+
+
+def _json(value: Any) -> str:
+    return json_visible(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _beside(text: str, instead: str) -> None:
+    try:
+        _to_stdout(text)
+    except OutputLost as error:
+        if not error.quiet:
+            note(f"{error.message}; {instead}")
+
+
+def _to_stdout(text: str) -> None:
+    """Raises OutputLost."""
     if _closed:
         raise OutputLost("it is closed")
     try:
@@ -57,34 +119,15 @@ def data(text: str) -> None:
         raise lost(error) from None
 
 
-def json_data(value: Any) -> None:
-    """Facts as indented JSON. Raises OutputLost."""
-    data(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+def _message(text: str) -> str:
+    return "\n".join(_short(line) for line in visible(without_secrets(text)).rstrip("\n").split("\n"))
 
 
-def beside(text: str, instead: str) -> None:
-    """Data that comes beside what a command does. Where stdout does not take it the command has still done that:
-    `instead` says where else it is to be found."""
-    try:
-        data(text)
-    except OutputLost as error:
-        if not error.quiet:
-            note(f"{error.message}; {instead}")
-
-
-def json_beside(value: Any, instead: str) -> None:
-    """Facts as indented JSON; see `beside`."""
-    beside(json.dumps(value, indent=2, ensure_ascii=False, default=str), instead)
-
-
-def note(text: str) -> None:
-    """A word beside the data: what is going on, what to try next."""
-    _tell(text + "\n")
-
-
-def error(text: str) -> None:
-    """One message, each of its lines marked, so that it can be found in a log of several programs."""
-    _tell("".join(f"penstock: {line}\n" for line in text.splitlines() or [""]))
+def _short(line: str) -> str:
+    if len(line) <= _LINE_CHARACTERS:
+        return line
+    end = _LINE_CHARACTERS // 4  # where the reason stands, behind a name that may be endless
+    return f"{line[: _LINE_CHARACTERS - end]}… ({len(line):,} characters) …{line[-end:]}"
 
 
 def _tell(text: str) -> None:
@@ -135,6 +178,7 @@ def _silence(stream: TextIO | None) -> None:
 
 def table(rows: Sequence[tuple[str, ...]], *, indent: str = "  ") -> str:
     """Rows of one length as aligned text; the last column is not padded."""
+    rows = [tuple(visible(cell).replace("\n", "\\n") for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     return "\n".join(
         (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()

@@ -45,7 +45,7 @@ def plan(
     if json_:
         output.json_data(msgspec.to_builtins(made))
     else:
-        output.data(drawn(made))
+        output.styled(drawn(made))
     if made.fits:
         return 0
     output.error(made.reason or "the models do not fit")
@@ -59,11 +59,12 @@ def drawn(made: Plan) -> str:
     from rich.console import Console
 
     from penstock.report.plan_view import view
+    from penstock.terminal import cleaned
 
     on_terminal = sys.stdout.isatty()
     width = None if on_terminal else _WIDTH
     console = Console(file=io.StringIO(), force_terminal=on_terminal, width=width, highlight=False)
     width = min(console.width, 120)
     with console.capture() as captured:
-        console.print(view(made, width=width))
+        console.print(view(cleaned(made), width=width))
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

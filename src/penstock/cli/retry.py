@@ -105,6 +105,7 @@ def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:
     from penstock.spec.load import load_pipeline
 
     given = read_given(out_dir)
+    settings = given.settings(out_dir, sets)
     try:
         os.chdir(given.folder)
     except OSError as error:
@@ -115,4 +116,4 @@ def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:
         ) from None
     if given.folder not in sys.path:
         sys.path.insert(0, given.folder)
-    return load_pipeline(given.text, given.file, (*given.sets, *sets))
+    return load_pipeline(given.text, given.file, settings)

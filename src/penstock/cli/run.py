@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -13,6 +14,7 @@ from cyclopts.validators import Number
 from penstock.cli import output
 from penstock.cli.options import AsJson, Debug, DisplayKind, ExecutorName, PipelineFile, Sets
 from penstock.cli.pipeline_file import load, read_text
+from penstock.redaction import MASK, shown_setting
 from penstock.runtime.given import Given
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def run(
     The output folder gets `data/`, `dead/` (rows that failed, with the reason) and `summary.json`.
     """
     again = ["penstock", "run", pipeline, *_option("--out", out), *_option("--limit", limit)]
-    again += [word for value in set_ for word in _option("--set", value)]
+    again += [word for value in set_ for word in _option("--set", shown_setting(value))]
     again += _option("--executor", executor if executor != "local" else None) + _option("--ray-address", ray_address)
     result = execute(
         load(pipeline, set_),
@@ -56,7 +58,7 @@ def run(
         ray_address=ray_address,
         takeover=takeover,
         display=display,
-        again=shlex.join(again),
+        again=shlex.join(again) + key_hint(set_),
         given=Given(pipeline, read_text(pipeline), tuple(set_), os.getcwd()),
     )
     if json_:
@@ -108,6 +110,12 @@ def execute(
     if result.exit_code and (display in ("json", "none") or not closing):
         output.error(headline(result.facts) + (f"; to go on: {again}" if again else ""))
     return result
+
+
+def key_hint(sets: Sequence[str]) -> str:
+    """What a command says whose settings are shown without their keys."""
+    hidden = any(shown_setting(setting) != setting for setting in sets)
+    return f"  (with the key in place of {MASK})" if hidden else ""
 
 
 def _option(name: str, value: object) -> list[str]:

@@ -13,7 +13,9 @@ from cyclopts import Parameter
 from penstock.cli import output
 from penstock.cli.options import AsJson, Debug
 from penstock.errors import InputError
-from penstock.report.units import count, duration, noun, percent_done
+from penstock.ledger.owner import clock_ahead_s
+from penstock.report.redact import told_of_row
+from penstock.report.units import count, duration, noun, one_line, percent_done
 
 MOST_OF_A_MESSAGE = 100
 _READINGS = 5  # of a folder whose files come and go
@@ -88,13 +90,21 @@ def collect(view: RunView, folder: Path) -> Status:
         total_rows=view.total_rows,
         rows=rows | {"filtered": counts.filtered},
         last_commit_s=max(time.time() - view.committed, 0.0),
-        owner=f"{view.owner.host}, process {view.owner.pid}" if view.owner and view.owner_alive else None,
+        owner=_owner(view),
         causes=causes,
         examples=examples,
         replicas=[msgspec.to_builtins(each) for pool in live.pools for each in pool.replicas] if live else [],
         summary=summary,
         retry=None if again is None else {"rows": again.total_rows, "ended": again.counts.ended_sources},
     )
+
+
+def _owner(view: RunView) -> str | None:
+    if view.owner is None or not view.owner_alive:
+        return None
+    ahead = clock_ahead_s(view.owner, time.time())
+    differs = "" if ahead is None else f", whose clock is {duration(ahead)} ahead: whether it is alive can't be told"
+    return f"{view.owner.host}, process {view.owner.pid}{differs}"
 
 
 def _state(view: RunView, summary: dict[str, Any] | None) -> str:
@@ -129,25 +139,35 @@ def _causes(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _read_causes(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     causes: dict[str, int] = {}
     examples: dict[str, str] = {}
     for part in sorted(folder.glob("part-*.parquet")):
         with part.open("rb") as file:  # a path of Arrow has to be UTF-8
-            table = parquet.read_table(file, columns=["step", "code", "message"])
-        # In the order of the rows: "first" is defined without threads only.
-        groups = table.group_by(["step", "code"], use_threads=False)
-        for group in groups.aggregate([([], "count_all"), ("message", "first")]).to_pylist():
-            name = f"{group['step']} {group['code']}".strip()
-            causes[name] = causes.get(name, 0) + group["count_all"]
-            examples.setdefault(name, group["message_first"])
+            table = parquet.read_table(file, columns=["step", "code"])
+            table = table.append_column("place", pa.array(range(len(table)), pa.int64()))
+            for group in table.group_by(["step", "code"]).aggregate([([], "count_all"), ("place", "min")]).to_pylist():
+                name = f"{group['step']} {group['code']}".strip()
+                causes[name] = causes.get(name, 0) + group["count_all"]
+                if name not in examples:
+                    examples[name] = _example(parquet.ParquetFile(file), group["place_min"])
     return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0]))), examples
 
 
+def _example(part: Any, place: int) -> str:
+    """The message of one dead row, without what it repeats of the row."""
+    for number in range(part.num_row_groups):
+        if place < (rows := part.metadata.row_group(number).num_rows):
+            found = part.read_row_group(number, columns=["message", "input"]).slice(place, 1).to_pylist()[0]
+            return told_of_row(found["message"], found["input"])
+        place -= rows
+    raise AssertionError("the part is shorter than its own table")
+
+
 def _short(message: str) -> str:
-    line = " ".join(message.split())
-    return line if len(line) <= MOST_OF_A_MESSAGE else line[: MOST_OF_A_MESSAGE - 1] + "…"
+    return one_line(message, MOST_OF_A_MESSAGE)
 
 
 def _replica(replica: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from penstock.engines.base import EngineLoadError
+from penstock.redaction import masked
 
 __all__ = ["check_options", "option"]
 
@@ -30,5 +31,5 @@ def option(given: Mapping[str, Any], name: str, kind: type | tuple[type, ...], d
     wrong_bool = isinstance(value, bool) and bool not in kinds
     if wrong_bool or not isinstance(value, kinds):
         wanted = " or ".join(each.__name__ for each in kinds)
-        raise EngineLoadError(f"engine_options: {name} is {value!r}; expected {wanted}", "bad_model")
+        raise EngineLoadError(f"engine_options: {name} is {masked(value, name)!r}; expected {wanted}", "bad_model")
     return value

@@ -22,7 +22,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -38,6 +37,7 @@ from penstock.engines.base import (
 )
 from penstock.engines.causes import failure_of, read_tail
 from penstock.engines.channel import Channel
+from penstock.engines.log import print_traceback
 from penstock.engines.loop import EXIT_CLOSED, EXIT_ENGINE_FAILED, HostLoop
 from penstock.engines.messages import PROTOCOL_VERSION, Capacity, Hello, Setup, Sleep
 from penstock.engines.registry import create
@@ -115,8 +115,7 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
         engine = _make(setup, functions)
         capacity = cut_capacity(engine.load(setup.config, loop.emit, loop.note), setup.share)
     except BaseException as error:  # SystemExit too: some libraries end the process where they should raise
-        traceback.print_exc()
-        sys.stderr.flush()
+        print_traceback(error)
         loop.load_failed(failure_of(error, read_tail("/proc/self/fd/2")))
         return None
     if is_main_thread_engine(engine):
@@ -150,8 +149,7 @@ def _attend(engine: Engine, loop: HostLoop) -> None:
             else:
                 loop.ready(engine, engine.wake(), time.monotonic() - began_s)
         except BaseException as error:
-            traceback.print_exc()
-            sys.stderr.flush()
+            print_traceback(error)
             loop.load_failed(failure_of(error, read_tail("/proc/self/fd/2")))
             return
 
@@ -168,8 +166,8 @@ def _work(engine: MainThreadEngine) -> NoReturn:
     """The main thread's part of an engine that works there; the process ends under it."""
     try:
         engine.run()
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print_traceback(error)
     _exit(EXIT_ENGINE_FAILED)
 
 
@@ -177,8 +175,8 @@ def _close(engine: Engine) -> None:
     """Let the engine give its devices back; the guardian ends what is left."""
     try:
         engine.close()
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print_traceback(error)
 
 
 def _exit(status: int) -> NoReturn:

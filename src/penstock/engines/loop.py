@@ -17,7 +17,6 @@ import select
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from queue import SimpleQueue
 
@@ -25,6 +24,7 @@ from penstock.engines.base import Engine, MainThreadEngine, is_main_thread_engin
 from penstock.engines.channel import Channel
 from penstock.engines.figures import Figures
 from penstock.engines.intake import Intake
+from penstock.engines.log import print_traceback
 from penstock.engines.mailbox import Mailbox
 from penstock.engines.messages import (
     Abort,
@@ -283,7 +283,7 @@ class HostLoop(threading.Thread):
         if isinstance(error, WireError):
             print(f"penstock host: {error}", file=sys.stderr, flush=True)
         else:
-            traceback.print_exception(error)
+            print_traceback(error)
         self._engine = None
         out = self._out + self._intake.settle(self._answers.take())
         self._out = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,9 +23,10 @@ from penstock.engines.messages import Answer, Capacity, EngineConfig
 from penstock.engines.openai_calls import Calls
 from penstock.engines.openai_endpoints import Endpoint, Endpoints, RetryBudget
 from penstock.engines.openai_failures import CallFailed, Misdelivered, OutsizedReply
-from penstock.engines.openai_request import Api
+from penstock.engines.openai_request import Api, address, variable_of
 from penstock.engines.openai_retry import Backoff, backoff_s
 from penstock.engines.sampling import RowFault
+from penstock.redaction import shown_url
 
 __all__ = ["OpenAIEngine"]
 
@@ -75,12 +76,10 @@ class OpenAIEngine:
             raise EngineLoadError(
                 "the openai engine needs base_url, for instance http://localhost:8000/v1", "bad_model"
             )
-        concurrency = option(options, "concurrency", int, CONCURRENCY)
-        if concurrency < 1:
-            raise EngineLoadError(f"engine_options: concurrency is {concurrency}; it must be at least 1", "bad_model")
+        concurrency = _concurrency(options)
         self._emit = emit
         self._retries = option(options, "retries", int, RETRIES)
-        self._api = Api(config.ref, options, _key(options))
+        self._api = Api(config.ref, options, _key(options), config.base_urls)
         self._backoff = Backoff()
         self._endpoints = Endpoints(_checked(config.base_urls), concurrency)
         self._budget = RetryBudget()
@@ -89,7 +88,7 @@ class OpenAIEngine:
         self._timeout = aiohttp.ClientTimeout(total=total_s, connect=CONNECT_TIMEOUT_S)
         # The proxy of the environment is for services elsewhere, not for one on this machine.
         self._proxied = not all(_is_loopback(url) for url in config.base_urls)
-        note(f"{config.ref} at {', '.join(config.base_urls)}")
+        note(f"{config.ref} at {', '.join(map(shown_url, config.base_urls))}")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="openai", daemon=True)
         self._thread.start()
@@ -151,17 +150,19 @@ class OpenAIEngine:
         try:
             timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
             # Its connection is not kept: nobody looks at what comes back.
-            session = self._calls.lanes(url.rstrip("/")).once()
-            async with session.get(url.rstrip("/") + "/models", timeout=timeout, allow_redirects=False):
+            session = self._calls.lanes(url).once()
+            async with session.get(address(url, "/models"), timeout=timeout, allow_redirects=False):
                 return ""
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError):
             return ""
         except TimeoutError:
-            return f"{url} (nothing for {CONNECT_TIMEOUT_S:g} s)"
+            return f"{shown_url(url)} (nothing for {CONNECT_TIMEOUT_S:g} s)"
         except (aiohttp.ClientError, OSError) as error:
             cause = getattr(error, "os_error", error)
             number = getattr(cause, "errno", None) or 0
-            return f"{url} ({os.strerror(number) if number > 0 else getattr(cause, 'strerror', None) or cause})"
+            return (
+                f"{shown_url(url)} ({os.strerror(number) if number > 0 else getattr(cause, 'strerror', None) or cause})"
+            )
 
     def _pulse(self) -> None:
         """Progress is the loop's: a service may think for minutes, and each request has its own time limit."""
@@ -268,9 +269,40 @@ def _aiohttp() -> Any:
     return aiohttp
 
 
+def check_model(options: Mapping[str, Any], urls: Sequence[str]) -> None:
+    """Refuse what no environment could make right, before anything is loaded. Raises EngineLoadError."""
+    check_options(options, OPTIONS, "openai")
+    Api("", {**options, "headers_env": None}, None)
+    _concurrency(options)
+    option(options, "retries", int, RETRIES)
+    for name in ("patience_s", "start_patience_s", "timeout_s"):
+        option(options, name, (int, float), 0)
+    names = option(options, "headers_env", dict, {})
+    for place, name in [
+        ("api_key_env", options.get("api_key_env")),
+        *(("headers_env", each) for each in names.values()),
+    ]:
+        if name is not None and not (isinstance(name, str) and name.isidentifier()):
+            variable_of(name, place)
+    _checked(urls)
+
+
+def _concurrency(options: Mapping[str, Any]) -> int:
+    concurrency: int = option(options, "concurrency", int, CONCURRENCY)
+    if concurrency < 1:
+        raise EngineLoadError(f"engine_options: concurrency is {concurrency}; it must be at least 1", "bad_model")
+    return concurrency
+
+
 def _checked(urls: Sequence[str]) -> list[str]:
     for url in urls:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            valid = parts.port is None or parts.port > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise EngineLoadError(f"base_url {shown_url(url)} is no valid URL (its host or port)", "bad_model")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise EngineLoadError("base_url must begin with http:// or https:// and name a host", "bad_model")
         if "@" in parts.netloc:
@@ -287,9 +319,6 @@ def _is_loopback(url: str) -> bool:
 def _key(options: dict[str, Any]) -> str | None:
     """The key from the environment. A variable that is named but not set is an error; the usual one may be unset."""
     named = option(options, "api_key_env", str, None)
-    key = os.environ.get(named or "OPENAI_API_KEY")
-    if named and not key:
-        raise EngineLoadError(
-            f"engine_options: api_key_env names {named}, which is not set in the environment", "bad_model"
-        )
-    return key or None
+    if named:
+        return variable_of(named, "api_key_env")
+    return os.environ.get("OPENAI_API_KEY") or None

@@ -15,7 +15,8 @@ from penstock.engines.messages import Answer
 from penstock.engines.openai_body import ACCEPTED_CODINGS, MAX_REFUSAL_BYTES, Body, Held
 from penstock.engines.openai_failures import CallFailed, Misdelivered, OutsizedReply
 from penstock.engines.openai_lanes import Lane, Lanes
-from penstock.engines.openai_request import Api, is_passing
+from penstock.engines.openai_request import Api, address, is_passing
+from penstock.redaction import shown_url
 
 __all__ = ["Calls"]
 
@@ -59,7 +60,8 @@ class Calls:
         aiohttp = self._aiohttp
         number = f"{self._process}{next(self._numbers) & 0xFFFFFFFF:08x}"
         asked = Asked(hashlib.blake2b(body, digest_size=12).hexdigest(), number)
-        came = Body(self.held, url)
+        told_url = shown_url(url)
+        came = Body(self.held, told_url)
         try:
             with came:
                 async with self.lanes(url).take(new=new) as lane:
@@ -67,13 +69,15 @@ class Calls:
         except TimeoutError as error:
             kind = "away" if isinstance(error, aiohttp.ConnectionTimeoutError) else "broken"
             told = f" with {came.wire_bytes} bytes of its reply" if came.wire_bytes else ""
-            raise CallFailed(f"{url}: {type(error).__name__}{told} (timeout_s is {self._timeout_s:g})", kind) from error
+            raise CallFailed(
+                f"{told_url}: {type(error).__name__}{told} (timeout_s is {self._timeout_s:g})", kind
+            ) from error
         except aiohttp.ClientResponseError as error:  # what came is no HTTP, or too much of it
-            raise self._unreadable(url, error) from error
+            raise self._unreadable(told_url, error) from error
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
-            raise CallFailed(f"{url}: {type(error).__name__}", "broken") from error
+            raise CallFailed(f"{told_url}: {type(error).__name__}", "broken") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise CallFailed(f"{url}: {type(error).__name__}", "away") from error
+            raise CallFailed(f"{told_url}: {type(error).__name__}", "away") from error
 
     async def _exchange(
         self, lane: Lane, url: str, body: bytes, asked: Asked, came: Body, prompted: Prompted
@@ -81,7 +85,9 @@ class Calls:
         headers = {"Content-Type": "application/json"}
         if self._marks:
             headers[_HEADER] = asked.mark
-        response = await lane.session.post(url + self._api.path, data=body, headers=headers, allow_redirects=False)
+        response = await lane.session.post(
+            address(url, self._api.path), data=body, headers=headers, allow_redirects=False
+        )
         try:
             content, whole = await self._content(response, came, self._api.limit_bytes(body, prompted))
         finally:
@@ -97,10 +103,10 @@ class Calls:
             )
             verdict = self._services[url].judge(lane.connection, asked, reply)
             if not verdict.taken:
-                raise Misdelivered(url, verdict.why, at_once=verdict.at_once)
+                raise Misdelivered(shown_url(url), verdict.why, at_once=verdict.at_once)
             if whole:
                 lane.verdict = verdict
-        return self._api.read(url, status, response.headers, content, prompted)
+        return self._api.read(shown_url(url), status, response.headers, content, prompted)
 
     async def _content(self, response: Any, came: Body, most_bytes: int) -> tuple[bytearray, bool]:
         """The body, and whether that is all of it: that of a refusal is left where it is too large or can't be read."""

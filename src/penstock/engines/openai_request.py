@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,8 +17,9 @@ from penstock.engines.openai_body import MAX_REPLY_BYTES, reply_limit_bytes
 from penstock.engines.openai_failures import CallFailed
 from penstock.engines.openai_retry import retry_after_s
 from penstock.engines.sampling import RowFault
+from penstock.redaction import Redactor, is_secret_name, secrets_of_url, texts_of
 
-__all__ = ["Api", "is_passing"]
+__all__ = ["Api", "address", "is_passing", "variable_of"]
 
 Bytes = bytes | bytearray
 KINDS = {408: "broken", 409: "broken", 425: "busy", 429: "busy", 502: "away", 503: "away", 504: "away"}
@@ -29,6 +31,7 @@ MOST_TOKENS = 100_000_000
 """Of one answer. A larger count is not believed; so many sums of them fit into 64 bits as a run can have rows."""
 _NOTHING = msgspec.Raw(b"null")
 _RESERVED = frozenset({"model", "messages", "prompt", "stream", "n"})
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")  # what variables are called, and keys are not
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -40,7 +43,7 @@ def is_passing(status: int) -> bool:
 class Api:
     """`chat` (/chat/completions: a prompt is one user message) or `completions` (/completions: raw prompts)."""
 
-    def __init__(self, model: str, options: Mapping[str, Any], key: str | None) -> None:
+    def __init__(self, model: str, options: Mapping[str, Any], key: str | None, urls: Sequence[str] = ()) -> None:
         self.name: str = option(options, "api", str, "chat")
         if self.name not in ("chat", "completions"):
             raise EngineLoadError(f"engine_options: api is {self.name!r}; expected chat or completions", "bad_model")
@@ -51,14 +54,15 @@ class Api:
         self._extra: dict[str, Any] = option(options, "extra_body", dict, {})
         if wrong := sorted(_RESERVED & self._extra.keys()):
             raise EngineLoadError(f"engine_options: extra_body may not set {', '.join(wrong)}", "bad_model")
-        self._secrets = [key] if key else []
+        secrets = [key] if key else []
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         for header, variable in option(options, "headers_env", dict, {}).items():
-            value = os.environ.get(variable)
-            if not value:
-                raise EngineLoadError(f"engine_options: headers_env names {variable}, which is not set", "bad_model")
+            value = variable_of(variable, "headers_env")
             self.headers[header] = value
-            self._secrets.append(value)
+            secrets.append(value)
+        secrets += [text for name, value in self._extra.items() if is_secret_name(name) for text in texts_of(value)]
+        secrets += [secret for url in urls for secret in secrets_of_url(url)]
+        self._redactor = Redactor(secrets)
 
     def body(self, prompted: Prompted) -> bytes:
         """The request as JSON. Raises RowFault("refused") for a payload that the API can't take."""
@@ -109,8 +113,9 @@ class Api:
             return self._success(url, content, prompted.request, wants_logprobs)
         if is_passing(status):
             raise CallFailed(f"{url}: status {status}", KINDS.get(status, "broken"), retry_after_s(headers))
-        words = self._words(content, prompted.request)
-        lowered = words.lower()
+        said = _said(content)
+        words = self._words(said, prompted.request)
+        lowered = said.lower()
         if status in (400, 413, 422) and any(sign in lowered for sign in _TOO_LONG):
             raise RowFault("too_long", f"{url}: {words}")
         raise RowFault("refused", f"{url}: status {status}{_hint(status)}: {words}")
@@ -133,18 +138,38 @@ class Api:
             _share(outputs, tokens_out)
         return Answer(request.id, request.attempt, outputs=outputs, tokens_in=tokens_in)
 
-    def _words(self, content: Bytes, request: Request) -> str:
-        """The service's message, without key or prompt, and not endless."""
-        try:
-            words = msgspec.json.decode(content, type=_Refusal).words()
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            words = ""
-        for secret in self._secrets:
-            words = words.replace(secret, "[key]")
-        for text in _texts(request.payload):
-            if len(text) > 3:
-                words = words.replace(text, "[prompt]")
-        return words[:_MESSAGE_CHARS] or "no message"
+    def _words(self, said: str, request: Request) -> str:
+        """The service's message, without what it repeats of key or prompt, and not endless."""
+        return self._redactor.redacted(said, _texts(request.payload))[:_MESSAGE_CHARS] or "no message"
+
+
+def _said(content: Bytes) -> str:
+    """The service's own message."""
+    try:
+        return msgspec.json.decode(content, type=_Refusal).words()
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+
+
+def variable_of(name: object, option_name: str) -> str:
+    """The value of the environment's variable that an option names. Raises EngineLoadError.
+
+    A name that can't be one is not repeated: it may be the key itself, put there by mistake.
+    """
+    value = os.environ.get(name) if isinstance(name, str) and name and "\0" not in name and "=" not in name else None
+    if value:
+        return value
+    told = name if isinstance(name, str) and _VARIABLE.fullmatch(name) else "a variable"
+    hint = "" if told == name else f"; {option_name} takes the variable's name, for instance MY_KEY, not the key itself"
+    raise EngineLoadError(
+        f"engine_options: {option_name} names {told}, which is not set in the environment{hint}", "bad_model"
+    )
+
+
+def address(base_url: str, path: str) -> str:
+    """The URL of a call: the path goes before the query of the base URL, which each call has."""
+    base, _, query = base_url.partition("#")[0].partition("?")
+    return base.rstrip("/") + path + (f"?{query}" if query else "")
 
 
 def _share(outputs: list[Output], tokens: int) -> None:
@@ -180,12 +205,10 @@ def _hint(status: int) -> str:
 
 
 def _texts(payload: Any) -> list[str]:
-    if isinstance(payload, str):
-        return [payload]
     if not isinstance(payload, list | tuple):
-        return []
-    contents = [message.get("content") for message in payload if isinstance(message, Mapping)]
-    return [content for content in contents if isinstance(content, str)]
+        return list(texts_of(payload))
+    messages = [message for message in payload if isinstance(message, Mapping)]
+    return [text for message in messages for text in texts_of({**message, "role": None})]
 
 
 class _Token(msgspec.Struct):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from penstock.engines.base import Engine
+from penstock.engines.base import Engine, EngineLoadError
 from penstock.errors import ConfigError, MissingDependency
 
-__all__ = ["ENGINES", "create", "install_hint", "is_installed", "names", "needs_devices"]
+__all__ = ["ENGINES", "create", "install_hint", "is_installed", "names", "needs_devices", "refusal"]
 
 
 class Registered(NamedTuple):
@@ -20,22 +21,32 @@ class Registered(NamedTuple):
     needs    modules of others that it imports
     extra    the extra of Penstock that installs them
     devices  whether a replica occupies devices
+    check    "module:function" that refuses options and URLs without loading anything; imports none of `needs`
     """
 
     place: str
     needs: tuple[str, ...] = ()
     extra: str | None = None
     devices: bool = False
+    check: str = ""
 
 
 ENGINES: dict[str, Registered] = {
     "mock": Registered("penstock.engines.mock:MockEngine"),
     "python": Registered("penstock.engines.python:PythonEngine"),
     "transformers": Registered(
-        "penstock.engines.transformers:TransformersEngine", ("torch", "transformers"), "transformers", True
+        "penstock.engines.transformers:TransformersEngine",
+        ("torch", "transformers"),
+        "transformers",
+        True,
+        "penstock.engines.transformers_load:check_model",
     ),
-    "vllm": Registered("penstock.engines.vllm:VllmEngine", ("vllm",), "vllm", True),
-    "openai": Registered("penstock.engines.openai:OpenAIEngine", ("aiohttp",), "openai"),
+    "vllm": Registered(
+        "penstock.engines.vllm:VllmEngine", ("vllm",), "vllm", True, "penstock.engines.vllm_load:check_model"
+    ),
+    "openai": Registered(
+        "penstock.engines.openai:OpenAIEngine", ("aiohttp",), "openai", False, "penstock.engines.openai:check_model"
+    ),
 }
 
 
@@ -66,6 +77,19 @@ def install_hint(name: str) -> str:
 def is_installed(name: str) -> bool:
     """Whether this interpreter has what the engine needs, without importing it."""
     return not missing_modules(name)
+
+
+def refusal(name: str, options: Mapping[str, Any], urls: Sequence[str] = ()) -> str:
+    """Why an engine would refuse these engine_options or URLs, as far as that can be told here; "" where it can't."""
+    place = _registered(name).check
+    if not place:
+        return ""
+    module, _, attribute = place.partition(":")
+    try:
+        getattr(importlib.import_module(module), attribute)(options, urls)
+    except EngineLoadError as error:
+        return str(error)
+    return ""
 
 
 def missing_modules(name: str) -> list[str]:

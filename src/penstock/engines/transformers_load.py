@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -52,6 +52,11 @@ class Loaded(msgspec.Struct):
     batching: str
     takes_positions: bool
     facts: dict[str, str | int | float]
+
+
+def check_model(options: Mapping[str, Any], urls: Sequence[str]) -> None:
+    """Refuse options that the engine does not know, before anything is loaded. Raises EngineLoadError."""
+    check_options(options, OPTIONS, "transformers")
 
 
 def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:

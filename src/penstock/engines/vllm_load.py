@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -115,12 +115,18 @@ def _thread_binding(config: EngineConfig) -> str:
     return "|".join(lists)
 
 
-def engine_arguments(config: EngineConfig, known: list[str]) -> dict[str, Any]:
-    """The keyword arguments of AsyncEngineArgs, whose field names are `known`. Raises EngineLoadError."""
-    options = config.engine_options
+def check_model(options: Mapping[str, Any], urls: Sequence[str]) -> None:
+    """Refuse options that are keys of the model, before anything is loaded. Raises EngineLoadError. Which others there
+    are only the vLLM that will run can tell."""
     for name, key in _KEYS_OF_THE_MODEL.items():
         if name in options:
             raise EngineLoadError(f"engine_options: {name} is the model's key {key}; give it there", "bad_model")
+
+
+def engine_arguments(config: EngineConfig, known: list[str]) -> dict[str, Any]:
+    """The keyword arguments of AsyncEngineArgs, whose field names are `known`. Raises EngineLoadError."""
+    options = config.engine_options
+    check_model(options, ())
     check_options(options, (*known, *OWN_OPTIONS), "vllm")
     arguments: dict[str, Any] = {
         "model": config.ref,

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.engines.causes import cause_lines, read_tail
+from penstock.file_names import file_name
 
-__all__ = ["TAIL_BYTES", "exit_tail"]
+__all__ = ["TAIL_BYTES", "exit_tail", "log_of"]
 
 TAIL_BYTES = 4096
+
+
+def log_of(folder: Path, replica: str) -> Path:
+    """Where a replica's log lies. Its id begins with a name from the pipeline, which may hold anything."""
+    return folder / f"{file_name(replica)}.log"
 
 
 def exit_tail(log: Path, start: int) -> str:

@@ -31,6 +31,7 @@ from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
 from penstock.executors.ray_bundles import Seat, seat_in_group
 from penstock.executors.ray_guardian import Holder, RayGuardian
+from penstock.file_names import file_name
 
 __all__ = ["RayExecutor"]
 
@@ -171,7 +172,7 @@ class RayExecutor:
         try:
             connection.settimeout(GREETING_LIMIT_S)
             token, replica, incarnation = _greeting(connection).split(" ")
-            start = self._starts.get((replica, int(incarnation)))
+            start = self._started(replica, int(incarnation))
         except (OSError, ValueError):
             connection.close()
             return
@@ -181,6 +182,13 @@ class RayExecutor:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setblocking(False)
         start.dialled(connection)
+
+    def _started(self, written: str, incarnation: int) -> _Start | None:
+        """The start whose replica's id is written so: ids may hold blanks and line breaks."""
+        starts = list(self._starts.items())
+        return next(
+            (start for (id_, number), start in starts if (file_name(id_), number) == (written, incarnation)), None
+        )
 
     # ------------------------------------------------------------ places
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import penstock.engines.boot
 from penstock.executors import guardian
 from penstock.executors.guarded import Guarded
+from penstock.file_names import file_name
 
 __all__ = ["Holder", "RayGuardian"]
 
@@ -61,8 +62,8 @@ class RayGuardian:
         log: str,
     ) -> str:
         """Dial back, and start the host on that connection. Returns the log's path on this node. Raises OSError."""
-        connection = _dial(address, f"{token} {replica} {incarnation}\n")
-        path = _log_path(log, replica)
+        connection = _dial(address, f"{token} {file_name(replica)} {incarnation}\n")
+        path = _log_path(log)
         path.parent.mkdir(parents=True, exist_ok=True)
         control, watched = socket.socketpair()
         with connection, watched, path.open("ab") as output:
@@ -110,12 +111,12 @@ def _dial(address: tuple[str, int], greeting: str) -> socket.socket:
     return connection
 
 
-def _log_path(wanted: str, replica: str) -> Path:
+def _log_path(wanted: str) -> Path:
     """Where the run keeps its logs, if this node sees that folder, else a folder of its own."""
-    path = Path(wanted)
+    path = Path(wanted)  # its name is made safe by `logs.log_of`
     if os.access(path.parent, os.W_OK):
         return path
-    return Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}" / "logs" / f"{replica}.log"
+    return Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}" / "logs" / path.name
 
 
 def _environment(python: str, bound: dict[str, str]) -> dict[str, str]:

@@ -17,7 +17,16 @@ import msgspec
 from penstock.errors import Fenced, RunOwned
 from penstock.ledger.files import Files
 
-__all__ = ["HEARTBEAT_LIMIT_S", "Owner", "OwnerRecord", "is_alive", "read_owner", "refuse_if_owned", "this_process"]
+__all__ = [
+    "HEARTBEAT_LIMIT_S",
+    "Owner",
+    "OwnerRecord",
+    "clock_ahead_s",
+    "is_alive",
+    "read_owner",
+    "refuse_if_owned",
+    "this_process",
+]
 
 # An owner on another host whose last heartbeat is older than this is taken to be dead.
 HEARTBEAT_LIMIT_S = 60.0
@@ -79,10 +88,32 @@ def is_alive(owner: OwnerRecord, now: float) -> bool:
     return now - owner.heartbeat < HEARTBEAT_LIMIT_S
 
 
+def clock_ahead_s(owner: OwnerRecord, now: float) -> float | None:
+    """How far in the future the last heartbeat of a process elsewhere is dated, in seconds, where that is too far for
+    its age to tell whether the process is alive; else None. It is then taken to be alive: to refuse costs a command,
+    to be wrong costs the work of two coordinators."""
+    ahead = owner.heartbeat - now
+    return ahead if ahead > HEARTBEAT_LIMIT_S and not _is_here(owner) else None
+
+
+def _is_here(owner: OwnerRecord) -> bool:
+    """Whether its process can be looked at from this one."""
+    here = (owner.host, owner.machine) == (socket.gethostname(), _line("/etc/machine-id"))
+    return here and owner.namespace == _link("/proc/self/ns/pid")
+
+
 def refuse_if_owned(owner: OwnerRecord | None, out_dir: Path, now: float) -> None:
     """Raise RunOwned when another coordinator is at work on the run."""
     if owner is None or not is_alive(owner, now):
         return
+    ahead = clock_ahead_s(owner, now)
+    if ahead is not None:
+        raise RunOwned(
+            f"process {owner.pid} on host {owner.host} may be at work on this run: its last sign of life is dated "
+            f"{ahead:,.0f} s from now, so the clocks of the two hosts differ, and its age tells nothing. "
+            "If that process is at work, wait for it or stop it; if it has ended, take the run over with --takeover.",
+            where=str(out_dir),
+        )
     age = max(0.0, now - owner.heartbeat)
     raise RunOwned(
         f"process {owner.pid} on host {owner.host} works on this run (last sign of life {age:.0f} s ago). "

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
+from penstock.redaction import without_secrets
 from penstock.report import final, jsonlines, plain
 from penstock.report.facts import RunFacts
 from penstock.report.figures import ENDED
+from penstock.terminal import cleaned, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,11 +84,11 @@ class PlainDisplay:
             if status == facts.status and facts.wall_s - at_s < self._interval_s:
                 return
         self._shown = (facts.status, facts.wall_s)
-        self._lines.write(plain.line(facts))
+        self._lines.write(visible(without_secrets(plain.line(facts))))
 
     def close(self, facts: RunFacts | None, *, again: str | None = None) -> None:
         if facts is not None:
-            self._lines.write(final.closing(facts, again=again))
+            self._lines.write(visible(without_secrets(final.closing(facts, again=again))))
 
 
 class JsonDisplay:
@@ -129,7 +131,7 @@ class RichDisplay:
             if self._live is None:
                 self._live = self._start()
             size = self._console.size
-            self._live.update(view(facts, width=size.width, height=size.height), refresh=True)
+            self._live.update(view(cleaned(facts), width=size.width, height=size.height), refresh=True)
         except (OSError, ValueError):
             self._live = None
 
@@ -153,7 +155,7 @@ class RichDisplay:
                 pass
             self._live = None
         if facts is not None:
-            self._lines.write(final.closing(facts, again=again))
+            self._lines.write(visible(without_secrets(final.closing(facts, again=again))))
 
 
 def _console(stream: TextIO) -> Console:

@@ -93,9 +93,10 @@ def _dead(facts: RunFacts) -> list[str]:
 
 def _cause(cause: DeadExample) -> list[str]:
     where = f" in step {cause.step}" if cause.step else ""
+    place, message = (units.one_line(text, _MESSAGE_CHARACTERS) for text in (cause.where, cause.message))
     lines = [
         f"    {units.count(cause.count)} x {cause.code}{where}",
-        f"      first: {cause.where}: {units.one_line(cause.message, _MESSAGE_CHARACTERS)}",
+        f"      first: {place}: {message}",
     ]
     if cause.code in MENDS:
         lines.append(f"      mend:  {MENDS[cause.code]}")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.engines import registry
 from penstock.errors import ConfigError
 from penstock.spec.graph import StepNode, step_path
 from penstock.spec.model import Model
@@ -34,6 +35,10 @@ def _of_model(name: str, model: Model) -> Iterator[Problem]:
     if model.python is not None and not os.access(model.python, os.X_OK):
         message = f"'python': there is no interpreter '{model.python}'; give its path, for instance VENV/bin/python"
         yield Problem((*at, "python"), message)
+    engine = model.resolved_engine
+    if engine in registry.names() and (refusal := registry.refusal(engine, model.engine_options, model.base_urls)):
+        key = "base_url" if refusal.startswith("base_url") else "engine_options"
+        yield Problem((*at, key), refusal)
     if model.resolved_engine in _LOCAL_ENGINES:
         problem = _folder_problem(model)
         if problem:

@@ -8,6 +8,7 @@ from penstock.core.planner.result import Rung
 from penstock.core.shape import DispatchLimits, DispatchShape, ReplicaShape
 from penstock.engines.messages import EngineConfig
 from penstock.executors.base import Launch
+from penstock.executors.logs import log_of
 from penstock.runtime.engine_config import lowered
 from penstock.runtime.plan import ReplicaPlan, RunPlan
 
@@ -45,7 +46,7 @@ def _launch(replica: ReplicaPlan, config: EngineConfig, logs: Path) -> Launch:
     return Launch(
         replica=replica.id,
         config=config,
-        log=logs / f"{replica.id}.log",
+        log=log_of(logs, replica.id),
         functions=replica.functions,
         forked=replica.forked,
         python=replica.python,

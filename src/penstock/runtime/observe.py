@@ -7,6 +7,7 @@ from collections.abc import Callable
 from penstock.core.core import Core
 from penstock.core.dispatch.replica import Replica
 from penstock.core.flow.flow import Flow
+from penstock.redaction import without_secrets
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, StepFacts
 from penstock.report.units import noun
 from penstock.runtime.clock import RunClock
@@ -93,7 +94,7 @@ class Observer:
             phases=max(1, len(self._plan.phases)),
             phase_ended=in_phase,
             phase_total=of_phase,
-            reason=self._reason(ended=bool(status)),
+            reason=without_secrets(self._reason(ended=bool(status))),
             pools=[self._pool(index, now) for index in range(len(self._plan.pools))],
             steps=[StepFacts(name, *counted) for name, counted in counts.steps.items()],
             dead_examples=list(self._record.dead.values()),
@@ -199,7 +200,7 @@ class Observer:
         then, busy_then = self._busy.get(index, (now, facts.busy_s))
         facts.busy_recent = min(1.0, (facts.busy_s - busy_then) / (now - then)) if now > then else 0.0
         self._busy[index] = (now, facts.busy_s)
-        facts.reason = self._why(replica, planned, link.note if link is not None else "", now)
+        facts.reason = without_secrets(self._why(replica, planned, link.note if link is not None else "", now))
         return facts
 
     def _is_over(self, replica: Replica, planned: ReplicaPlan) -> bool:

@@ -180,7 +180,7 @@ def _pool_plans(
         for pool in model_pools
     ]
     if functions:
-        made.append(PoolPlan(PYTHON_POOL, (), "python", tuple(functions)))
+        made.append(PoolPlan(_python_pool(pipeline), (), "python", tuple(functions)))
     return tuple(made)
 
 
@@ -245,7 +245,7 @@ def _workers(
     node = socket.gethostname()
     return [
         ReplicaPlan(
-            id=f"{PYTHON_POOL}-{number}",
+            id=f"{_python_pool(pipeline)}-{number}",
             pool=index,
             devices=(f"{node}/cpu:{number % cores}",),
             config=EngineConfig(engine="python", ref="python", task="python"),
@@ -258,6 +258,14 @@ def _workers(
         )
         for number in range(count)
     ]
+
+
+def _python_pool(pipeline: Pipeline) -> str:
+    """What the workers of Python steps are called: a model may have the name already."""
+    name = PYTHON_POOL
+    while name in pipeline.models:
+        name += "-steps"
+    return name
 
 
 def _name(step: FunctionStep | None) -> str:

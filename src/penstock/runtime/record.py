@@ -11,19 +11,24 @@ from pathlib import Path
 import msgspec
 
 from penstock.core import events as ev
-from penstock.engines.causes import cause_lines, is_device_failure
+from penstock.engines.causes import cause_lines, is_device_failure, is_out_of_memory
 from penstock.engines.messages import Answer
 from penstock.executors.base import Exit
 from penstock.executors.guardian import KERNEL_KILLS
+from penstock.executors.logs import log_of
 from penstock.ledger.base import DeadRow, Receipt
+from penstock.redaction import without_secrets
 from penstock.report.facts import DeadExample
+from penstock.report.redact import told_of_row
 from penstock.report.units import noun
 from penstock.runtime.links import Link
 from penstock.runtime.plan import RunPlan
 from penstock.runtime.scribe import Scribe
+from penstock.terminal import visible
 
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
 HOST_REFUSES = "penstock host: "  # what engines/boot.py prints before an interpreter that can't be a host
+_INTERPRETER_SAYS = ("Fatal Python error: ", "Segmentation fault", KERNEL_KILLS)
 SHOWN_NOTES = 5
 # Recoveries that a person wants to hear of; stale answers are only counted.
 _TOLD = {
@@ -66,6 +71,8 @@ class Record:
         self._pool_of = [replica.pool for replica in plan.replicas]
         self._names = [replica.id for replica in plan.replicas]
         self._rungs = [replica.rungs for replica in plan.replicas]
+        # What the functions of Python steps print, or raise in threads of their own, may hold rows.
+        self._prints_rows = [plan.pools[replica.pool].kind == "python" for replica in plan.replicas]
         self._planned_devices = [replica.devices for replica in plan.replicas]
         self._logs = logs
         self.log = logs / "coordinator.log"
@@ -123,7 +130,7 @@ class Record:
         cause = self._last_words(index, exit_.tail)
         if is_device_failure(cause):
             cause += f"; on {', '.join(self.devices.get(index, self._planned_devices[index]))}"
-        return f"{self._names[index]} {how}{cause} (log: {self._logs / (self._names[index] + '.log')})"
+        return f"{self._names[index]} {how}{cause} (log: {log_of(self._logs, self._names[index])})"
 
     def _last_words(self, index: int, tail: str) -> str:
         lines = [line.strip() for line in tail.strip().splitlines()]
@@ -133,6 +140,8 @@ class Record:
         told = [cause for cause in cause_lines(tail) if not cause.startswith(KERNEL_KILLS)]
         # That the kernel has ended a process tells something only where the replica itself tells nothing.
         causes = [refused] if refused else told[-1:] or cause_lines(tail)[-1:] or lines[-3:]
+        if self._prints_rows[index] and not refused:
+            causes = [_kind_of(cause) for cause in cause_lines(tail)[-1:]]
         return ": " + " | ".join(causes) if causes else ""
 
     def pool_down(self, down: ev.PoolDown) -> None:
@@ -145,7 +154,7 @@ class Record:
     def failed(self, reason: str, exit_code: int) -> None:
         """Why the run fails; the first reason counts."""
         if not self.failure:
-            self.failure, self.exit_code = reason, exit_code
+            self.failure, self.exit_code = without_secrets(reason), exit_code
 
     def recovered(self, recovered: ev.Recovered) -> None:
         if recovered.kind == "restart":
@@ -159,8 +168,9 @@ class Record:
 
     def note(self, text: str) -> None:
         """Remember it, and write it into the run's log. From any thread."""
+        text = without_secrets(text)
         self.notes.append(text)
-        self.scribe.append(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
+        self.scribe.append(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {visible(text)}\n")
 
     def ended_leftovers(self, processes: Sequence[str]) -> None:
         """What an earlier start had left behind; `processes`: number and name of each."""
@@ -177,13 +187,21 @@ class Record:
         known = self.dead.get((dead.step, dead.code))
         if known is None:
             where = f"{dead.source}, row {dead.row}" + (f", child {dead.path}" if dead.path else "")
-            self.dead[dead.step, dead.code] = DeadExample(dead.step, dead.code, 1, where, dead.message)
+            message = told_of_row(dead.message, dead.input)
+            self.dead[dead.step, dead.code] = DeadExample(dead.step, dead.code, 1, where, message)
         else:
             known.count += 1
 
     def committed(self, receipt: Receipt) -> None:
         for dead in receipt.rejected:
             self.buried(dead)
+
+
+def _kind_of(cause: str) -> str:
+    """What kind of error it was, without the words of a function's own exception."""
+    if is_out_of_memory(cause) or cause.startswith(_INTERPRETER_SAYS):
+        return cause
+    return cause.partition(":")[0]
 
 
 def _signal(number: int) -> str:

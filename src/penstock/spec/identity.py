@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from penstock.redaction import is_secret_name, masked
 from penstock.spec.engines import changes_answers
 from penstock.spec.frozen import thawed
 from penstock.spec.model import Model
@@ -62,10 +63,17 @@ def answer_identity(model: Model) -> dict[str, Any]:
 def _given_options(engine: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options without those that say what holds anyway: null, and for the mock 0."""
     return {
-        key: options[key]
-        for key in sorted(options)
-        if options[key] is not None and (engine, options[key]) != ("mock", 0)
+        key: value
+        for key, value in sorted(_without_keys(options).items())
+        if value is not None and (engine, value) != ("mock", 0)
     }
+
+
+def _without_keys(value: Any) -> Any:
+    """Options without the keys in them (of `extra_body`, say): they change no answer, and are kept nowhere."""
+    if isinstance(value, Mapping):
+        return {name: _without_keys(item) for name, item in value.items() if not is_secret_name(name)}
+    return [_without_keys(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def placement(model: Model) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def placement(model: Model) -> dict[str, Any]:
     given["engine"] = model.resolved_engine
     engine = model.resolved_engine
     for key, value in model.engine_options.items():
-        if not changes_answers(engine, key) and value is not None:
+        if value is not None and (not changes_answers(engine, key) or masked(value, key) != value):
             given[f"engine_options.{key}"] = value
     return {key: value for key, value in given.items() if value not in (None, "auto")}
 
@@ -146,16 +154,20 @@ def _by_name(value: Any) -> Any:
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         if old != new or type(old) is not type(new):
-            yield f"{path or 'pipeline'}: was {shown(old)}, is {shown(new)}"
+            yield f"{path or 'pipeline'}: was {_shown(path, old)}, is {_shown(path, new)}"
         return
     for key in [*old, *(key for key in new if key not in old)]:
         below = f"{path}.{key}" if path else key
         if key not in new:
-            yield f"{below}: was {shown(old[key])}, is gone"
+            yield f"{below}: was {_shown(below, old[key])}, is gone"
         elif key not in old:
-            yield f"{below}: is new, {shown(new[key])}"
+            yield f"{below}: is new, {_shown(below, new[key])}"
         else:
             yield from _differences(below, old[key], new[key])
     common = [key for key in old if key in new]
     if path == "steps" and common != [key for key in new if key in old]:
         yield f"steps: their order was {', '.join(old)}, is {', '.join(new)}"
+
+
+def _shown(path: str, value: Any) -> str:
+    return shown(masked(value, path.rpartition(".")[2]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
+from penstock.redaction import shown_url
 from penstock.spec.base import Spec
 from penstock.spec.engines import EMBEDDING_ENGINES, ENGINES, MOCK_OPTIONS, MOCK_PREFIX, mock_problems
 from penstock.spec.fields import (
@@ -35,11 +36,16 @@ def _base_url(value: Any) -> str | tuple[str, ...] | None:
         return None
     urls = (value,) if isinstance(value, str) else value
     if not isinstance(urls, (list, tuple)) or not urls:
-        raise ValueError(f"expected a URL or a list of URLs, got {shown(value)}")
+        raise ValueError(f"expected a URL or a list of URLs, got {_shown(value)}")
     for url in urls:
         if not isinstance(url, str) or not url.startswith(("http://", "https://")) or len(url.split()) != 1:
-            raise ValueError(f"expected a URL such as http://localhost:8000/v1, got {shown(url)}")
+            raise ValueError(f"expected a URL such as http://localhost:8000/v1, got {_shown(url)}")
     return urls[0] if len(urls) == 1 else tuple(urls)
+
+
+def _shown(value: object) -> str:
+    """What stands in the place of a URL may be one with a key in it, whatever else is wrong with it."""
+    return shown(shown_url(value) if isinstance(value, str) else value)
 
 
 class Model(Spec):

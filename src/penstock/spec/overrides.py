@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.errors import ConfigError
+from penstock.redaction import shown_setting
 from penstock.spec.graph import default_names
 from penstock.spec.problems import KeyPath, dotted, suggestion
 from penstock.spec.templates import is_template
@@ -16,7 +17,7 @@ def apply_sets(document: Document, sets: Sequence[str]) -> None:
     """Change `document.data`, a mapping, in place and in order. Values are parsed as YAML. Raises ConfigError."""
     for setting in sets:
         key, equals, text = setting.partition("=")
-        where = f"--set {setting}"
+        where = f"--set {shown_setting(setting)}"
         if not equals or not key.strip():
             raise ConfigError("expected KEY=VALUE, for instance steps.generate.max_tokens=64", where=where)
         _assign(document, key.strip().split("."), _value(text, where), where)

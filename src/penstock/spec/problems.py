@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from penstock.errors import ConfigError
+from penstock.redaction import masked
 
 KeyPath = tuple[str | int, ...]
 
@@ -66,10 +67,10 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A bad value for a message: its beginning, and its type where that is the point."""
+    """A bad value for a message: its beginning, and its type where that is the point. Keys in it are masked."""
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = repr(masked(value))
     if len(text) > SHOWN_CHARACTERS:
         text = text[: SHOWN_CHARACTERS - 3] + "..."
     return text

@@ -210,6 +210,21 @@ def test_rows_that_change_places_while_they_are_read_are_refused(tmp_path: Path,
         read_all(source, start=at)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_change_places_before_they_are_read_a_second_time_are_refused(tmp_path: Path, kind: str) -> None:
+    """A later life reads what lies between its watermark and the mark again; that was compared when it began."""
+    path = tmp_path / f"rows.{kind}"
+    write(path, KINDS[kind](ROWS))
+    at = take(source := begin([path]), 900)
+    mark = proof_of(source).mark(at)
+    source.close()
+    source = begin([path], mark)
+    at = take(source, 10, start=200)
+    write(path, KINDS[kind](swapped(10, 800)))
+    with pytest.raises(InputError, match="changed while the run goes on"):
+        take(source, 690, start=at)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow"])
 def test_rows_that_change_places_between_files_are_refused(tmp_path: Path, kind: str) -> None:
     paths = [tmp_path / f"{number}.{kind}" for number in range(2)]

@@ -89,6 +89,8 @@ class FilesSource:
                 self._next_file()
                 continue
             self._position = chunk.next_position
+            if self._opened is not None and self._opened.to_check:
+                self._opened.check()
             if chunk.rows or chunk.unreadable:
                 return chunk
         if self._position > start:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from penstock.core.flow.evidence import Evidence
 from penstock.core.shape import SourceMark
-from penstock.data.paths import DataFile
+from penstock.data.paths import TEXT_FORMATS, DataFile
 from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
@@ -49,10 +49,15 @@ def status_of(file: int | os.PathLike[str]) -> tuple[int, ...]:
 
 
 class FileProof:
-    """What was read of one file while it is open. `path`: names that very file, also once another has its name."""
+    """What was read of one file while it is open. `path`: names that very file, also once another has its name.
+
+    to_check: whether rows may be given only after `check`, since what became of them was not hashed as it was read: it
+    had been hashed before, or (as in Parquet and Arrow) is read by a library once it was hashed.
+    """
 
     def __init__(self, proof: ReadProof, index: int, file: DataFile) -> None:
         self.file = file
+        self.to_check = True
         self._proof, self._index = proof, index
         try:
             self._descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -67,7 +72,8 @@ class FileProof:
 
     def feed(self, begin: int, end: int, data: Iterable[bytes | memoryview]) -> None:
         """Units `begin` to below `end` are about to become rows; `data` is their content. Raises InputError."""
-        self._proof.feed(self._index, begin, end, data)
+        again = self._proof.feed(self._index, begin, end, data)
+        self.to_check = again or self.file.format not in TEXT_FORMATS
 
     def refuse_shorter(self) -> None:
         """Raises InputError where the file has fewer bytes than it had when the source was opened."""
@@ -140,10 +146,10 @@ class ReadProof:
         self._opened = FileProof(self, index, self._files[index])
         return self._opened
 
-    def feed(self, index: int, begin: int, end: int, data: Iterable[bytes | memoryview]) -> None:
+    def feed(self, index: int, begin: int, end: int, data: Iterable[bytes | memoryview]) -> bool:
         assert self._evidence is not None
         self._hash_to(self._evidence, index, begin)  # what was passed over without being read
-        self._evidence.feed(index, begin, end, data)
+        return self._evidence.feed(index, begin, end, data)
 
     def ended(self, opened: FileProof | None, index: int) -> None:
         """The end of a file was read. Raises InputError as `check`."""

@@ -131,8 +131,8 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
     replica_pools = tuple(pool for pool in range(pools) for _ in range(rng.choice((1, 2, 2, 3))))
     count = 0 if rng.random() < 0.01 else max(1, int(rows * rng.uniform(0.6, 1.4)))
     stretches = _draw_stretches(phases, [steps, *later], count, pools)
-    limits = draw_limits(seed, count)
-    return Scenario(
+    limits, changes = draw_limits(seed, count), draw_changes(seed, 8.0)
+    drawn = Scenario(
         seed=seed,
         mode=mode,
         stretches=stretches,
@@ -148,18 +148,22 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         read_s=rng.choice((0.0, 0.01, 0.1)),
         commit_s=rng.choice((0.01, 0.1, 0.5)),
         tick_s=rng.choice((0.1, 0.25)),
-        schedule=_cut_short(seed, limits, draw_schedule(rng, mode, len(replica_pools))),
+        schedule=_cut_short(seed, limits, changes, draw_schedule(rng, mode, len(replica_pools))),
         limits=limits,
-        changes=draw_changes(seed, 8.0),
+        changes=changes,
         twice=Random(f"{seed}/twice").random() < 0.2,
         service=draw_service(seed),
     )
+    if not any(change.resumed for change in changes):
+        return drawn
+    # What was read before is read again row by row, so that something can happen to it meanwhile.
+    return replace(drawn, read_s=0.1, flow=replace(drawn.flow, read_rows=1, window_rows=30))
 
 
-def _cut_short(seed: int, limits: tuple[int | None, ...], schedule: Schedule) -> Schedule:
-    """Lives whose limits differ are cut short more often than others."""
+def _cut_short(seed: int, limits: tuple[int | None, ...], changes: tuple[Change, ...], schedule: Schedule) -> Schedule:
+    """Lives whose limits differ, or whose files change between them, are cut short more often than others."""
     rng = Random(f"{seed}/cuts")
-    if len(limits) == 1 or rng.random() < 0.3:
+    if (len(limits) == 1 and not any(change.resumed for change in changes)) or rng.random() < 0.3:
         return schedule
     cuts = [
         Fault(rng.uniform(0.2, 6.0) * (number + 1), rng.choice(("kill", "stop")), 0, rng.random())

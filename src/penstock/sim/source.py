@@ -24,12 +24,16 @@ KINDS = ("swap", "swap", "rewrite", "shorten")
 
 class Change(Struct, frozen=True):
     """What becomes of the files, at a time or (at_s None) between the first life and the second. first, second: which
-    rows, as shares of all."""
+    rows, as shares of all.
+
+    resumed: `at_s` counts from the beginning of the second life, and the rows are of those that were read by then
+    """
 
     at_s: float | None
     kind: str
     first: float
     second: float
+    resumed: bool = False
 
 
 def identity(content: int) -> int:
@@ -53,12 +57,15 @@ def draw_changes(seed: int, horizon_s: float) -> tuple[Change, ...]:
     rng = Random(f"{seed}/changes")
     if rng.random() < 0.8:
         return ()
-    return tuple(
-        Change(
-            None if rng.random() < 0.4 else rng.uniform(0.0, horizon_s), rng.choice(KINDS), rng.random(), rng.random()
-        )
-        for _ in range(rng.choice((1, 1, 2)))
-    )
+    made = []
+    if rng.random() < 0.4:
+        return (Change(rng.uniform(0.0, 0.6), "swap", rng.random(), rng.random(), resumed=True),)
+    for _ in range(rng.choice((1, 1, 2))):
+        at_s = None if rng.random() < 0.4 else rng.uniform(0.0, horizon_s)
+        first = rng.random()
+        second = rng.random() if rng.random() < 0.5 else min(0.999, first + 0.2 * rng.random())  # often near it
+        made.append(Change(at_s, rng.choice(KINDS), first, second))
+    return tuple(made)
 
 
 class Files:
@@ -74,12 +81,13 @@ class Files:
         self.touched = False  # whether it was ever anything else
         self.versions = [0] * len(self.bounds)  # what the status of each file tells
 
-    def change(self, change: Change) -> bool:
-        """Whether the content differs now."""
+    def change(self, change: Change, read: int) -> bool:
+        """Whether the content differs now. read: how many rows were read before this life."""
         rows = self.rows
-        if not rows:
+        count = min(read, len(rows)) if change.resumed else len(rows)
+        if not count:
             return False
-        first, second = int(change.first * len(rows)), int(change.second * len(rows))
+        first, second = int(change.first * count), int(change.second * count)
         before = list(rows)
         if change.kind == "swap":
             rows[first], rows[second] = rows[second], rows[first]
@@ -209,7 +217,9 @@ class Source:
         if file != self._open:
             self._open = file
             self._look_at(file)
-        self._evidence.feed(file, position - begin, position - begin + 1, (_encoded(self._files.rows[position]),))
+        unit = position - begin
+        if self._evidence.feed(file, unit, unit + 1, (_encoded(self._files.rows[position]),)):
+            self._look_at(file)
         if position + 1 == self._files.bounds[file]:
             self._look_at(file)
             self._hash_to(self._evidence, file + 1, 0)

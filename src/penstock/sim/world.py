@@ -52,6 +52,7 @@ class World:
         self.limit: int | None = None
         self._first_files = self.files
         self.files_restored = False
+        self._taken_before = 0  # rows of the source that the first phase took in before it stood again
         self._commands = 0  # how many times the command was given
         self.strikes = Strikes(self)
         self.network = Network(scenario.seed, scenario.service)
@@ -61,7 +62,7 @@ class World:
         self._ended_at_failure = -1  # how many source rows had ended when the pool was last down
         self.strikes.arm()
         for change in scenario.changes:
-            if change.at_s is not None:
+            if change.at_s is not None and not change.resumed:
                 self.at(change.at_s, partial(self._change, change), life=0)
         self.coordinator = self._begin_life()
 
@@ -124,7 +125,8 @@ class World:
 
     def _change(self, change: Change) -> Iterable[Event]:
         """Something happens to the files of the source."""
-        if not self.phase and self.files.change(change):
+        read = 0 if self.sink.mark is None else self.sink.mark.position
+        if not self.phase and self.files.change(change, read):
             self.tally.hit(f"source: {change.kind}")
         return ()
 
@@ -133,6 +135,8 @@ class World:
             for change in self.scenario.changes:
                 if change.at_s is None:
                     self._change(change)
+                elif change.resumed:
+                    self.at(change.at_s, partial(self._change, change), life=0)
         self.coordinator = self._begin_life()
         return ()
 
@@ -141,7 +145,9 @@ class World:
         self.phase += 1
         self.tally.hit("phase begun")
         self.pipeline = self.scenario.pipeline(self.phase)
-        self.files = Files(self.scenario.stretches[self.phase].rows)
+        # What a life with a limit leaves to the next phase is as little as what it took in.
+        taken, rows = self._first_sink.watermark - self._taken_before, self.scenario.stretches[self.phase].rows
+        self.files = Files(rows * taken // max(1, self._first_sink.rows))
         self.sink = Sink(len(self.files.rows), self.pipeline, self.tally)
         self.sink.begin_life(None)
         self._ended_at_failure = -1
@@ -187,6 +193,7 @@ class World:
         """After the last phase the first one stands again, behind the rows that were taken in."""
         if self.phase:
             self.phase, self.pipeline = 0, self.scenario.pipeline(0)
+            self._taken_before = self._first_sink.watermark
             self.sink, self.files = self._first_sink, self._first_files
 
     def _check_contents(self) -> None:

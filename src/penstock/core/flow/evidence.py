@@ -6,6 +6,9 @@
 A file is read in units: bytes of text and of Arrow, row groups of Parquet. One hash covers them all, so
 that an entry of the ledger does not grow with the number of files.
 
+A later life reads what lies between its watermark and the mark once more, after it was compared, and does not hash it
+again; it looks at the file's status after each such read, before the rows are given.
+
 Within a life nobody hashes twice what has not changed: a file whose status (inode, size, times) is not what it was when
 the life began is suspect, and then all that was read is hashed once more and compared. A change that touches only what
 was read needs no look: no row can have moved to where it would be read again.
@@ -34,17 +37,20 @@ class Evidence:
         self._statuses = list(statuses)
         self.file = self.units = 0
 
-    def feed(self, file: int, begin: int, end: int, parts: Iterable[bytes | memoryview]) -> None:
-        """Units `begin` to below `end` of a file are about to become rows; `parts` is their content.
+    def feed(self, file: int, begin: int, end: int, parts: Iterable[bytes | memoryview]) -> bool:
+        """Units `begin` to below `end` of a file are about to become rows; `parts` is their content. Whether some of it
+        was fed before, and so was not hashed as it was read now: then the file has to be looked at (`is_suspect`)
+        before its rows are given.
 
         What was fed before is passed over: where units are bytes, also a part of them. Where `parts` raises, nothing
         was fed. Raises InvariantError where units were left out.
         """
         if file < self.file or (file == self.file and end <= self.units):
-            return
+            return True
         if file > self.file or begin > self.units:
             raise InvariantError(f"file {file} is read from unit {begin}; it is at {self.units} of file {self.file}")
         skip, fed = self.units - begin, self._hash.copy()
+        again = skip > 0
         for part in parts:
             if skip >= len(part):
                 skip -= len(part)
@@ -52,6 +58,7 @@ class Evidence:
             fed.update(part[skip:] if skip else part)
             skip = 0
         self._hash, self.units = fed, end
+        return again
 
     def end_file(self, size_bytes: int) -> None:
         """The current file was read to its end."""

@@ -52,6 +52,7 @@ class World:
         self.limit: int | None = None
         self._first_files = self.files
         self.files_restored = False
+        self._limited = 0  # lives that ended at their limit
         self._taken_before = 0  # rows of the source that the first phase took in before it stood again
         self._commands = 0  # how many times the command was given
         self.strikes = Strikes(self)
@@ -105,7 +106,7 @@ class World:
 
     def _begin_life(self) -> Coordinator:
         self.life += 1
-        if self.life > 2 * MAX_LIVES * len(self.scenario.stretches):
+        if self.life > 2 * (MAX_LIVES * len(self.scenario.stretches) + self._limited):
             raise Violation(f"the run has not ended after {self.life // 2} lives of its coordinator")
         limits = self.scenario.limits
         self.limit = limits[min(self._commands, len(limits) - 1)] if self._commands < MAX_LIMITED else None
@@ -164,6 +165,7 @@ class World:
             self._refused()
         elif status == "done" and self._rows_are_left():
             self._first_phase()
+            self._limited += 1
             self.end_life("limit")
         elif status == "too_many_dead" and self.strikes.chance() < 0.5:
             self.max_dead = 1.0  # the same command with a higher limit continues

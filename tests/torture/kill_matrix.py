@@ -103,7 +103,8 @@ def _with_changes(folder: Path, variant: str, point: str, hit: int, most: int) -
         if not died(status):
             return deaths, refusals, status
         deaths += 1
-        change(folder, variant)
+        if (folder / "out" / "run.json").exists():  # else there is no run yet that the source could differ from
+            change(folder, variant)
 
 
 def _sorted(content: Content) -> Content:

@@ -34,13 +34,16 @@ MASK = "***"
 # ---------------------------------------------------------------- URLs
 
 _SHOWN_PARAMETERS = frozenset({"api-version", "api_version"})  # of a query; all others may be keys
+_VERSION = re.compile(r"[\w.\-]*")
+_PATH_END = re.compile(r"(?i);|%3f|%23|%3b")  # behind it stand parameters: of the path, or of a query that was escaped
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s'\"`<>\\]+")
 
 
 def shown_url(url: str) -> str:
     """The URL without its user and password, the values of its query and its fragment, each of which may be a key."""
     scheme, authority, path, query, fragment = _split(url)
-    shown = scheme + _shown_authority(authority) + path
+    end = _PATH_END.search(path)
+    shown = scheme + _shown_authority(authority) + (path[: end.end()] + MASK if end and path[end.end() :] else path)
     if query:
         shown += "?" + "&".join(_shown_parameter(parameter) for parameter in query[1:].split("&"))
     return shown + (f"#{MASK}" if fragment else "")
@@ -54,7 +57,7 @@ def _split(url: str) -> tuple[str, str, str, str, str]:
     if not slashes:
         scheme, rest = "", head
     authority, slash, path = rest.partition("/")
-    if slash and "@" not in authority and not _is_host(authority) and "@" in path:
+    if slash and "@" not in authority and "@" in path and (not _is_host(authority) or _may_be_password(authority, path)):
         # A password with a "/" in it, which ended the authority too soon.
         password, _, host = path.rpartition("@")
         host, slash, path = host.partition("/")
@@ -67,6 +70,12 @@ def _is_host(authority: str) -> bool:
     return not colon or not port or port.isdecimal() or authority.endswith("]")
 
 
+def _may_be_password(authority: str, path: str) -> bool:
+    """Whether `user:12/34@host` may be meant, rather than port 12 and a path with an "@" in it."""
+    host = path.rpartition("@")[2].partition("/")[0]
+    return ":" in authority and (host == "localhost" or "." in host or ":" in host)
+
+
 def _shown_authority(authority: str) -> str:
     _, at, host = authority.rpartition("@")
     if at:
@@ -75,16 +84,22 @@ def _shown_authority(authority: str) -> str:
 
 
 def _shown_parameter(parameter: str) -> str:
-    name, equals, _ = parameter.partition("=")
+    name, equals, value = parameter.partition("=")
     if not equals:
         return MASK if parameter else ""
-    return parameter if name.lower() in _SHOWN_PARAMETERS else f"{name}={MASK}"
+    return parameter if _is_shown(name, value) else f"{name}={MASK}"
+
+
+def _is_shown(name: str, value: str) -> bool:
+    return name.lower() in _SHOWN_PARAMETERS and _VERSION.fullmatch(value) is not None
 
 
 def secrets_of_url(url: str) -> list[str]:
     """The parts that `shown_url` leaves out, as they stand in the URL and as they are meant."""
-    _, authority, _, query, fragment = _split(url)
+    _, authority, path, query, fragment = _split(url)
     found = [fragment[1:]]
+    if end := _PATH_END.search(path):
+        found += [path[end.end() :], path[end.end() :].partition("=")[2]]
     user, at, _ = authority.rpartition("@")
     if at:
         found += [user, *user.split(":", 1)]
@@ -92,7 +107,7 @@ def secrets_of_url(url: str) -> list[str]:
         found.append(authority)
     for parameter in query[1:].split("&"):
         name, equals, value = parameter.partition("=")
-        if name.lower() not in _SHOWN_PARAMETERS:
+        if not _is_shown(name, value):
             found.append(value if equals else parameter)
     return list(dict.fromkeys(each for text in found for each in (text, unquote(text)) if each))
 
@@ -109,6 +124,9 @@ _ASSIGNED = re.compile(
     r"(?i)\b(?<!headers_env\.)((?:[\w-]*[_-])?(?:api[_-]?key|access[_-]?key|secret[_-]?key|subscription[_-]?key|secret|password|passwd"
     r"|(?:access|api|auth|bearer|refresh|session)[_-]?token|authorization|sig))(['\"]?\s*[:=]\s*)"
     r"(\"[^\"\n]*\"|'[^'\n]*'|bearer +[^\s,}\]&'\"]+|[^\s,}\]&'\"]+)"
+)
+_BASE_URL = re.compile(
+    r"""(\bbase_url['"]?\s*:\s*)("(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^,}\n]+)"""
 )
 _BEARER = re.compile(r"(?i)\b(bearer) +[A-Za-z0-9._~+/=-]{6,}")
 
@@ -135,9 +153,26 @@ def shown_setting(setting: str) -> str:
         return without_secrets(setting)
     if "engine_options" in names and is_secret_name(names[-1]):
         return f"{key}={MASK}"
-    if names[-1] == "base_url" and "://" not in value:
-        return f"{key}={shown_url(value)}"
-    return f"{key}={without_secrets(value)}"
+    if "base_url" in names:
+        return f"{key}={_shown_urls(value)}"
+    return f"{key}={without_secrets(_BASE_URL.sub(lambda match: match[1] + _shown_urls(match[2]), value))}"
+
+
+def _shown_urls(value: str) -> str:
+    """One URL, or a list of them as YAML has it. A quote or a blank in a key does not end its URL."""
+    if not value.lstrip().startswith(("[", "{", "-", "'", '"')):
+        return shown_url(value)
+    if len(value) > 1 and value[0] in "'\"" and value.find(value[0], 1) == len(value) - 1:
+        return value[0] + shown_url(value[1:-1]) + value[0]
+    pieces = re.split(r"([\s,\[\]{}]+)", value)
+    return "".join(_shown_piece(piece) if index % 2 == 0 else piece for index, piece in enumerate(pieces))
+
+
+def _shown_piece(piece: str) -> str:
+    if "://" in piece:
+        quote = piece[-1] if piece[-1] in "'\"" and piece[0] == piece[-1] else ""
+        return shown_url(piece.removesuffix(quote)) + quote
+    return MASK if piece.strip("'\"-") else piece
 
 
 def _without_value(match: re.Match[str]) -> str:
@@ -154,6 +189,8 @@ def masked(value: Any, name: object = "") -> Any:
         return type(value)(masked(item, name) for item in value)
     if is_secret_name(name) and value is not None:
         return MASK
+    if name == "base_url" and isinstance(value, str):
+        return shown_url(value)
     return without_secrets(value) if isinstance(value, str) else value
 
 
@@ -234,7 +271,8 @@ def _opened(words: str) -> str:
         words = _JSON_ESCAPE.sub(_unescaped, unquote(html.unescape(words), errors="ignore"))
         if words == before:
             break
-    return words.replace("\\", "")
+    # Two halves of a pair that were escaped one by one are a character again; a half alone can't be sent or written.
+    return words.replace("\\", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -293,6 +293,7 @@ def test_an_aborted_request_is_not_answered() -> None:
         (("http://me:secret@localhost/v1",), {}, "api_key_env"),
         (("http://me:a/secret@localhost/v1",), {}, "no valid URL"),
         (("http://[localhost/v1?key=secret",), {}, "no valid URL"),
+        (("http://a..b/v1?key=a'secret",), {}, "no valid URL"),
         (("http://localhost/v1",), {"api_key_env": "sk-secret"}, "the variable's name"),
         (("http://localhost/v1",), {"headers_env": {"X-Api-Key": "sk-secret"}}, "the variable's name"),
         (("http://localhost/v1",), {"api_key": "sk-secret"}, "no option 'api_key'"),

@@ -83,6 +83,22 @@ def test_the_ends_that_a_service_leaves_of_a_key_are_taken_out(words: str) -> No
     assert "sk-" not in shown and "Vb2" not in shown
 
 
+def test_halves_of_characters_that_were_escaped_one_by_one_are_put_together() -> None:
+    row = "Ask 𠮷𠮷𠮷𠮷 about the weather 😀 tomorrow"
+    told = Redactor().redacted(f"bad prompt: {json.dumps(row)}, and a half: \\ud83d", [row])
+    assert told == "bad prompt: \"[prompt]\", and a half: \ufffd"
+    told.encode()
+
+
+ESCAPED = st.sampled_from(["\\ud83d", "\\\\ude00", "&#xd83d;", "%ED%A0%80", "\\xff", "a", " "])
+
+
+@given(st.lists(ESCAPED), st.text(st.characters(codec="utf-8"), min_size=16))
+def test_what_is_left_can_be_written(pieces: list[str], row: str) -> None:
+    words = "".join(pieces)
+    Redactor(["sk-0123456789"]).redacted(f"{words} {json.dumps(row)} sk-0\\x3123456789 {words}", [row]).encode()
+
+
 def test_a_short_value_of_a_row_is_taken_out_whole() -> None:
     assert Redactor().redacted("invalid literal for int(): 'abcd'", ["abcd", "x"], "[row]") == (
         "invalid literal for int(): '[row]'"
@@ -119,6 +135,11 @@ URLS = {
     "http://S3CRET@h:80/v1": f"http://{MASK}@h:80/v1",
     "http://u:a/S3CRET@h/v1": f"http://{MASK}@h/v1",
     "http://u:S3CRET?x@h/v1": f"http://{MASK}?{MASK}",
+    "http://u:12/S3CRET@h:80/v1": f"http://{MASK}@h:80/v1",
+    "http://h:80/accounts/@cf/v1": "http://h:80/accounts/@cf/v1",
+    "http://h/v1;key=S3CRET": f"http://h/v1;{MASK}",
+    "http://h/v1%3Fapi-key=S3CRET": f"http://h/v1%3F{MASK}",
+    "http://h/v1?api-version=1;key=S3CRET": f"http://h/v1?api-version={MASK}",
     "http://u:S3CRET#x@h/v1": f"http://{MASK}#{MASK}",
     "u:S3CRET@h/v1": f"{MASK}@h/v1",
     "h/v1?key=S3CRET": f"h/v1?key={MASK}",
@@ -148,6 +169,15 @@ def test_any_text_can_be_shown_as_a_url(text: str) -> None:
         "models.m.base_url=http://h/v1?key=S3CRET",
         "models.m.base_url=h/v1?key=S3CRET",
         "models.m.base_url=[http://h/v1, http://u:S3CRET@h/v1]",
+        "models.m.base_url=http://h/v1?key=a'S3CRET",
+        'models.m.base_url=http://h/v1?key=a"S3CRET',
+        "models.m.base_url=http://h/v1?key=a S3CRET",
+        "models.m.base_url=http://h/v1?key=a\nS3CRET",
+        "models.m.base_url=http://u:a'S3CRET@h/v1",
+        "models.m.base_url=['http://h/v1?key=S3CRET', \"http://h/v1?key=a'S3CRET\"]",
+        "models.m.base_url=[http://h/v1?key=a,S3CRET]",
+        "models.m={base_url: \"http://h/v1?key=a'S3CRET\"}",
+        "models={m: {base_url: \"http://h/v1?key=a S3CRET\"}}",
         "models.m.engine_options.extra_body.api_key=S3CRET",
         "models.m.engine_options={extra_body: {api_key: S3CRET}, retries: 1}",
         "models.m.engine_options={extra_body: {'password': 'S3CRET'}}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from spec_support import FILE, HEAD, ONE_STEP, load, refused
 
+from penstock.spec.yaml_text import read_yaml
+
 GOOD = HEAD + ONE_STEP
 
 TEXTS = {
@@ -27,6 +29,11 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_that_is_no_pipeline(text: str) -> None:
     assert refused(text) == [TEXTS[text]]
+
+
+def test_a_character_that_was_escaped_in_two_halves_as_json_does_it() -> None:
+    document = read_yaml('{"\\ud83d\\ude00": ["a\\ud83d\\ude00\\u00e9"]}', FILE)
+    assert (document.data, document.errors) == ({"\U0001f600": ["a\U0001f600é"]}, [])
 
 
 def test_alias_bomb() -> None:
@@ -62,6 +69,7 @@ REPLACED = [  # (what stands in a good file, what stands there instead, the line
     ),
     ('"mock:writer"', "a, dtype: bf16", ["2: 'dtype': unknown value 'bf16'; did you mean 'bfloat16'?"]),
     ("  vectors", "  writer", ["3: duplicate key 'writer'; it stands in line 2 already"]),
+    ("  vectors", '  "v\\ud800"', ["3: 'v\\ud800' has half of a surrogate pair"]),
     ("task: embed", "task: !!python/name:os.system x", ["3: unsafe tag '!!python/name:os.system'"]),
     ("source: q", "source: !!python/object/new:os.system q", ["4: unsafe tag '!!python/object/new:os.system'"]),
     ("source: q", "source: !mine q", ["4: unsafe tag '!mine'"]),

@@ -77,6 +77,13 @@ def test_what_can_not_be_meant(options: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_what_stands_in_the_place_of_a_url_is_told_without_its_key() -> None:
+    for wrong in ({"a": "http://h/v1?key=a'S3CRET"}, ["h/v1?key=a'S3CRET"], [["http://h/v1?key=a S3CRET"]]):
+        with pytest.raises(ConfigError, match="expected a URL") as caught:
+            Model("a", base_url=wrong)  # type: ignore[arg-type]
+        assert "S3CRET" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "options",
     [

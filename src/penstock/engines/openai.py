@@ -299,6 +299,7 @@ def _checked(urls: Sequence[str]) -> list[str]:
         try:
             parts = urlsplit(url)
             valid = parts.port is None or parts.port > 0
+            (parts.hostname or "").encode("idna")  # as it is looked up: a..b is none
         except ValueError:
             valid = False
         if not valid:

@@ -45,7 +45,15 @@ def _base_url(value: Any) -> str | tuple[str, ...] | None:
 
 def _shown(value: object) -> str:
     """What stands in the place of a URL may be one with a key in it, whatever else is wrong with it."""
-    return shown(shown_url(value) if isinstance(value, str) else value)
+    return shown(_without_keys(value))
+
+
+def _without_keys(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_keys(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_keys(item) for item in value]
+    return shown_url(value) if isinstance(value, str) else value
 
 
 class Model(Spec):

@@ -161,7 +161,7 @@ class _Walk:
 
     def _key(self, node: yaml.Node) -> str | None:
         if isinstance(node, yaml.ScalarNode) and (node.style is not None or isinstance(self._scalar(node), str)):
-            return str(node.value)
+            return self._text(node)
         if isinstance(node, yaml.ScalarNode):
             self._refuse(node, f"keys are names, got {shown(node.value)}; put quotes around it")
         else:
@@ -181,8 +181,19 @@ class _Walk:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         if node.style is not None or self._is_explicit_text(node):
-            return node.value
+            return self._text(node)
         return scalar_value(node.value)
+
+    def _text(self, node: yaml.ScalarNode) -> str:
+        """The text, with characters that were escaped as JSON does it, in two halves, put together."""
+        text = str(node.value)
+        if text.isascii():
+            return text
+        try:
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            self._refuse(node, f"{shown(text)} has half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+            return text.encode("utf-8", "replace").decode()
 
     def _is_explicit_text(self, node: yaml.ScalarNode) -> bool:
         """`!!str 12`: plain, tagged as text, although it would be read as something else."""

@@ -57,7 +57,12 @@ def _split(url: str) -> tuple[str, str, str, str, str]:
     if not slashes:
         scheme, rest = "", head
     authority, slash, path = rest.partition("/")
-    if slash and "@" not in authority and "@" in path and (not _is_host(authority) or _may_be_password(authority, path)):
+    if (
+        slash
+        and "@" not in authority
+        and "@" in path
+        and (not _is_host(authority) or _may_be_password(authority, path))
+    ):
         # A password with a "/" in it, which ended the authority too soon.
         password, _, host = path.rpartition("@")
         host, slash, path = host.partition("/")
@@ -125,9 +130,7 @@ _ASSIGNED = re.compile(
     r"|(?:access|api|auth|bearer|refresh|session)[_-]?token|authorization|sig))(['\"]?\s*[:=]\s*)"
     r"(\"[^\"\n]*\"|'[^'\n]*'|bearer +[^\s,}\]&'\"]+|[^\s,}\]&'\"]+)"
 )
-_BASE_URL = re.compile(
-    r"""(\bbase_url['"]?\s*:\s*)("(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^,}\n]+)"""
-)
+_BASE_URL = re.compile(r"""(\bbase_url['"]?\s*:\s*)("(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^,}\n]+)""")
 _BEARER = re.compile(r"(?i)\b(bearer) +[A-Za-z0-9._~+/=-]{6,}")
 
 

@@ -81,7 +81,10 @@ def test_a_run_that_was_killed_and_one_that_was_stopped(tmp_path: Path, capsys: 
     assert facts(capsys, out)["status"] == "interrupted"
     (out / "summary.json").write_text('{"status": "too_many_dead", "models": {}}')
     assert facts(capsys, out)["status"] == "too_many_dead"
-    assert "the same `penstock run` command again continues" in told(capsys, str(out))
+    assert "again, with a higher `--set max_dead=...`, continues" in told(capsys, str(out))
+    (out / "summary.json").write_text('{"status": "failed", "models": {"w": {"replicas": [{"busy_fraction": 0.5}]}}}')
+    text = told(capsys, str(out))
+    assert "the same `penstock run` command again continues" in text and "50.0% over 1 replica, " in text
     os.utime(out / "summary.json", (1.0, 1.0))  # of an invocation before the one that was killed
     assert facts(capsys, out)["status"] == "interrupted"
 

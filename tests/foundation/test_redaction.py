@@ -86,7 +86,7 @@ def test_the_ends_that_a_service_leaves_of_a_key_are_taken_out(words: str) -> No
 def test_halves_of_characters_that_were_escaped_one_by_one_are_put_together() -> None:
     row = "Ask 𠮷𠮷𠮷𠮷 about the weather 😀 tomorrow"
     told = Redactor().redacted(f"bad prompt: {json.dumps(row)}, and a half: \\ud83d", [row])
-    assert told == "bad prompt: \"[prompt]\", and a half: \ufffd"
+    assert told == 'bad prompt: "[prompt]", and a half: \ufffd'
     told.encode()
 
 
@@ -176,8 +176,8 @@ def test_any_text_can_be_shown_as_a_url(text: str) -> None:
         "models.m.base_url=http://u:a'S3CRET@h/v1",
         "models.m.base_url=['http://h/v1?key=S3CRET', \"http://h/v1?key=a'S3CRET\"]",
         "models.m.base_url=[http://h/v1?key=a,S3CRET]",
-        "models.m={base_url: \"http://h/v1?key=a'S3CRET\"}",
-        "models={m: {base_url: \"http://h/v1?key=a S3CRET\"}}",
+        'models.m={base_url: "http://h/v1?key=a\'S3CRET"}',
+        'models={m: {base_url: "http://h/v1?key=a S3CRET"}}',
         "models.m.engine_options.extra_body.api_key=S3CRET",
         "models.m.engine_options={extra_body: {api_key: S3CRET}, retries: 1}",
         "models.m.engine_options={extra_body: {'password': 'S3CRET'}}",

@@ -76,7 +76,7 @@ def test_headlines() -> None:
 
 def test_too_many_dead_says_how_to_go_on() -> None:
     text = final.closing(running(status="too_many_dead"), again="penstock run pipeline.yaml")
-    assert "  go on:   penstock run pipeline.yaml  (with a higher max_dead)" in text
+    assert "  go on:   penstock run pipeline.yaml  (with a higher max_dead: --set max_dead=...)" in text
 
 
 def test_dead_rows_of_earlier_invocations_are_not_forgotten() -> None:

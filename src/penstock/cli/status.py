@@ -201,8 +201,13 @@ def describe(status: Status) -> str:
         busy = [replica["busy_fraction"] for replica in pool["replicas"] if replica["busy_fraction"] is not None]
         if busy:
             facts.append(
-                ("busy", f"{name}: {100 * sum(busy) / len(busy):.1f}% over {len(busy)} replicas, last invocation")
+                (
+                    "busy",
+                    f"{name}: {100 * sum(busy) / len(busy):.1f}% over {noun(len(busy), 'replica')}, last invocation",
+                )
             )
-    if status.status in ("stopped", "failed", "interrupted", "too_many_dead"):
+    if status.status in ("stopped", "failed", "interrupted"):
         facts.append(("mend", "the same `penstock run` command again continues"))
+    if status.status == "too_many_dead":
+        facts.append(("mend", "the same `penstock run` command again, with a higher `--set max_dead=...`, continues"))
     return f"{status.directory}\n{output.table(facts)}"

@@ -107,5 +107,5 @@ def _next(facts: RunFacts, again: str | None) -> list[str]:
     if again is None or facts.status == "done":
         return []
     intent = {"stopped": "resume", "too_many_dead": "go on"}.get(facts.status, "try again")
-    hint = "  (with a higher max_dead)" if facts.status == "too_many_dead" else ""
+    hint = "  (with a higher max_dead: --set max_dead=...)" if facts.status == "too_many_dead" else ""
     return [f"  {intent + ':':<8} {again}{hint}", "           finished rows are kept and not done again"]

@@ -104,10 +104,12 @@ class Observer:
         )
 
     def _total(self, flow: Flow, rows_in: int) -> int | None:
-        """Rows of the source: known at its end, and in the phases after the first."""
+        """Rows of the source: known at its end, and in the phases after the first. An earlier invocation may have
+        finished more than --limit allows now."""
         if self.phase:
             return rows_in
-        return flow.total_rows if flow.total_rows is not None else self._estimate()
+        total = flow.total_rows if flow.total_rows is not None else self._estimate()
+        return None if total is None else max(total, rows_in)
 
     def begin_phase(self, number: int, estimate: Callable[[], int | None]) -> None:
         """The shell and the core have begun the phase; rates are those of the phase from here on."""

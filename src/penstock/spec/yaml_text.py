@@ -192,7 +192,9 @@ class _Walk:
         try:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
-            self._refuse(node, f"{shown(text)} has half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+            self._refuse(
+                node, f"{shown(text)} has half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+            )
             return text.encode("utf-8", "replace").decode()
 
     def _is_explicit_text(self, node: yaml.ScalarNode) -> bool:

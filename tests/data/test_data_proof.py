@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +26,7 @@ from penstock.data.base import Source
 from penstock.data.lines import LineReader
 from penstock.data.open import open_source
 from penstock.data.paths import DataFile
-from penstock.data.proof import ReadProof
+from penstock.data.proof import FileProof, ReadProof
 from penstock.errors import InputError
 
 # A megabyte and more, which hardly compresses: several blocks of every format.
@@ -286,6 +287,66 @@ def test_lines_that_are_appended_are_not_part_of_the_run(tmp_path: Path) -> None
         file.write(lines(ROWS))
     found = read_all(source, start=at)
     assert found.values == ROWS[at:] and found.end == len(ROWS)
+
+
+@pytest.mark.parametrize("how", ["in its place", "by a rename"])
+@pytest.mark.parametrize("kind", [*KINDS, *COMPRESSED])
+def test_another_file_that_comes_before_it_is_read_is_refused(tmp_path: Path, kind: str, how: str) -> None:
+    """It was read up to the size of the one before, or its rows were given the positions of the next file's."""
+    make, paths = {**KINDS, **COMPRESSED}[kind], [tmp_path / f"{number}.{kind}" for number in range(3)]
+    for number, path in enumerate(paths):
+        write(path, make(MORE[number * 300 : number * 300 + 300]))
+    source = begin(paths)
+    at = take(source, 60)
+    if how == "by a rename":
+        write(tmp_path / "other", make(MORE[2000:2500]))
+        os.replace(tmp_path / "other", paths[1])
+    else:
+        write(paths[1], make(MORE[2000:2500]))
+    with pytest.raises(InputError, match=rf"1\.{kind}: is another file than it was when the run began"):
+        read_all(source, start=at)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_lines_put_in_before_the_end_are_refused(tmp_path: Path, kind: str) -> None:
+    """The last rows would be cut off at the old size, one of them in its midst."""
+    path = tmp_path / f"rows.{kind}"
+    write(path, KINDS[kind](ROWS))
+    source = begin([path])
+    at = take(source, 100)
+    write(path, KINDS[kind]([*ROWS[:1000], MORE[2000], *ROWS[1000:]]))
+    with pytest.raises(InputError, match="is another file than it was when the run began, or was rewritten"):
+        read_all(source, start=at)
+
+
+def test_a_table_of_another_number_of_rows_is_refused(tmp_path: Path) -> None:
+    """Where neither size, beginning nor end tells: rows of two files would have the same positions."""
+    paths = [tmp_path / f"{number}.parquet" for number in range(2)]
+    for path in paths:
+        write(path, parquet_of(ROWS[:300]))
+    source = begin(paths)
+    write(paths[0], parquet_of(ROWS[:250]))
+    proof = proof_of(source)
+    proof._files[0] = msgspec.structs.replace(proof._files[0], size_bytes=paths[0].stat().st_size)  # type: ignore[index]
+    proof.note_ends()
+    with pytest.raises(InputError, match=r"0\.parquet: has 250 rows; it had 300 when the run began"):
+        read_all(source)
+
+
+def test_text_is_read_from_the_file_that_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another has its name just then."""
+    path = tmp_path / "rows.jsonl"
+    write(path, lines(ROWS[:300]))
+    write(tmp_path / "other", lines(MORE[2000:2300]))
+    source, check = begin([path]), FileProof.check
+
+    def replaced(proof: FileProof) -> None:
+        check(proof)
+        if (tmp_path / "other").exists():
+            os.replace(tmp_path / "other", path)
+
+    monkeypatch.setattr(FileProof, "check", replaced)
+    assert read_all(source).values == ROWS[:300]
 
 
 # ---------------------------------------------------------------- archives

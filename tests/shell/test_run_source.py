@@ -257,6 +257,28 @@ def test_an_archive_that_broke_off_goes_on_when_it_is_whole(tmp_path: Path) -> N
     assert ids(tmp_path) == list(range(COUNT))
 
 
+@pytest.mark.parametrize("broken_off", [True, False])
+def test_an_archive_with_more_behind_its_end_is_refused(tmp_path: Path, broken_off: bool) -> None:
+    """A run that has read it to its end is complete, yet not of what stands there now. broken_off: when it began."""
+    path = tmp_path / "rows.jsonl.gz"
+    write_source(tmp_path / "rows.jsonl", ROWS[:300])
+    whole = gzip.compress((tmp_path / "rows.jsonl").read_bytes())
+    write(tmp_path, path.name)
+    if broken_off:
+        path.write_bytes(whole[: len(whole) * 3 // 4])
+        assert run(tmp_path) == 2
+    path.write_bytes(whole)
+    assert run(tmp_path) == 0
+    assert run(tmp_path) == 0, "complete"
+    path.write_bytes(whole + gzip.compress(json.dumps({"id": 300, "question": "new"}).encode()))
+    for limit in ([], ["--limit", "500"]):
+        assert run(tmp_path, *limit) == 2
+        assert "rows.jsonl.gz: its content has changed since this run read it" in errors(tmp_path)
+    path.write_bytes(whole)
+    assert run(tmp_path) == 0
+    assert ids(tmp_path) == list(range(300))
+
+
 def test_lines_appended_in_mid_run_are_not_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
 

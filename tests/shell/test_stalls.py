@@ -111,7 +111,7 @@ class Disk(ListSource):
 def all_rows(inbox: Inbox, reader: Reader) -> tuple[list[object], InputError | None]:
     """What the reader gives until its end or its failure."""
     found: list[object] = []
-    reader.want(1, 4)
+    reader.want(1, 4, None)
     while True:
         for event in inbox.take():
             if isinstance(event, SourceFailed):
@@ -120,7 +120,7 @@ def all_rows(inbox: Inbox, reader: Reader) -> tuple[list[object], InputError | N
             if event.chunk is None:
                 return found, None
             found += [row["id"] for row in event.chunk.rows]
-            reader.want(1, 4)
+            reader.want(1, 4, None)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reader_of(source: ListSource, inbox: Inbox) -> Reader:
-    reader = Reader(source, inbox, 0, set(), None, 4)
+    reader = Reader(source, inbox, 0, set(), 4)
     reader.start()
     return reader
 
@@ -177,7 +177,7 @@ def test_a_disk_that_does_not_answer_ends_the_run(monkeypatch: pytest.MonkeyPatc
     inbox, stalls = Inbox(), Stalls(said.append)
     reader = reader_of(Disk(12, hangs), inbox)
     stalls.add(reader.reading)
-    reader.want(1, 4)
+    reader.want(1, 4, None)
     assert stuck.wait(LIMIT_S)
     (first,) = inbox.take()
     assert isinstance(first, ChunkRead)
@@ -186,13 +186,13 @@ def test_a_disk_that_does_not_answer_ends_the_run(monkeypatch: pytest.MonkeyPatc
     assert not inbox.take(), "not yet"
     look(stalls, LONGEST_READ_S)
     assert not inbox.take(), "nobody waits for it"
-    reader.want(2, 4)
+    reader.want(2, 4, None)
     (event,) = inbox.take()
     assert isinstance(event, SourceFailed) and event.cause == 2
     assert str(event.error).startswith("list: nothing was read after row 4 for 600 s; ")
     assert reader.given_up
     back.set()
-    reader.want(3, 4)
+    reader.want(3, 4, None)
     assert [item.cause for item in inbox.take()] == [3], "what comes too late is dropped"
     inbox.close()
 
@@ -311,7 +311,7 @@ def test_reading_that_finds_no_row_is_said_though_it_is_at_work(monkeypatch: pyt
     """Its CPU time grows, so that it is no stall of the disk; it is said none the less, and ends nothing."""
     busy = iter(range(10**9))
     monkeypatch.setattr("penstock.runtime.reader.cpu_ns", lambda native_id: next(busy))
-    reader = Reader(Disk(12, lambda read: None), Inbox(), 3, set(), None, 4)
+    reader = Reader(Disk(12, lambda read: None), Inbox(), 3, set(), 4)
     told: list[str] = []
     stalls = Stalls(told.append)
     stalls.add(reader.reading)

@@ -120,6 +120,8 @@ class FilesSource:
         A compressed file that is longer than in `known` and begins alike is told as it was known: it had broken off,
         and is whole now.
         """
+        assert self.proof is not None
+        self.proof.note_ends()
         rows = dict(zip((file.name for file in self._files), self._rows or (), strict=False))
         before = (known or {}).get("files") or []
         told = []
@@ -146,6 +148,14 @@ class FilesSource:
     def _next_file(self) -> None:
         assert self.proof is not None
         self.proof.ended(self._opened, self._file)
+        if self._rows is not None:
+            found, known = self._position - self._starts[self._file], self._rows[self._file]
+            if found != known:
+                raise InputError(
+                    f"has {found} rows; it had {known} when the run began. Restore the file as it was, or give the run "
+                    "another output folder with --out",
+                    where=self._files[self._file].name,
+                )
         self._close_reader()
         self._file += 1
         if self._file == len(self._starts):

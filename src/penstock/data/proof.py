@@ -7,10 +7,12 @@ All calls come from the thread that reads.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from penstock.core.flow.evidence import Evidence
 from penstock.core.shape import SourceMark
@@ -21,6 +23,7 @@ from penstock.errors import InputError
 __all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_content", "byte_range"]
 
 BLOCK_BYTES = 1 << 20
+_HEAD_BYTES, _TAIL_BYTES = 64 << 10, 4 << 10  # of a file that is not read yet: they tell it from another one
 _RESTORE = "Restore the file as it was, or give the run another output folder with --out"
 
 # (path, first unit, unit after the last or None: to the end) -> the bytes of those units. Raises OSError, ValueError.
@@ -48,6 +51,15 @@ def status_of(file: int | os.PathLike[str]) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def ends_of(path: str | os.PathLike[str], size_bytes: int) -> tuple[bytes, bytes]:
+    """Digests of the first and of the last bytes of a file, as if it had `size_bytes`. Raises OSError."""
+    with open(path, "rb", buffering=0) as stream:
+        head = stream.read(min(_HEAD_BYTES, size_bytes))
+        stream.seek(max(0, size_bytes - _TAIL_BYTES))
+        tail = stream.read(min(_TAIL_BYTES, size_bytes))
+    return hashlib.blake2b(head, digest_size=8).digest(), hashlib.blake2b(tail, digest_size=8).digest()
+
+
 class FileProof:
     """What was read of one file while it is open. `path`: names that very file, also once another has its name.
 
@@ -65,6 +77,8 @@ class FileProof:
             raise InputError(f"can't be opened: {error.strerror}", where=file.name, passing=may_pass(error)) from None
         self.path = f"/proc/self/fd/{self._descriptor}"
         try:
+            self.refuse_shorter()
+            self._refuse_another()
             self.check()
         except InputError:
             self.close()
@@ -85,6 +99,31 @@ class FileProof:
                 where=self.file.name,
             )
 
+    def _refuse_another(self) -> None:
+        """Raises InputError where this is not the file that the source was opened with, but one that has come in its
+        place. Text may have grown: its end is where it was, and what ends there is what ended there."""
+        size_bytes, file = os.fstat(self._descriptor).st_size, self.file
+        is_text, was = file.format in TEXT_FORMATS, self._proof.ends[self._index]
+        try:
+            now = ends_of(self.path, file.size_bytes)
+        except OSError as error:
+            raise InputError(f"can't be read: {error.strerror}", where=file.name, passing=may_pass(error)) from None
+        grown = size_bytes != file.size_bytes
+        if now[0] != was[0] or (grown and not is_text) or (now[1] != was[1] and (grown or not is_text)):
+            raise InputError(
+                f"is another file than it was when the run began, or was rewritten before it was read: "
+                f"{file.size_bytes} bytes then, {size_bytes} now. {_RESTORE}",
+                where=file.name,
+            )
+
+    def check_end(self) -> None:
+        """As `check`, once the end of the file was read. Raises InputError also where lines were put in before it, so
+        that it is not the end any more."""
+        if self._descriptor >= 0:
+            if os.fstat(self._descriptor).st_size > self.file.size_bytes:
+                self._refuse_another()
+            self.check()
+
     def check(self) -> None:
         """Raises InputError where what was read of this file, or of those before it, does not stand there any more."""
         if self._descriptor >= 0:
@@ -98,20 +137,46 @@ class FileProof:
 
 
 class ReadProof:
-    """The evidence of one source of files. content: how a file of its format is read in units."""
+    """The evidence of one source of files. content: how a file of its format is read in units.
+
+    ends: of each file, what `ends_of` gave when it became the input of the run
+    """
 
     def __init__(self, files: Sequence[DataFile], content: Content) -> None:
         self._files, self._content = files, content
+        self.ends: list[tuple[bytes, bytes]] = []
         self._evidence: Evidence | None = None
         self._opened: FileProof | None = None
 
+    def note_ends(self) -> None:
+        """The files are what they are from here on. Raises InputError."""
+        ends = []
+        for file in self._files:
+            try:
+                ends.append(ends_of(file.path, file.size_bytes))
+            except OSError as error:
+                message = f"can't be read: {error.strerror}"
+                raise InputError(message, where=file.name, passing=may_pass(error)) from None
+        self.ends = ends
+
     # ------------------------------------------------------------ across lives
+
+    def refuse_longer(self, mark: SourceMark, known: Mapping[str, Any]) -> None:
+        """For a run that has read its source to the end: raises InputError where an archive has more behind that end.
+        Only an archive that has broken off may be longer later. known: the identity that the run began with."""
+        sizes = {file["name"]: file["size_bytes"] for file in known.get("files") or []}
+        if any(file.size_bytes > sizes.get(file.name, file.size_bytes) for file in self._files):
+            if not mark.digest:  # of an older version, which continued with the same size only
+                raise self._changed(mark)
+            self.begin(mark)
 
     def begin(self, mark: SourceMark) -> None:
         """Hash once more what `mark` tells of, and go on from there; nothing is hashed before this call.
 
         Raises InputError where the content has changed, or can't be read.
         """
+        if not self.ends:
+            self.note_ends()
         try:
             evidence = Evidence([status_of(file.path) for file in self._files])
         except OSError as error:
@@ -154,7 +219,7 @@ class ReadProof:
     def ended(self, opened: FileProof | None, index: int) -> None:
         """The end of a file was read. Raises InputError as `check`."""
         if opened is not None and self._evidence is not None:
-            opened.check()
+            opened.check_end()
             self._hash_to(self._evidence, index, 0)
             self._hash_to(self._evidence, index + 1, 0, opened.path)
 

@@ -72,7 +72,7 @@ class FileStream:
     def __init__(self, file: DataFile, proof: FileProof | None = None) -> None:
         self._file = file
         try:
-            raw = open(file.path, "rb")  # noqa: SIM115 - closed by close()
+            raw = open(file.path if proof is None else proof.path, "rb")  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise InputError(f"can't be opened: {error.strerror}", where=file.name, passing=may_pass(error)) from None
         self._raw: Any = raw if proof is None else _ProvenBytes(raw, proof)

@@ -125,6 +125,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             while True:
                 with Invocation(pipeline, options, out_dir, place, planned, clock, inbox, interrupts) as invocation:
                     if complete:
+                        invocation.refuse_longer()
                         facts, code = nothing_to_do(pipeline, out_dir, clock), 0
                     else:
                         facts, code = drive(invocation, out_dir, listener)

@@ -166,6 +166,13 @@ class Invocation:
         note_given(self._out_dir, self._options.given)
         fault("run.opened")
 
+    def refuse_longer(self) -> None:
+        """Of a run that is complete: raises InputError where its source has more rows than it has read to the end."""
+        state, known = self._ledger.state, known_input(self._out_dir)
+        read_to_its_end = state.total_rows is not None and state.watermark >= state.total_rows
+        if read_to_its_end and self._source.proof is not None:
+            self._source.proof.refuse_longer(state.mark or SourceMark(), known or {})
+
     # ------------------------------------------------------------ running
 
     def run(self, listener: Callable[[RunFacts], None]) -> RunFacts:

@@ -279,7 +279,7 @@ def test_a_finished_run_is_owned_by_the_first_that_has_work_to_do(tmp_path: Path
     with open_ledger(tmp_path / "out") as first, open_ledger(tmp_path / "out") as second:
         first.claim()
         first.claim()
-        with pytest.raises(RunOwned, match="has just begun to work on this run"):
+        with pytest.raises(RunOwned, match="another process has just worked on this run"):
             second.claim()
         with pytest.raises(RunOwned, match=rf"process {os.getpid()} on host"):
             open_ledger(tmp_path / "out")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,12 @@ import yaml
 from run_support import catch, run, start, summary, write_rows
 
 from penstock.errors import RunMismatch
+from penstock.ledger.base import CommitBatch, Receipt
+from penstock.ledger.ledger import Ledger
 from penstock.ledger.view import RunView, read_run
 from penstock.runtime.api import RunOptions
 from penstock.runtime.api import run as run_here
+from penstock.runtime.signals import Interrupts
 from penstock.spec.load import load_pipeline
 
 pytestmark = pytest.mark.process
@@ -255,3 +261,37 @@ def test_a_source_row_is_one_in_every_phase_however_many_it_became(tmp_path: Pat
     told = summary(apart)
     assert told["rows"] == {**summary(together)["rows"], "reused": told["rows"]["reused"]}
     assert told["steps"] == summary(together)["steps"]
+
+
+def test_a_signal_that_comes_with_the_last_commit_of_a_phase_stops_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next phase; or the first one again, for the rows that a life before left out under its limit."""
+    write(tmp_path, a={"ms_per_row": 0}, b={"ms_per_row": 0})
+    monkeypatch.chdir(tmp_path)
+    pipeline = load_pipeline((tmp_path / "pipeline.yaml").read_text(), "pipeline.yaml")
+    commit, pending, told = Ledger.commit, Interrupts.pending, threading.Event()
+    strikes = [0, 2]  # the phases with whose last commit a signal comes
+
+    def telling(interrupts: Interrupts) -> str:
+        reason = pending(interrupts)
+        if reason:
+            told.set()
+        return reason
+
+    def signalled(ledger: Ledger, batch: CommitBatch) -> Receipt:
+        if batch.final and strikes and ledger.entry.phase == strikes[0]:
+            strikes.pop(0)
+            told.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert told.wait(60)
+        return commit(ledger, batch)
+
+    monkeypatch.setattr(Interrupts, "pending", telling)
+    monkeypatch.setattr(Ledger, "commit", signalled)
+    for limit in (100, None):
+        stopped = run_here(pipeline, RunOptions(display="none", limit=limit))
+        assert (stopped.exit_code, stopped.facts.status) == (75, "stopped")
+    assert not strikes and read_run(tmp_path / "out").watermark == 100
+    assert run_here(pipeline, RunOptions(display="none")).exit_code == 0
+    assert len(lines(tmp_path)) == sum(number % 7 != 3 for number in range(ROWS))

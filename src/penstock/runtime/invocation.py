@@ -262,6 +262,7 @@ class Invocation:
         """What belongs to a phase: its source, its reader, its flow, the rows that it holds."""
         self._phase_stack = ExitStack()
         self._stack.callback(self._phase_stack.close)
+        self._interrupts.repeat()
         phase, ledger = self._plan.phases[number], self._ledger
         source = ledger.inputs() if number else self._source
         known = _known_columns(source.schema, self._logics[phase.begin : phase.end])

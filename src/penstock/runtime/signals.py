@@ -57,8 +57,12 @@ class Interrupts:
         """Whether a signal has come, told or not."""
         return self._count > 0
 
+    def repeat(self) -> None:
+        """A phase begins: a signal that the one before was told as it ended is for this one."""
+        self._told = False
+
     def pending(self) -> str:
-        """The status that the run is to stop with, told once; "" otherwise. Raises StopNow at the second signal."""
+        """The status that a phase is to stop with, told once; "" otherwise. Raises StopNow at the second signal."""
         if self._count >= 2:
             raise StopNow
         if self._count and not self._told:

@@ -96,6 +96,22 @@ def test_objects_without_fields_are_maps() -> None:
     assert (str(table.schema.field("meta").type), rejected) == ("map<string, string>", [])
 
 
+@pytest.mark.parametrize(
+    "value", [[None], [["a", "b"], None], [[None, "b"]], {"x": [None]}, "text", [3], [["a"]], {"x": 3}, {"x": b"y"}]
+)
+def test_what_is_no_map_rejects_its_row_and_does_not_end_the_process(value: Any) -> None:
+    """Arrow aborts at a null among the entries of a map: such a row ended each life of a run."""
+    for deep in (value, {"x": value}):
+        type_ = pa.map_(pa.string(), pa.string())
+        if deep is not value:
+            type_ = pa.map_(pa.string(), type_)
+        builder = TableBuilder(pa.schema([("meta", type_)]))
+        kept: list[Any] = [None, {}, [], [("x", None if deep is value else {"y": "z"})]]
+        table, rejected = builder.build([*({"meta": one} for one in kept), {"meta": deep}])
+        assert table.num_rows == len(kept)
+        assert [(index, name) for index, name, _ in rejected] == [(len(kept), "meta")]
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats() | st.text(string.printable) | st.binary(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3),

@@ -89,6 +89,8 @@ def value_check(type_: pa.DataType) -> _Check:
         return _list_check(type_)
     if pt.is_struct(type_):
         return _struct_check(type_)
+    if pt.is_map(type_):
+        return _map_check(type_)
     return lambda value: None if value is None else _arrow_fault(type_, value)
 
 
@@ -162,6 +164,26 @@ def _struct_check(type_: pa.DataType) -> _Check:
             if fault is not None:
                 return fault[0], f".{name} {fault[1]}"
         return None
+
+    return check
+
+
+def _map_check(type_: pa.DataType) -> _Check:
+    """Objects, and lists of (key, value). Checked before Arrow sees them: a null among the entries makes it abort."""
+    check_key, check_item = value_check(type_.key_type), value_check(type_.item_type)
+
+    def check(value: Any) -> Fault | None:
+        if value is None:
+            return None
+        if not isinstance(value, (dict, list, tuple)):
+            return _mismatch(type_, value)
+        for entry in value.items() if isinstance(value, dict) else value:
+            if not isinstance(entry, (list, tuple)) or len(entry) != 2 or entry[0] is None:
+                return _mismatch(type_, value)
+            fault = check_key(entry[0]) or check_item(entry[1])
+            if fault is not None:
+                return fault[0], f"[{_shown(entry[0])}] {fault[1]}"
+        return _arrow_fault(type_, value)
 
     return check
 

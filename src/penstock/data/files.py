@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,10 +9,8 @@ import pyarrow as pa
 
 from penstock.data.base import Chunk
 from penstock.data.paths import DataFile
-from penstock.data.proof import Content, FileProof, ReadProof, byte_content
+from penstock.data.proof import Content, FileProof, ReadProof, byte_content, head_of
 from penstock.errors import InputError
-
-_HASHED_BYTES = 64 << 10  # of each file's beginning: tells a file that was replaced by one of the same size
 
 
 class FileReader(Protocol):
@@ -188,9 +185,7 @@ class FilesSource:
 
 
 def _head_hash(file: DataFile, size_bytes: int) -> str:
-    """Of its first bytes, as if it had `size_bytes`."""
     try:
-        with open(file.path, "rb") as stream:
-            return hashlib.blake2b(stream.read(min(_HASHED_BYTES, size_bytes)), digest_size=8).hexdigest()
+        return head_of(file.path, size_bytes)
     except OSError as error:
         raise InputError(f"can't be read: {error.strerror}", where=file.name) from None

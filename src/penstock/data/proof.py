@@ -20,10 +20,10 @@ from penstock.data.paths import TEXT_FORMATS, DataFile
 from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
-__all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_content", "byte_range"]
+__all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_content", "byte_range", "head_of"]
 
 BLOCK_BYTES = 1 << 20
-_HEAD_BYTES, _TAIL_BYTES = 64 << 10, 4 << 10  # of a file that is not read yet: they tell it from another one
+_HEAD_BYTES, _TAIL_BYTES = 64 << 10, 4 << 10  # of a file that is not read yet: they tell it from one of its size
 _RESTORE = "Restore the file as it was, or give the run another output folder with --out"
 
 # (path, first unit, unit after the last or None: to the end) -> the bytes of those units. Raises OSError, ValueError.
@@ -51,13 +51,21 @@ def status_of(file: int | os.PathLike[str]) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def ends_of(path: str | os.PathLike[str], size_bytes: int) -> tuple[bytes, bytes]:
-    """Digests of the first and of the last bytes of a file, as if it had `size_bytes`. Raises OSError."""
-    with open(path, "rb", buffering=0) as stream:
-        head = stream.read(min(_HEAD_BYTES, size_bytes))
-        stream.seek(max(0, size_bytes - _TAIL_BYTES))
-        tail = stream.read(min(_TAIL_BYTES, size_bytes))
-    return hashlib.blake2b(head, digest_size=8).digest(), hashlib.blake2b(tail, digest_size=8).digest()
+def head_of(path: str | os.PathLike[str], size_bytes: int) -> str:
+    """A hash of the first bytes of a file, as if it had `size_bytes`. Raises OSError."""
+    return _hash_of(path, 0, min(_HEAD_BYTES, size_bytes))
+
+
+def ends_of(path: str | os.PathLike[str], size_bytes: int) -> tuple[str, str]:
+    """Hashes of the first and of the last bytes of a file, as if it had `size_bytes`. Raises OSError."""
+    return head_of(path, size_bytes), _hash_of(path, max(0, size_bytes - _TAIL_BYTES), size_bytes)
+
+
+def _hash_of(path: str | os.PathLike[str], begin: int, end: int) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    for data in byte_range(os.fspath(path), begin, end):
+        found.update(data)
+    return found.hexdigest()
 
 
 class FileProof:
@@ -144,7 +152,7 @@ class ReadProof:
 
     def __init__(self, files: Sequence[DataFile], content: Content) -> None:
         self._files, self._content = files, content
-        self.ends: list[tuple[bytes, bytes]] = []
+        self.ends: list[tuple[str, str]] = []
         self._evidence: Evidence | None = None
         self._opened: FileProof | None = None
 

@@ -113,29 +113,20 @@ def _refusal(request: Request, reason: str) -> Answer:
 
 def refusals_event(link: Link, refused: list[Answer], batch: int) -> ev.AnswersArrived:
     """Requests that could not be sent have ended: as if their replica had answered so at once."""
-    load = link.load
-    return ev.AnswersArrived(
-        batch=batch,
-        replica=link.index,
-        incarnation=link.incarnation,
-        tasks=[answer.id for answer in refused],
-        attempts=[answer.attempt for answer in refused],
-        codes=[answer.code for answer in refused],
-        tokens_in=[0] * len(refused),
-        tokens_out=[0] * len(refused),
-        executing=load.executing,
-        waiting=load.waiting,
-        turnaround_s=load.turnaround_s,
-        progress=load.progress,
-    )
+    return _event(link, Answers(items=refused, load=link.load), batch)
 
 
 def answers_event(link: Link, message: Answers, batch: int) -> ev.AnswersArrived:
-    """The core's view of a message: identities, codes and token counts."""
-    items = message.items
-    load = link.load = message.load
-    link.stamp = load.sent_at
-    link.rows += len(items)
+    """The core's view of a message of the host."""
+    link.load = message.load
+    link.stamp = message.load.sent_at
+    link.rows += len(message.items)
+    return _event(link, message, batch)
+
+
+def _event(link: Link, message: Answers, batch: int) -> ev.AnswersArrived:
+    """Identities, codes and token counts."""
+    items, load = message.items, message.load
     codes = [answer.code for answer in items]
     return ev.AnswersArrived(
         batch=batch,

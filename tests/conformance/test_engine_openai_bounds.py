@@ -6,10 +6,10 @@ import asyncio
 import gzip
 import itertools
 import json
-import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from penstock.engines.openai import OpenAIEngine
 from penstock.engines.openai_body import MAX_HELD_BYTES, MAX_REFUSAL_BYTES, Body, Held, reply_limit_bytes
 from penstock.engines.openai_failures import CallFailed, OutsizedReply
 from penstock.engines.openai_retry import Backoff
+from penstock.testing.proxy import LoopbackServer
 
 MIB = 1 << 20
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -32,42 +33,20 @@ LATER = b"HTTP/1.1 503 Later\r\n"
 ANSWER = json.dumps(good("fine")).encode()
 
 
-class RawService:
+class RawService(LoopbackServer):
     """Sends these bytes for each request; the connection stays open until the client closes it."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
+        super().__init__()
         self._pieces = pieces
         self.asked = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    def __enter__(self) -> RawService:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
-        return self
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
 
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(30)
-        self._loop.close()
-
-    async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-
-    async def _stop(self) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
             for piece in self._pieces:
@@ -75,11 +54,6 @@ class RawService:
                 await writer.drain()
             while await reader.read(MIB):
                 pass
-        except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
 
 
 class Endless:

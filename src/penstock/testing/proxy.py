@@ -8,15 +8,62 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from random import Random
+from typing import Self
 
-__all__ = ["KINDS", "FaultyProxy"]
+__all__ = ["KINDS", "FaultyProxy", "LoopbackServer"]
 
 KINDS = ("pass", "delay", "cut", "drop", "swallow", "repeat", "ask_twice", "swap", "stray", "earlier")
 _KNOWN = 20  # answers that pass before one of them comes again: until then nobody knows that ids are unique
 _STRAY = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"
 
 
-class FaultyProxy:
+class LoopbackServer:
+    """A server on a port of this machine, in a thread of its own. `_connection` serves each connection."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="loopback-server", daemon=True)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        with suppress(OSError, asyncio.CancelledError):
+            await self._connection(reader, writer)
+        self._tasks.discard(task)
+        with suppress(OSError, RuntimeError):
+            writer.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+
+class FaultyProxy(LoopbackServer):
     """Between clients and 127.0.0.1:`target`; `port` is where it listens. In a thread of its own; use it in `with`.
 
     weights: how often a reply fares as each of KINDS:
@@ -48,49 +95,13 @@ class FaultyProxy:
         unknown = set(weights) - set(KINDS)
         if unknown:
             raise ValueError(f"no such fault: {sorted(unknown)}; there are {', '.join(KINDS)}")
+        super().__init__()
         self.met: Counter[str] = Counter()
-        self.port = 0
         self._target, self._delay_s, self._seen = target, delay_s, seen
         self._weights = [weights.get(kind, 0.0) for kind in KINDS]
         self._rng = Random(seed)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._passed: deque[bytes] = deque(maxlen=50)
         self._swapping: tuple[bytes, asyncio.Future[bytes]] | None = None
-        self._server: asyncio.Server | None = None
-
-    def __enter__(self) -> FaultyProxy:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(30)
-        self._loop.close()
-
-    async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        with suppress(OSError, asyncio.CancelledError):
-            await self._connection(reader, writer)
-        self._tasks.discard(task)
-        with suppress(OSError, RuntimeError):
-            writer.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)

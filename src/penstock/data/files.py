@@ -62,7 +62,8 @@ class FilesSource:
             self._starts.append(self._starts[-1] + count)
         self._file = 0
         self._reader: FileReader | None = None
-        self.proof: ReadProof | None = ReadProof(self._files, content)
+        self._proof = ReadProof(self._files, content)
+        self.proof: ReadProof | None = self._proof
         self._opened: FileProof | None = None
         self._position = 0
         self._failed = False
@@ -117,8 +118,7 @@ class FilesSource:
         A compressed file that is longer than in `known` and begins alike is told as it was known: it had broken off,
         and is whole now.
         """
-        assert self.proof is not None
-        self.proof.note_ends()
+        self._proof.note_ends()
         rows = dict(zip((file.name for file in self._files), self._rows or (), strict=False))
         before = (known or {}).get("files") or []
         told = []
@@ -137,14 +137,12 @@ class FilesSource:
 
     def _current(self) -> FileReader | None:
         if self._reader is None and self._file < len(self._files):
-            assert self.proof is not None
-            self._opened = self.proof.open(self._file)
+            self._opened = self._proof.open(self._file)
             self._reader = self._open_file(self._files[self._file], self._starts[self._file], self._opened)
         return self._reader
 
     def _next_file(self) -> None:
-        assert self.proof is not None
-        self.proof.ended(self._opened, self._file)
+        self._proof.ended(self._opened, self._file)
         if self._rows is not None:
             found, known = self._position - self._starts[self._file], self._rows[self._file]
             if found != known:

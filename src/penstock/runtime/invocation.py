@@ -21,7 +21,7 @@ import pyarrow as pa
 from penstock.core.core import Core
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.flow.flow import Flow
-from penstock.core.flow.limit import admission_ends
+from penstock.core.flow.limit import admission_ends, all_admitted
 from penstock.core.shape import (
     FlowLimits,
     FlowShape,
@@ -168,10 +168,9 @@ class Invocation:
 
     def refuse_longer(self) -> None:
         """Of a run that is complete: raises InputError where its source has more rows than it has read to the end."""
-        state, known = self._ledger.state, known_input(self._out_dir)
-        read_to_its_end = state.total_rows is not None and state.watermark >= state.total_rows
-        if read_to_its_end and self._source.proof is not None:
-            self._source.proof.refuse_longer(state.mark or SourceMark(), known or {})
+        state, proof = self._ledger.state, self._source.proof
+        if proof is not None and all_admitted(state.watermark, state.total_rows, None):
+            proof.refuse_longer(state.mark or SourceMark(), known_input(self._out_dir) or {})
 
     # ------------------------------------------------------------ running
 

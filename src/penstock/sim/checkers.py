@@ -184,7 +184,7 @@ class RequestChecks:
             return
         out, replica.out = replica.out, {}
         alone = len(out) == 1 and replica.alone in out
-        if event.out_of_memory and replica.was_ready and not replica.slow:
+        if event.out_of_memory and replica.was_ready and not (replica.slow or replica.leaving):
             self._starved(replica, out, now)
             return
         in_lane = bool(out) and all(self.tasks[number].suspect for number in out)
@@ -234,9 +234,6 @@ class RequestChecks:
         replica.lost_in = self._turn
         replica.asked.clear()
         replica.begun.clear()
-        if replica.leaving:
-            replica.leaving = replica.asleep = False
-            return
         replica.deaths = self._recent(replica.deaths, now)
         replica.share = share
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import socket
+from contextlib import suppress
+
 import pytest
 
 pytest.importorskip("aiohttp")
@@ -12,7 +17,7 @@ from openai_service import Service
 from penstock.engines.messages import EngineConfig
 from penstock.engines.openai import OpenAIEngine
 from penstock.engines.openai_retry import Backoff
-from penstock.testing.proxy import FaultyProxy
+from penstock.testing.proxy import FaultyProxy, LoopbackServer
 
 REQUESTS = 120
 AT_ONCE = Backoff(first_s=0.0, most_s=0.0)
@@ -77,3 +82,18 @@ def own_answers(weights: dict[str, float], identity: str, monkeypatch: pytest.Mo
             rarest = 1 / 12  # what is rarer than that need not come among so few replies
             often = [kind for kind, weight in weights.items() if weight / sum(weights.values()) >= rarest]
             assert all(proxy.met[kind] for kind in often)
+
+
+def test_a_loopback_server_closes_every_connection_it_accepts_as_it_ends() -> None:
+    class Holding(LoopbackServer):
+        async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+
+    for number in range(30):  # on the code of before, most of these left a connection open
+        with Holding() as server:
+            clients = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(1 + number % 8)]
+        with suppress(ConnectionResetError):  # accepted or not, each has ended
+            assert [client.recv(1) for client in clients] == [b""] * len(clients)
+        for client in clients:
+            client.close()
+    gc.collect()  # a connection that is left open is a ResourceWarning, and that fails the test

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 
 from penstock.core.service import Asked, Connection, Reply, Service, Verdict
@@ -29,7 +30,7 @@ from penstock.engines.base import Prompted
 from penstock.engines.messages import Answer, EngineConfig, Request
 from penstock.engines.openai import OpenAIEngine
 from penstock.engines.openai_retry import Backoff
-from penstock.testing.proxy import FaultyProxy
+from penstock.testing.proxy import FaultyProxy, LoopbackServer
 
 WEIGHTS = {"pass": 70, "delay": 8, "cut": 2, "drop": 2, "swallow": 0.3, "repeat": 8, "ask_twice": 4, "stray": 3}
 MORE_WEIGHTS = {
@@ -47,35 +48,15 @@ PER_ENGINE = 500  # requests
 ROUNDS = 40  # a request that the engine gives back is asked again so often, as the dispatcher does
 
 
-class Echo:
-    """Answers each request with its prompt after up to 5 ms, and refuses what begins with "no". On a thread."""
+class Echo(LoopbackServer):
+    """Answers each request with its prompt after up to 5 ms, and refuses what begins with "no"."""
 
     def __init__(self, identity: str, seed: int) -> None:
+        super().__init__()
         self._identity, self._rng, self._number = identity, Random(seed), 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self.port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
 
-    async def _start(self) -> int:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=1024)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(30)
-        self._loop.close()
-
-    async def _stop(self) -> None:
-        self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 headers = {
@@ -86,10 +67,6 @@ class Echo:
                 writer.write(self._reply(request["messages"][-1]["content"], headers["x-request-id"]))
                 if headers.get("connection") == "close":
                     return
-        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
-            pass
-        finally:
-            writer.close()
 
     def _reply(self, prompt: str, mark: str) -> bytes:
         self._number += 1
@@ -128,7 +105,6 @@ class Trial:
 
     def run(self) -> FaultyProxy:
         """Ask everything; the proxy that it went through."""
-        service = Echo(self.identity, self._seed)
         weights = {**WEIGHTS, **MORE_WEIGHTS[self.identity]}
         engine = OpenAIEngine()
 
@@ -137,7 +113,10 @@ class Trial:
             known = engine._calls._services[f"http://127.0.0.1:{proxy.port}/v1"]._seen
             return self.identity != "ids" or json.loads(reply.partition(b"\r\n\r\n")[2])["id"] in known
 
-        with FaultyProxy(service.port, weights, seed=self._seed, seen=seen) as proxy:
+        with (
+            Echo(self.identity, self._seed) as service,
+            FaultyProxy(service.port, weights, seed=self._seed, seen=seen) as proxy,
+        ):
             url = f"http://127.0.0.1:{proxy.port}/v1"
             options = {"concurrency": self._concurrency, "timeout_s": 1.0, "start_patience_s": 0}
             engine.load(
@@ -148,7 +127,6 @@ class Trial:
                 self._ask_all(engine)
             finally:
                 engine.close()
-        service.close()
         return proxy
 
     def _ask_all(self, engine: OpenAIEngine) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Self
@@ -25,11 +26,15 @@ class LoopbackServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loopback-server", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = socket.socket()
 
     def __enter__(self) -> Self:
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(1024)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.add_reader, self._listener, self._accept)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,27 +42,33 @@ class LoopbackServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)
         self._loop.close()
+        self._listener.close()
 
-    async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
+    def _accept(self) -> None:
+        # Not asyncio.Server: one that is closed while it accepts leaves that connection open (Python 3.11).
+        with suppress(BlockingIOError, ConnectionAbortedError):
+            self._begin(self._served(self._listener.accept()[0]))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._loop.remove_reader(self._listener)
+        await asyncio.sleep(0)  # every task begins: one that is cancelled before closes no connection
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _served(self, connection: socket.socket) -> None:
         with suppress(OSError, asyncio.CancelledError):
-            await self._connection(reader, writer)
-        self._tasks.discard(task)
-        with suppress(OSError, RuntimeError):
-            writer.close()
+            reader, writer = await asyncio.open_connection(sock=connection)
+            try:
+                await self._connection(reader, writer)
+            finally:
+                writer.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError
@@ -168,9 +179,7 @@ class FaultyProxy(LoopbackServer):
     def _later(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         """Write it at once, a little later or much later, whatever has passed meanwhile."""
         delay_s = self._delay_s * self._rng.choice((0.0, 0.02, 0.1, 1.0))
-        task = self._loop.create_task(_write_later(writer, data, delay_s))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(_write_later(writer, data, delay_s))
 
 
 async def _write_later(writer: asyncio.StreamWriter, data: bytes, delay_s: float) -> None:

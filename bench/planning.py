@@ -13,10 +13,10 @@ import statistics
 import time
 
 from common import Figure, main
-from penstock.core.planner.cluster import NodeFacts
-from penstock.core.planner.demand import PoolDemand
-from penstock.core.planner.model import Layer, ModelFacts, Weights
-from penstock.core.planner.plan import make_plan
+from penstock.planner.cluster import NodeFacts
+from penstock.planner.demand import PoolDemand
+from penstock.planner.model import Layer, ModelFacts, Weights
+from penstock.planner.plan import make_plan
 
 LIMIT_S = 1.0
 GB = 10**9

@@ -71,7 +71,7 @@ def ours(ray: Any, folder: Path, size: int, draw: random.Random) -> tuple[int, i
     from penstock.errors import PlanError
     from penstock.executors.base import Exit, Launch
     from penstock.executors.ray import RayExecutor
-    from penstock.runtime.places import RayPlace
+    from penstock.planning.targets import RayPlace
     from penstock.spec.load import load_pipeline
 
     text = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from common import Figure, main, say, work_folder, write_jsonl
 from penstock.report.facts import RunFacts
-from penstock.runtime.api import RunOptions, run
+from penstock.runtime.run.api import RunOptions, run
 from penstock.spec.load import load_pipeline
 
 REPLICAS, SLOTS, MS_PER_ROW, LOAD_MS = 4, 8, 50.0, 6000.0

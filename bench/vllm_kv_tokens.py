@@ -15,10 +15,10 @@ from typing import Any
 
 from common import ROOT, Figure, main, say, work_folder
 from make_model import SHAPE, make_tokenizer
-from penstock.core.planner.cluster import CpuDomain
-from penstock.core.planner.cpu import CpuRoom, cpu_fit
-from penstock.core.planner.demand import PoolDemand
-from penstock.planning.facts import read_model_facts
+from penstock.planner.cluster import CpuDomain
+from penstock.planner.cpu import CpuRoom, cpu_fit
+from penstock.planner.demand import PoolDemand
+from penstock.planning.read.facts import read_model_facts
 
 NEAR = 0.02
 COMMON = {**SHAPE, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.engines.messages import Answer, EngineConfig, Ready, Request, Requests, Sampling
+from penstock.protocol.messages import Answer, EngineConfig, Ready, Request, Requests, Sampling
 from penstock.testing.harness import HostHarness
 
 LOAD_S = 900.0

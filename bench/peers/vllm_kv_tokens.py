@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 
-from penstock.engines.messages import EngineConfig
-from penstock.engines.vllm_load import start_vllm
+from penstock.engines.vllm.load import start_vllm
+from penstock.protocol.messages import EngineConfig
 
 
 def main() -> None:

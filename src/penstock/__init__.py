@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         RunOwned,
         UsageError,
     )
-    from penstock.runtime.api import RunOptions, RunResult, run
-    from penstock.runtime.calls import Generation, GenerationError
-    from penstock.runtime.launch import LaunchedPool, launch
+    from penstock.runtime.pool.api import LaunchedPool, launch
+    from penstock.runtime.pool.calls import Generation, GenerationError
+    from penstock.runtime.run.api import RunOptions, RunResult, run
     from penstock.spec.load import load_pipeline
     from penstock.spec.model import Model
     from penstock.spec.pipeline import Pipeline, Resources, Sink, Source
@@ -82,9 +82,9 @@ _MODULES = {
         "RunOwned",
         "UsageError",
     ),
-    "penstock.runtime.api": ("RunOptions", "RunResult", "run"),
-    "penstock.runtime.calls": ("Generation", "GenerationError"),
-    "penstock.runtime.launch": ("LaunchedPool", "launch"),
+    "penstock.runtime.run.api": ("RunOptions", "RunResult", "run"),
+    "penstock.runtime.pool.calls": ("Generation", "GenerationError"),
+    "penstock.runtime.pool.api": ("LaunchedPool", "launch"),
     "penstock.spec.load": ("load_pipeline",),
     "penstock.spec.model": ("Model",),
     "penstock.spec.pipeline": ("Pipeline", "Resources", "Sink", "Source"),

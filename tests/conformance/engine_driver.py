@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import penstock
-from penstock.engines.base import Engine, Prompted
-from penstock.engines.messages import Answer, Capacity, EngineConfig, Request, Sampling
+from penstock.engines.base import Engine, QueuedRequest
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request, Sampling
 
 DOCWRITER = str(Path(penstock.__file__).parent / "models" / "docwriter")
 PATIENCE_S = 120.0
@@ -61,7 +61,7 @@ class EngineDriver:
         ids = list(range(self._next_id, self._next_id + len(payloads)))
         self._next_id += len(payloads)
         requests = [Request(number, 1, payload, seed=seed) for number, payload in zip(ids, payloads, strict=True)]
-        self.engine.submit([Prompted(request, one) for request, one in zip(requests, each, strict=True)])
+        self.engine.submit([QueuedRequest(request, one) for request, one in zip(requests, each, strict=True)])
         return ids
 
     def wait(self, ids: Sequence[int]) -> list[Answer]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.engines.messages import EngineConfig
+from penstock.protocol.messages import EngineConfig
 from penstock.testing.engines import EngineConformance
 
 pytestmark = pytest.mark.process

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from openai_service import Service, good
 
 from penstock.engines.base import EngineLoadError
-from penstock.engines.messages import EngineConfig, Sampling
-from penstock.engines.openai import OpenAIEngine
-from penstock.engines.openai_endpoints import Endpoints, RetryBudget
-from penstock.engines.openai_failures import CallFailed
-from penstock.engines.openai_request import address
-from penstock.engines.openai_retry import Backoff, backoff_s, retry_after_s
+from penstock.engines.openai.endpoints import Endpoints, RetryBudget
+from penstock.engines.openai.engine import OpenAIEngine
+from penstock.engines.openai.failures import CallFailed
+from penstock.engines.openai.request import address
+from penstock.engines.openai.retry import Backoff, backoff_s, retry_after_s
+from penstock.protocol.messages import EngineConfig, Sampling
 
 AT_ONCE = Backoff(first_s=0.0, most_s=0.0)
 KEY = "sk-a-very-secret-key"
@@ -107,7 +107,7 @@ def test_n_outputs_and_logprobs_are_read() -> None:
     ids=lambda act: str(act)[:40],
 )  # fmt: skip
 def test_the_services_failure_is_tried_again(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_FIRST_S", 0.01)
+    monkeypatch.setattr("penstock.engines.openai.endpoints.ASIDE_FIRST_S", 0.01)
     with Service([act, act]) as service, driver(service) as engine:
         assert texts(engine.ask(["a"])) == ["fine"]
     assert len(service.bodies) == 3
@@ -243,8 +243,8 @@ def test_an_endpoint_that_is_away_is_put_aside() -> None:
 
 
 def test_a_service_that_comes_back_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_FIRST_S", 0.01)
-    monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_MOST_S", 0.02)
+    monkeypatch.setattr("penstock.engines.openai.endpoints.ASIDE_FIRST_S", 0.01)
+    monkeypatch.setattr("penstock.engines.openai.endpoints.ASIDE_MOST_S", 0.02)
     url = closed_url()
     port = int(url.split(":")[2].split("/")[0])
     with driver(url) as engine:
@@ -255,7 +255,7 @@ def test_a_service_that_comes_back_loses_no_request(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_service_that_stays_away_gives_its_requests_back_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_FIRST_S", 0.01)
+    monkeypatch.setattr("penstock.engines.openai.endpoints.ASIDE_FIRST_S", 0.01)
     with driver(closed_url(), patience_s=0.05) as engine:
         answers = engine.ask(["a"] * 3)
     assert [answer.code for answer in answers] == ["retry"] * 3

@@ -19,12 +19,12 @@ pytest.importorskip("aiohttp")
 from engine_driver import EngineDriver, texts
 from openai_service import Service, good
 
-from penstock.engines import openai_body
-from penstock.engines.messages import Answer, EngineConfig, Sampling
-from penstock.engines.openai import OpenAIEngine
-from penstock.engines.openai_body import MAX_HELD_BYTES, MAX_REFUSAL_BYTES, Body, Held, reply_limit_bytes
-from penstock.engines.openai_failures import CallFailed, OutsizedReply
-from penstock.engines.openai_retry import Backoff
+from penstock.engines.openai import body as openai_body
+from penstock.engines.openai.body import MAX_HELD_BYTES, MAX_REFUSAL_BYTES, Body, Held, reply_limit_bytes
+from penstock.engines.openai.engine import OpenAIEngine
+from penstock.engines.openai.failures import CallFailed, OutsizedReply
+from penstock.engines.openai.retry import Backoff
+from penstock.protocol.messages import Answer, EngineConfig, Sampling
 from penstock.testing.proxy import LoopbackServer
 
 MIB = 1 << 20
@@ -173,7 +173,7 @@ def test_a_body_that_drips_for_ever_ends_at_the_time_limit_and_says_what_came() 
 def test_replies_that_are_too_large_together_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them is within its limit; the service is asked for fewer at a time."""
     monkeypatch.setattr(openai_body, "MAX_HELD_BYTES", 8 * MIB)
-    monkeypatch.setattr("penstock.engines.openai_endpoints.LEAST_TIME_BETWEEN_CUTS_S", 0.0)
+    monkeypatch.setattr("penstock.engines.openai.endpoints.LEAST_TIME_BETWEEN_CUTS_S", 0.0)
     body = json.dumps(good("x" * 3 * MIB)).encode()
     with Service([(200, body.decode())] * 400) as service:
         engine = OpenAIEngine()

@@ -14,9 +14,9 @@ pytest.importorskip("aiohttp")
 from engine_driver import EngineDriver
 from openai_service import Service
 
-from penstock.engines.messages import EngineConfig
-from penstock.engines.openai import OpenAIEngine
-from penstock.engines.openai_retry import Backoff
+from penstock.engines.openai.engine import OpenAIEngine
+from penstock.engines.openai.retry import Backoff
+from penstock.protocol.messages import EngineConfig
 from penstock.testing.proxy import FaultyProxy, LoopbackServer
 
 REQUESTS = 120
@@ -66,7 +66,7 @@ def test_replies_that_are_swapped_are_told_where_the_service_repeats_the_request
 
 def own_answers(weights: dict[str, float], identity: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask through such a proxy. Every request gets the answer to it."""
-    monkeypatch.setattr("penstock.engines.openai_endpoints.ASIDE_FIRST_S", 0.01)
+    monkeypatch.setattr("penstock.engines.openai.endpoints.ASIDE_FIRST_S", 0.01)
     with Service(["echo"] * 100 * REQUESTS, identity=identity) as service:
         target = int(service.url.rpartition(":")[2].partition("/")[0])
         with FaultyProxy(target, weights, seed=1) as proxy:

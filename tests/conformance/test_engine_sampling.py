@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines.messages import Request, Sampling
 from penstock.engines.sampling import DEFAULT_MAX_TOKENS, Defaults, RowFault, fit, resolve
+from penstock.protocol.messages import Request, Sampling
 
 NOTHING = Defaults()
 
@@ -69,8 +69,8 @@ def test_a_number_that_is_none_is_refused_by_name(field: str, value: float) -> N
 
 
 torch = pytest.importorskip("torch")
-from penstock.engines.transformers_row import Job, Row, StopScan  # noqa: E402
-from penstock.engines.transformers_sample import next_tokens  # noqa: E402
+from penstock.engines.transformers.row import Job, Row, StopScan  # noqa: E402
+from penstock.engines.transformers.sample import next_tokens  # noqa: E402
 
 VOCABULARY = 12
 

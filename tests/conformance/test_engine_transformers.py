@@ -15,8 +15,8 @@ transformers = pytest.importorskip("transformers")
 from engine_driver import DOCWRITER, EngineDriver, signatures, texts, tokens  # noqa: E402
 
 from penstock.engines.base import EngineLoadError  # noqa: E402
-from penstock.engines.messages import EngineConfig, Sampling  # noqa: E402
-from penstock.engines.transformers import TransformersEngine  # noqa: E402
+from penstock.engines.transformers.engine import TransformersEngine  # noqa: E402
+from penstock.protocol.messages import EngineConfig, Sampling  # noqa: E402
 
 pytestmark = pytest.mark.transformers
 

@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 
 from engine_driver import DOCWRITER, signatures, tokens
 
-from penstock.engines.messages import EngineConfig, Request, Requests, Sampling
+from penstock.protocol.messages import EngineConfig, Request, Requests, Sampling
 from penstock.testing.harness import HostEnded, HostHarness, LoadingFailed
 
 pytestmark = [pytest.mark.vllm, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -101,7 +101,7 @@ def test_greedy_equals_vllm_itself(host: HostHarness, vllm_python: str, tmp_path
 
 
 def test_capacity_is_the_engines_own(host: HostHarness) -> None:
-    from penstock.engines.messages import Ready
+    from penstock.protocol.messages import Ready
 
     capacity = next(message for message in host.seen if isinstance(message, Ready)).capacity
     assert capacity.slots == 256  # the limit of the offline class, not the 128 of a bare engine
@@ -153,7 +153,7 @@ def test_progress_grows_without_an_answer(host: HostHarness) -> None:
 
 
 def test_an_aborted_request_is_not_answered(host: HostHarness) -> None:
-    from penstock.engines.messages import Abort
+    from penstock.protocol.messages import Abort
 
     number = host.request(PROMPTS[0], Sampling(max_tokens=900, temperature=0.0, ignore_eos=True))
     host.send(Abort([number]))

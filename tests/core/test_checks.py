@@ -67,7 +67,7 @@ FLOW_FAULTS: dict[str, tuple[Callable[[Flow], None], str]] = {
 DISPATCH_FAULTS: dict[str, tuple[Callable[[Dispatch], None], str]] = {
     "two places": (lambda it: it.pools[0].lanes.push(it.replicas[0].in_flight[0]), "two places"),
     "count": (lambda it: set_field("count", lambda count: count + 1)(it.pools[0].lanes), "counts 4 waiting requests"),
-    "tokens": (lambda it: set_field("tokens_out_there", lambda held: held + 1)(it.replicas[0]), "tokens"),
+    "tokens": (lambda it: set_field("tokens_in_flight", lambda held: held + 1)(it.replicas[0]), "tokens"),
     "recalled": (lambda it: set_field("recalled", lambda count: count + 1)(it.replicas[0]), "called back"),
     "kept": (lambda it: set_field("kept", lambda count: count + 1)(it.replicas[0]), "kept"),
     "not ready": (lambda it: not_ready(it), "is waiting with 2 requests in flight"),

@@ -159,7 +159,7 @@ def test_the_host_corrects_the_prompt_length() -> None:
     dispatch.ready(0, slots=8, kv_tokens=100)
     dispatch.submit(0, tokens_in=10, out=10)
     dispatch.tell(dispatch.answers(0, sized=[(0, 90)]))
-    assert dispatch.machine.replicas[0].tokens_out_there == 100
+    assert dispatch.machine.replicas[0].tokens_in_flight == 100
     dispatch.submit(1, tokens_in=10, out=20)
     assert dispatch.sent() == {}
     dispatch.tell(dispatch.answers(0, 0))

@@ -262,7 +262,7 @@ def test_dead_rows_count_for_a_commit_by_what_their_records_keep() -> None:
     assert not flow.all(ev.Commit)
     flow.tell(ev.TasksDead(tasks=[2]))
     assert flow.only(ev.Commit).dead == [0, 1, 2]
-    assert DEAD_ROW_BYTES >= 4 * 65_536  # of runtime/rows.py, in the widest characters
+    assert DEAD_ROW_BYTES >= 4 * 65_536  # of runtime/rows/store.py, in the widest characters
 
 
 def test_dead_children_count_as_well() -> None:

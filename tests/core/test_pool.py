@@ -35,7 +35,7 @@ def end(pool: Pool, replica: int, *tasks: int) -> None:
     there = pool.replicas[replica]
     for task in tasks:
         ended = there.in_flight.pop(task)
-        there.tokens_out_there -= ended.cost
+        there.tokens_in_flight -= ended.cost
         there.recalled -= ended.recalled
     pool.offer(there)
     pool.recount(there)
@@ -70,7 +70,7 @@ def test_attempts_count_up() -> None:
 def test_tokens_send_a_request_to_who_has_them() -> None:
     pool = pool_of(4, 2, kv_tokens=100)
     pool.replicas[0].in_flight[99] = request(99)
-    pool.replicas[0].tokens_out_there = 120
+    pool.replicas[0].tokens_in_flight = 120
     pool.offer(pool.replicas[0])
     assert fill(pool, 1, out=50) == {1: [0]}
 

@@ -67,7 +67,7 @@ def give(replica: Replica, *tasks: int, cost: int = 0) -> None:
     for task in tasks:
         replica.in_flight[task] = request(task)
         replica.in_flight[task].cost = cost
-        replica.tokens_out_there += cost
+        replica.tokens_in_flight += cost
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from penstock.engines.base import EngineLoadError
-from penstock.engines.causes import cause_lines, failure_of, is_device_failure, read_tail
-from penstock.engines.messages import LoadFailed
 from penstock.errors import MissingDependency
+from penstock.host.causes import cause_lines, failure_of, is_device_failure, read_tail
+from penstock.protocol.messages import LoadFailed
 
 VLLM_LOG = """
 (EngineCore pid=12) ERROR 11-20 10:00:00 [core.py:866] EngineCore failed to start.

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines import meter
-from penstock.engines.figures import Figures, Occupancy, Turnaround
-from penstock.engines.host import cut_capacity
-from penstock.engines.messages import Capacity
-from penstock.engines.meter import DeviceMeter, tree_figures
+from penstock.host import meter
+from penstock.host.figures import Figures, Occupancy, Turnaround
+from penstock.host.host import cut_capacity
+from penstock.host.meter import DeviceMeter, tree_figures
+from penstock.protocol.messages import Capacity
 
 
 def test_busy_time_and_its_share_of_the_slots() -> None:

@@ -7,8 +7,8 @@ import statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines.messages import Sampling
-from penstock.engines.mock_text import Writer, prompt_text
+from penstock.engines.mock.text import Writer, prompt_text
+from penstock.protocol.messages import Sampling
 
 
 def text(prompt: str, sampling: Sampling | None = None, seed: int = 0) -> str:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from penstock.engines import registry
-from penstock.engines.mock import MockEngine
+from penstock.engines.mock.engine import MockEngine
 from penstock.errors import ConfigError, MissingDependency
 
 

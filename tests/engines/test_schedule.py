@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from penstock.engines.messages import Answer
-from penstock.engines.schedule import Schedule
+from penstock.engines.mock.schedule import Schedule
+from penstock.protocol.messages import Answer
 
 
 class Collector:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock.engines.base import EngineLoadError
-from penstock.engines.messages import EngineConfig
-from penstock.engines.vllm_load import set_environment
+from penstock.engines.vllm.load import set_environment
+from penstock.protocol.messages import EngineConfig
 
 
 def environment_of(config: EngineConfig, **had: str) -> dict[str, str]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines import messages
-from penstock.engines.messages import (
+from penstock.protocol import messages
+from penstock.protocol.messages import (
     Abort,
     Answer,
     Answers,
@@ -28,7 +28,7 @@ from penstock.engines.messages import (
     Setup,
     TakeBack,
 )
-from penstock.engines.wire import WireError, coordinator_decoder, encode, host_decoder
+from penstock.protocol.wire import WireError, coordinator_decoder, encode, host_decoder
 
 LOAD = Load(1, 2, 3.5, 2.5, 7, 0.001, 99.25, 1 << 40)
 

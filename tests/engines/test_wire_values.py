@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines import messages
-from penstock.engines.messages import Answer, Answers, Load, Output, Request, Requests
-from penstock.engines.values import UnsendableValue, from_extension, to_wire
-from penstock.engines.wire import (
+from penstock.protocol import messages
+from penstock.protocol.messages import Answer, Answers, Load, Output, Request, Requests
+from penstock.protocol.values import UnsendableValue, from_extension, to_wire
+from penstock.protocol.wire import (
     WireError,
     coordinator_decoder,
     encode,

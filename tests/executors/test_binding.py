@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines.messages import EngineConfig
 from penstock.errors import ConfigError, PlanError
 from penstock.executors.binding import Gpu, available_cores, core_sets, environment_for, select_gpus, visible_gpus
+from penstock.protocol.messages import EngineConfig
 
 GPUS = [Gpu(index, f"GPU-{letter}{index}", "H", 80 * 10**9) for index, letter in enumerate("aab")]
 

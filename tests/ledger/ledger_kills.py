@@ -19,7 +19,7 @@ from ledger_support import Coordinator, assert_complete, open_ledger
 from phase_support import PhasedCoordinator, assert_phased_complete, open_phased
 
 from penstock.faults import LEDGER_POINTS, arm
-from penstock.ledger import tails
+from penstock.ledger import joining as tails
 
 tails.MAX_TAIL = 2  # small parts are joined at every other commit
 TOTAL = 90

@@ -15,9 +15,9 @@ from penstock.core.events import CHILD_BASE
 from penstock.data.base import Source
 from penstock.ledger import Ledger
 from penstock.ledger.base import CommitBatch, Counts
-from penstock.runtime.again import ChosenSource, Selection
-from penstock.runtime.invocation import cut_again, open_pipeline_source
-from penstock.runtime.rows import RowStore
+from penstock.runtime.retry.scope import ChosenSource, Selection
+from penstock.runtime.rows.store import RowStore
+from penstock.runtime.run.invocation import cut_for_retry, open_pipeline_source
 from penstock.spec.identity import pipeline_identity
 from penstock.spec.load import load_pipeline
 from penstock.spec.pipeline import Pipeline
@@ -66,7 +66,7 @@ class Model:
         opened = open_pipeline_source(self._pipeline)
         chosen = self._selection
         source: Source = opened if chosen is None else ChosenSource(opened, chosen.positions)
-        cut = self._drawn.cut if chosen is None else cut_again(self._drawn.cut, len(self._nodes))
+        cut = self._drawn.cut if chosen is None else cut_for_retry(self._drawn.cut, len(self._nodes))
         with Ledger.open(
             out,
             identity=pipeline_identity(self._pipeline),
@@ -102,7 +102,7 @@ class Model:
                 self._store.adopt_family(family.position, first)
                 ended[family.position] = self._family(list(range(first, self._next_row)), begin, end)
             for bad in chunk.unreadable:
-                self._store.bury_unreadable(bad)
+                self._store.record_unreadable(bad)
                 ended[bad.position] = ([], [bad.position], 0)
         self._commit(ledger, ended, phase, carries=end < len(self._nodes) or self._selection is not None)
 
@@ -127,7 +127,7 @@ class Model:
                     finished.append(row)
                     continue
                 figures[2] += 1
-                self._store.bury(row, node.name, code, "no", 1)
+                self._store.record_dead(row, node.name, code, "no", 1)
                 dead.append(row)
                 continue
             if isinstance(node.step, Filter) and fate.random() < 0.2:

@@ -21,12 +21,12 @@ from ledger_support import (
 
 from penstock.errors import InvariantError
 from penstock.ledger import publish, read_run, stage
-from penstock.ledger.again import standing_parts
 from penstock.ledger.base import CommitBatch, Counts, Finished
 from penstock.ledger.files import Files
+from penstock.ledger.joining import MAX_TAIL
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
-from penstock.ledger.tails import MAX_TAIL
+from penstock.ledger.retry import standing_parts
 
 
 def positions_in(out: Path) -> list[int]:

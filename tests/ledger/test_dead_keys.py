@@ -11,12 +11,12 @@ from ledger_support import Coordinator, dead_ordinals, open_ledger, outcome
 from phase_support import PhasedCoordinator, deaths, open_phased
 
 from penstock.errors import Fenced
-from penstock.ledger.again import Again, standing_parts
 from penstock.ledger.base import CommitBatch
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.part_keys import DeadKey, encode_dead_keys, read_dead_keys
+from penstock.ledger.retry import Again, standing_parts
 
 TOTAL = 120
 PATHS = st.lists(st.integers(0, 3), max_size=2).map(tuple)
@@ -29,7 +29,7 @@ def dead_keys(out: Path) -> list[DeadKey]:
 
 @pytest.mark.parametrize("most", [4, 1000], ids=["joined", "apart"])
 def test_they_stand_in_the_order_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr("penstock.ledger.tails.MAX_TAIL", most)
+    monkeypatch.setattr("penstock.ledger.joining.MAX_TAIL", most)
     with open_ledger(tmp_path) as ledger:
         coordinator = Coordinator(ledger, TOTAL)
         for position in range(TOTAL):
@@ -69,7 +69,7 @@ def test_a_finished_run_that_was_opened_before_a_retry_took_its_place(tmp_path: 
         _, parts = standing_parts(Manifest(Layout(tmp_path), Files()))
         known = {name: read_dead_keys(Layout(tmp_path), Files(), part) for name, part in parts.items()}
         every = {key for keys in known.values() for key, _ in keys}
-        ledger.put_again(Again(every, known, iter(()), [], counts))
+        ledger.commit_retry(Again(every, known, iter(()), [], counts))
     assert dead_ordinals(tmp_path) == []
     with pytest.raises(Fenced, match="meanwhile"):
         late.commit(CommitBatch([], [], [], late.state.watermark, None, counts))

@@ -14,7 +14,7 @@ from ledger_support import Coordinator, assert_complete, open_ledger
 
 from penstock import faults
 from penstock.faults import LEDGER_POINTS
-from penstock.ledger import tails
+from penstock.ledger import joining as tails
 
 HERE = Path(__file__).parent
 RUN = """

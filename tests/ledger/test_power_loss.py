@@ -9,7 +9,8 @@ import pytest
 from ledger_support import Coordinator, assert_complete, open_ledger
 
 from penstock.errors import CommitError
-from penstock.ledger import Ledger, tails
+from penstock.ledger import Ledger
+from penstock.ledger import joining as tails
 from penstock.ledger.base import CommitBatch
 from penstock.ledger.files import Files
 from penstock.testing.files import PowerLoss, PowerlossFiles, Survivors

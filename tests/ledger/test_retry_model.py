@@ -14,9 +14,9 @@ from retry_model import CODES, NEVER, STEPS, Drawn, Model, pipeline_over
 from penstock.ledger.base import Counts
 from penstock.ledger.view import read_run
 from penstock.report.facts import RunFacts
-from penstock.runtime import retry as retrying
-from penstock.runtime.api import RunOptions, nothing_to_do
-from penstock.runtime.clock import RunClock
+from penstock.runtime.retry import retry as retrying
+from penstock.runtime.run.api import RunOptions, nothing_to_do
+from penstock.runtime.watch.clock import RunClock
 from penstock.spec.pipeline import Pipeline
 
 FILES = ("a.jsonl", "b.jsonl", "empty.jsonl", "c.jsonl")
@@ -90,7 +90,7 @@ def test_each_row_is_there_once(
     write(folder, rows)
     pipeline = pipeline_over(folder, names)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.ledger.tails.MAX_TAIL", 3)
+        patch.setattr("penstock.ledger.joining.MAX_TAIL", 3)
         Model(pipeline, drawn, NEVER).run(folder / "never")
         Model(pipeline, drawn, 0).run(folder / "out")
         for round, codes in enumerate([*asked, ()], NEVER - len(asked)):

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from ledger_support import READERS, Coordinator, assert_complete, dead, dead_ordinals, expected, open_ledger, outcome
 
 from penstock.data.columns import TableBuilder
-from penstock.ledger.again import standing_parts
 from penstock.ledger.entry import PartFact
 from penstock.ledger.files import Files
+from penstock.ledger.joining import SMALL_BYTES, SMALL_ROWS, tail_after
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.part_keys import read_keys
-from penstock.ledger.tails import SMALL_BYTES, SMALL_ROWS, tail_after
+from penstock.ledger.retry import standing_parts
 from penstock.ledger.view import read_run
 
 TOTAL = 120
@@ -35,7 +35,7 @@ def rows_in(out: Path, sink_format: str = "parquet") -> list[dict]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.ledger.tails.MAX_TAIL", MOST)
+    monkeypatch.setattr("penstock.ledger.joining.MAX_TAIL", MOST)
 
 
 @pytest.mark.parametrize("sink_format", list(READERS))

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from planning_models import facts
 
-from penstock.core.planner.model import ModelFacts
-from penstock.core.planner.result import Plan
+from penstock.planner.model import ModelFacts
+from penstock.planner.result import Plan
 from penstock.planning.plan import cluster_nodes, plan_on_nodes
 from penstock.spec.cluster import read_cluster
 from penstock.spec.load import load_pipeline

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from penstock.core.planner.model import ModelFacts
-from penstock.planning.config import ModelConfig
-from penstock.planning.facts import facts_of
-from penstock.planning.folder import INDEX, Checkpoint
-from penstock.planning.headers import Tensor
+from penstock.planner.model import ModelFacts
+from penstock.planning.read.config import ModelConfig
+from penstock.planning.read.facts import facts_of
+from penstock.planning.read.folder import INDEX, Checkpoint
+from penstock.planning.read.headers import Tensor
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = sorted(path.stem for path in FIXTURES.glob("*.json"))

@@ -9,7 +9,7 @@ import pytest
 from penstock.errors import PlanError
 from penstock.executors.binding import Gpu
 from penstock.planning import machine
-from penstock.planning.facts import read_model_facts
+from penstock.planning.read.facts import read_model_facts
 
 GB = 10**9
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from planning_models import facts, fixture, write_folder
 
 from penstock.errors import PlanError
-from penstock.planning.facts import read_model_facts
-from penstock.planning.folder import INDEX
-from penstock.planning.headers import read_header, tensors_of
+from penstock.planning.read.facts import read_model_facts
+from penstock.planning.read.folder import INDEX
+from penstock.planning.read.headers import read_header, tensors_of
 
 
 def refused(folder: Path) -> str:

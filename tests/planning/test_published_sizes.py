@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from planning_models import NAMES, computed_facts, facts, fixture
 
-from penstock.core.planner.kv import model_bytes_per_token
-from penstock.core.planner.layout import Layout
-from penstock.core.planner.memory import stage_weights_bytes
+from penstock.planner.kv import model_bytes_per_token
+from penstock.planner.layout import Layout
+from penstock.planner.memory import stage_weights_bytes
 
 NEAR = 0.02
 # A vision tower, a pooler: held whole by a device, and not to be known from the fields that are read.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.core.planner.cluster import NodeFacts
 from penstock.errors import PlanError
-from penstock.runtime.plan import plan
+from penstock.planner.cluster import NodeFacts
+from penstock.planning.run_plan import plan
 from penstock.spec.load import load_pipeline
 from penstock.spec.pipeline import Pipeline
 

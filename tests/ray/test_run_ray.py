@@ -19,7 +19,7 @@ from penstock.errors import ConfigError, PlanError
 from penstock.executors import ray as ray_executor
 from penstock.executors.ray_cluster import connect, free_map, nodes
 from penstock.ledger.view import read_run
-from penstock.runtime.api import RunOptions, RunResult, run
+from penstock.runtime.run.api import RunOptions, RunResult, run
 from penstock.spec.load import load_pipeline
 
 pytestmark = pytest.mark.ray
@@ -173,7 +173,7 @@ def test_a_replica_that_was_never_placed_holds_nothing(ray: Any, tmp_path: Path,
     def late(self: Any, seat: Any) -> None:
         if self._launch.replica == "writer-1":
             self._killed.wait(60)
-            raise ray_executor._Given("never placed")
+            raise ray_executor.StartAborted("never placed")
         place(self, seat)
 
     monkeypatch.setattr(ray_executor._Start, "_place", late)
@@ -241,7 +241,7 @@ def test_a_placement_that_stays_pending(
     """The devices are taken between the plan and the start: it ends in time, and says what is free where."""
     monkeypatch.setattr(ray_executor, "PLACEMENT_LIMIT_S", 1.0)
     monkeypatch.setattr(ray_executor, "RETURN_LIMIT_S", 1.0)
-    from penstock.runtime import places
+    from penstock.planning import targets as places
 
     planned = places.plan
 

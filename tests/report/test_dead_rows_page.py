@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.errors import DEAD_CODES
-from penstock.report.mends import MENDS
+from penstock.report.fixes import MENDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "dead-rows.md"
 

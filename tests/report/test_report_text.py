@@ -8,7 +8,7 @@ from report_samples import replica, running
 from penstock.errors import DEAD_CODES
 from penstock.report import final, jsonlines, plain
 from penstock.report.facts import DeadExample, PoolFacts, RunFacts
-from penstock.report.mends import MENDS
+from penstock.report.fixes import MENDS
 
 
 def test_plain_line() -> None:

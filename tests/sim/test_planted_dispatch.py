@@ -10,13 +10,13 @@ from planting import caught, planted
 
 from penstock.core import events as ev
 from penstock.core.dispatch.dispatch import Dispatch
+from penstock.core.dispatch.failover import Failover
 from penstock.core.dispatch.lanes import Lane
-from penstock.core.dispatch.losses import Losses
 from penstock.core.dispatch.pace import Peers
 from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
-from penstock.core.dispatch.tenure import Tenure
+from penstock.core.dispatch.residency import Residency
 
 PLANTED, plant = planted()
 
@@ -35,16 +35,16 @@ def handle(monkeypatch: pytest.MonkeyPatch, kind: type[ev.Event], handler: Calla
 @plant
 def task_requeued_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was in flight on a dead replica waits twice."""
-    requeue = Losses.requeue
+    requeue = Failover.requeue
 
-    def twice(self: Losses, pool: Pool, replica: Replica, reason: str) -> None:
+    def twice(self: Failover, pool: Pool, replica: Replica, reason: str) -> None:
         requests = list(replica.in_flight.values())
         requeue(self, pool, replica, reason)
         for request in requests[:1]:
             if request.crashes == 1:
                 pool.lanes.push(request)
 
-    monkeypatch.setattr(Losses, "requeue", twice)
+    monkeypatch.setattr(Failover, "requeue", twice)
 
 
 @plant
@@ -62,7 +62,7 @@ def token_credit_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     def leak(self: Dispatch, replica: Replica, task: int) -> Any:
         request = release(self, replica, task)
         if request is not None:
-            replica.tokens_out_there += request.cost
+            replica.tokens_in_flight += request.cost
         return request
 
     monkeypatch.setattr(Dispatch, "_release", leak)
@@ -120,29 +120,29 @@ def aborted_answer_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def suspect_killed_after_one_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row is given up at its first death in the suspects' lane."""
-    requeue = Losses.requeue
+    requeue = Failover.requeue
 
-    def hasty(self: Losses, pool: Pool, replica: Replica, reason: str) -> None:
+    def hasty(self: Failover, pool: Pool, replica: Replica, reason: str) -> None:
         tried = replica.in_flight.get(replica.alone)
         if tried is not None:
             tried.solo_crashes += 1
         requeue(self, pool, replica, reason)
 
-    monkeypatch.setattr(Losses, "requeue", hasty)
+    monkeypatch.setattr(Failover, "requeue", hasty)
 
 
 @plant
 def neighbours_of_a_suspect_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was in flight on the lane when it died counts as tried alone."""
-    requeue = Losses.requeue
+    requeue = Failover.requeue
 
-    def blame(self: Losses, pool: Pool, replica: Replica, reason: str) -> None:
+    def blame(self: Failover, pool: Pool, replica: Replica, reason: str) -> None:
         if replica.solo and replica.alone not in replica.in_flight:
             for request in replica.in_flight.values():
                 request.solo_crashes += 1
         requeue(self, pool, replica, reason)
 
-    monkeypatch.setattr(Losses, "requeue", blame)
+    monkeypatch.setattr(Failover, "requeue", blame)
 
 
 @plant
@@ -254,24 +254,24 @@ def request_put_back_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 def next_phase_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next phase loads while replicas of the one before are still there."""
 
-    def at_once(self: Tenure) -> None:
+    def at_once(self: Residency) -> None:
         if self.closing:
             self.closing = False
             self._dispatch.emit(ev.PoolsClosed())
 
-    monkeypatch.setattr(Tenure, "check", at_once)
+    monkeypatch.setattr(Residency, "check", at_once)
 
 
 @plant
 def restarts_between_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica whose restart is due takes memory while others still leave."""
-    monkeypatch.setattr(Tenure, "closing", property(lambda self: False, lambda self, value: None), raising=False)
+    monkeypatch.setattr(Residency, "closing", property(lambda self: False, lambda self, value: None), raising=False)
 
 
 @plant
 def all_replicas_in_every_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas are loaded in phases that the plan does not load them in."""
-    monkeypatch.setattr(Tenure, "belongs", lambda self, replica: True)
+    monkeypatch.setattr(Residency, "belongs", lambda self, replica: True)
 
 
 @plant
@@ -283,7 +283,7 @@ def nothing_held_back_is_offered_after_a_rung(monkeypatch: pytest.MonkeyPatch) -
 @plant
 def phases_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that has left is still waited for."""
-    monkeypatch.setattr(Tenure, "left", lambda self, replica: self.leaving.pop(replica.index, None))
+    monkeypatch.setattr(Residency, "left", lambda self, replica: self.leaving.pop(replica.index, None))
 
 
 @plant
@@ -309,14 +309,14 @@ def what_was_too_much_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def memory_is_a_suspects_death(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who was in flight when memory ran out is charged with a death alone."""
-    starved = Losses._starved
+    starved = Failover._starved
 
-    def blame(self: Losses, pool: Pool, replica: Replica, reason: str) -> bool:
+    def blame(self: Failover, pool: Pool, replica: Replica, reason: str) -> bool:
         for request in replica.in_flight.values():
             request.solo_crashes += 1
         return starved(self, pool, replica, reason)
 
-    monkeypatch.setattr(Losses, "_starved", blame)
+    monkeypatch.setattr(Failover, "_starved", blame)
 
 
 @plant

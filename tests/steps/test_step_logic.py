@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.data.columns import TableBuilder
-from penstock.engines.messages import Answer, Output, Sampling
 from penstock.errors import DEAD_CODES, ConfigError
+from penstock.protocol.messages import Answer, Output, Sampling
 from penstock.spec.steps import Embed, Expand, Filter, Generate, Map
 from penstock.steps.base import Asked, Children, Columns, Failed, Filtered
 from penstock.steps.registry import logic_for

@@ -25,11 +25,11 @@ from contextlib import suppress
 from random import Random
 
 from penstock.core.service import Asked, Connection, Reply, Service, Verdict
-from penstock.engines import openai_endpoints
-from penstock.engines.base import Prompted
-from penstock.engines.messages import Answer, EngineConfig, Request
-from penstock.engines.openai import OpenAIEngine
-from penstock.engines.openai_retry import Backoff
+from penstock.engines.base import QueuedRequest
+from penstock.engines.openai import endpoints as openai_endpoints
+from penstock.engines.openai.engine import OpenAIEngine
+from penstock.engines.openai.retry import Backoff
+from penstock.protocol.messages import Answer, EngineConfig, Request
 from penstock.testing.proxy import FaultyProxy, LoopbackServer
 
 WEIGHTS = {"pass": 70, "delay": 8, "cut": 2, "drop": 2, "swallow": 0.3, "repeat": 8, "ask_twice": 4, "stray": 3}
@@ -138,7 +138,7 @@ class Trial:
                 room = self._concurrency - self._asked + self.ended
                 numbers += range(self._asked, min(self._asked + room, self.count))
                 self._asked = min(self._asked + room, self.count)
-            engine.submit([Prompted(Request(number, 1, self.prompt(number), seed=1), None) for number in numbers])
+            engine.submit([QueuedRequest(Request(number, 1, self.prompt(number), seed=1), None) for number in numbers])
 
     def _next(self) -> bool:
         """Whether there is anything to do: requests to ask, or the end."""

@@ -17,9 +17,9 @@ import yaml
 
 from penstock import faults
 from penstock.errors import PenstockError
-from penstock.ledger import tails
-from penstock.runtime.api import RunOptions, run
-from penstock.runtime.retry import retry
+from penstock.ledger import joining as tails
+from penstock.runtime.retry.retry import retry
+from penstock.runtime.run.api import RunOptions, run
 from penstock.spec.load import load_pipeline
 
 tails.MAX_TAIL = 1  # these runs are small: a commit that finds a part joins what is there

@@ -12,7 +12,7 @@ from penstock.cli.options import AsJson, Debug, PipelineFile, Sets
 from penstock.cli.pipeline_file import load, read_text
 
 if TYPE_CHECKING:
-    from penstock.core.planner.result import Plan
+    from penstock.planner.result import Plan
 
 _DOES_NOT_FIT_EXIT = 2
 _WIDTH = 100  # where stdout is no terminal

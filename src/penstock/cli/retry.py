@@ -52,8 +52,8 @@ def retry(
     from penstock.report.display import choose
     from penstock.report.final import headline
     from penstock.report.units import noun
-    from penstock.runtime.api import RunOptions
-    from penstock.runtime.retry import retry as run_again
+    from penstock.runtime.retry.retry import retry as run_again
+    from penstock.runtime.run.api import RunOptions
 
     for name in code:
         if name not in DEAD_CODES:
@@ -101,7 +101,7 @@ def _options(
 
 def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:
     """The pipeline that the run was made of, from the working directory that it was made in."""
-    from penstock.runtime.given import read_given
+    from penstock.runtime.run.pipeline_snapshot import read_given
     from penstock.spec.load import load_pipeline
 
     given = read_given(out_dir)

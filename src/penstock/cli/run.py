@@ -15,10 +15,10 @@ from penstock.cli import output
 from penstock.cli.options import AsJson, Debug, DisplayKind, ExecutorName, PipelineFile, Sets
 from penstock.cli.pipeline_file import load, read_text
 from penstock.redaction import MASK, shown_setting
-from penstock.runtime.given import Given
+from penstock.runtime.run.pipeline_snapshot import Given
 
 if TYPE_CHECKING:
-    from penstock.runtime.api import RunResult
+    from penstock.runtime.run.api import RunResult
     from penstock.spec.pipeline import Pipeline
 
 
@@ -87,8 +87,8 @@ def execute(
     """
     from penstock.report.display import choose
     from penstock.report.final import headline
-    from penstock.runtime.api import RunOptions
-    from penstock.runtime.api import run as run_pipeline
+    from penstock.runtime.run.api import RunOptions
+    from penstock.runtime.run.api import run as run_pipeline
 
     shown = choose(display, sys.stderr)
     options = RunOptions(

@@ -72,7 +72,7 @@ def status(
 def collect(view: RunView, folder: Path) -> Status:
     """Put together the manifest's figures, the owner, the dead rows' causes and the last summary.json."""
     from penstock.ledger.view import read_retry
-    from penstock.runtime.live import read_live
+    from penstock.runtime.watch.live import read_live
 
     summary = _summary(folder, since=view.committed)
     counts = view.counts

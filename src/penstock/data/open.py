@@ -11,7 +11,6 @@ from penstock.data.base import Row, Source
 from penstock.data.checks import RowChecker
 from penstock.data.csvs import CsvReader, infer_csv_schema, read_header
 from penstock.data.files import FileReader, FilesSource
-from penstock.data.given import given_schema
 from penstock.data.infer import infer_schema, refuse_columns
 from penstock.data.jsonl import JsonlReader
 from penstock.data.limits import MAX_COLUMNS, SAMPLE_BYTES, SAMPLE_RECORDS, SAMPLE_ROWS
@@ -19,6 +18,7 @@ from penstock.data.lines import LineReader
 from penstock.data.lists import ListSource
 from penstock.data.paths import DataFile, resolve
 from penstock.data.proof import Content, FileProof, byte_content
+from penstock.data.schema_text import given_schema
 from penstock.data.sizes import shown_names
 from penstock.data.streams import FileStream
 from penstock.data.tables import Batches, TableReader

@@ -25,12 +25,12 @@ from typing import Protocol, TypeGuard
 
 import msgspec
 
-from penstock.engines.messages import Answer, Capacity, EngineConfig, Request, Sampling
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request, Sampling
 
 Emit = Callable[[Sequence[Answer]], None]
 
 
-class Prompted(msgspec.Struct, gc=False):
+class QueuedRequest(msgspec.Struct, gc=False):
     """A request as an engine gets it: the wire's request with its sampling resolved.
 
     arrived_s  when it reached the host (`time.monotonic`), for engines that keep a schedule
@@ -52,7 +52,7 @@ class EngineLoadError(Exception):
 class Engine(Protocol):
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity: ...
 
-    def submit(self, requests: Sequence[Prompted]) -> None: ...
+    def submit(self, requests: Sequence[QueuedRequest]) -> None: ...
 
     def abort(self, ids: Sequence[int]) -> None: ...
 

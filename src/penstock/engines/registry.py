@@ -32,20 +32,24 @@ class Registered(NamedTuple):
 
 
 ENGINES: dict[str, Registered] = {
-    "mock": Registered("penstock.engines.mock:MockEngine"),
-    "python": Registered("penstock.engines.python:PythonEngine"),
+    "mock": Registered("penstock.engines.mock.engine:MockEngine"),
+    "python": Registered("penstock.engines.python.engine:PythonEngine"),
     "transformers": Registered(
-        "penstock.engines.transformers:TransformersEngine",
+        "penstock.engines.transformers.engine:TransformersEngine",
         ("torch", "transformers"),
         "transformers",
         True,
-        "penstock.engines.transformers_load:check_model",
+        "penstock.engines.transformers.load:check_model",
     ),
     "vllm": Registered(
-        "penstock.engines.vllm:VllmEngine", ("vllm",), "vllm", True, "penstock.engines.vllm_load:check_model"
+        "penstock.engines.vllm.engine:VllmEngine", ("vllm",), "vllm", True, "penstock.engines.vllm.load:check_model"
     ),
     "openai": Registered(
-        "penstock.engines.openai:OpenAIEngine", ("aiohttp",), "openai", False, "penstock.engines.openai:check_model"
+        "penstock.engines.openai.engine:OpenAIEngine",
+        ("aiohttp",),
+        "openai",
+        False,
+        "penstock.engines.openai.engine:check_model",
     ),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.engines.messages import Answer, Request, Sampling
+from penstock.protocol.messages import Answer, Request, Sampling
 
 __all__ = ["DEFAULT_MAX_TOKENS", "Defaults", "Resolved", "RowFault", "fit", "resolve"]
 

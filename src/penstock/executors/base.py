@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from penstock.engines.messages import EngineConfig
+from penstock.protocol.messages import EngineConfig
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A replica has been started. `connection` speaks engines/messages.py; it is non-blocking.
+    """A replica has been started. `connection` speaks protocol/messages.py; it is non-blocking.
 
     connection    None where the host has to dial back first: `connections` brings it
     keeper_pid    of the topmost process of the replica, the keeper of its guardian; 0 where that is on another machine

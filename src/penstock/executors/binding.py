@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import msgspec
 
-from penstock.engines.messages import EngineConfig
 from penstock.errors import ConfigError, PlanError
+from penstock.protocol.messages import EngineConfig
 
 __all__ = ["Gpu", "available_cores", "core_sets", "environment_for", "gpus", "select_gpus", "visible_gpus"]
 

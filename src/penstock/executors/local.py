@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-import penstock.engines.boot
+import penstock.host.boot
 from penstock.errors import ConfigError, UsageError
 from penstock.executors import guardian
 from penstock.executors.base import Exit, Launch, Started
@@ -32,7 +32,7 @@ __all__ = ["LocalExecutor"]
 CLOSE_LIMIT_S = KILL_LIMIT_S + 5.0
 
 _GUARDIAN_FILE = str(Path(guardian.__file__).resolve())
-_BOOT_FILE = str(Path(penstock.engines.boot.__file__).resolve())
+_BOOT_FILE = str(Path(penstock.host.boot.__file__).resolve())
 
 
 class LocalExecutor:

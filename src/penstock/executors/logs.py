@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.engines.causes import cause_lines, read_tail
 from penstock.file_names import file_name
+from penstock.host.causes import cause_lines, read_tail
 
 __all__ = ["TAIL_BYTES", "exit_tail", "log_of"]
 

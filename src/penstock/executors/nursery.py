@@ -160,6 +160,6 @@ def _redirect(log: int) -> None:
 
 
 def _become_host(host: int, functions: tuple[Function | None, ...]) -> NoReturn:
-    from penstock.engines.host import serve
+    from penstock.host.host import serve
 
     serve(socket.socket(fileno=host), functions)

@@ -277,10 +277,10 @@ class _Start:
         seat: Seat | None = None
         try:
             if self._killed.is_set():  # nothing is asked of Ray only to be given back at once
-                raise _Given(NEVER_STARTED)
+                raise StartAborted(NEVER_STARTED)
             seat = self._executor.seat(self._launch, self._incarnation)
             status, tail = self._live(seat)
-        except _Given as given:
+        except StartAborted as given:
             status, tail = 1, str(given)
         except PenstockError as error:
             status, tail = 1, error.message
@@ -333,7 +333,7 @@ class _Start:
         while self._connection is None and time.monotonic() < until_s:
             time.sleep(0.005)  # it has dialled already: only the greeting is under way
         if self._connection is None:
-            raise _Given(
+            raise StartAborted(
                 f"{self._launch.replica} did not dial back to {self._executor.listens_at[0]}; its node must reach the "
                 "coordinator's address"
             )
@@ -369,12 +369,12 @@ class _Start:
         left = list(refs)
         while left:
             if self._killed.is_set():
-                raise _Given(NEVER_STARTED)
+                raise StartAborted(NEVER_STARTED)
             _, left = ray.wait(left, num_returns=len(left), timeout=0.2)
             if left and time.monotonic() > until_s:
                 if pending is not None:
-                    raise _Given(self._pending(pending, limit_s))
-                raise _Given(f"{self._launch.replica}: {limit_s:.0f} s have passed before {what}")
+                    raise StartAborted(self._pending(pending, limit_s))
+                raise StartAborted(f"{self._launch.replica}: {limit_s:.0f} s have passed before {what}")
         return list(ray.get(list(refs)))
 
     def _pending(self, seat: Seat, limit_s: float) -> str:
@@ -393,7 +393,7 @@ class _Start:
         if len(found) > 1 or (seat.node and found != [seat.node]) or count != seat.gpus:
             names = ", ".join(self._executor.node_name(node) for node in found)
             wanted = self._executor.node_name(seat.node) if seat.node else "one node"
-            raise _Given(
+            raise StartAborted(
                 f"{self._launch.replica} was placed on {names} with {count} GPUs, "
                 f"and the plan says {seat.gpus} on {wanted}"
             )
@@ -418,7 +418,7 @@ class _Start:
             self._executor.release(seat)
 
 
-class _Given(Exception):
+class StartAborted(Exception):
     """Why a start came to nothing, in words for people."""
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import penstock.engines.boot
+import penstock.host.boot
 from penstock.executors import guardian
 from penstock.executors.guarded import Guarded
 from penstock.file_names import file_name
@@ -70,7 +70,7 @@ class RayGuardian:
             begins = output.tell()
             here_cores = sorted(set(cores) & os.sched_getaffinity(0))
             bound = ",".join(map(str, here_cores)) if len(here_cores) == len(cores) and cores else "-"
-            command = [python or sys.executable, "-P", str(Path(penstock.engines.boot.__file__).resolve())]
+            command = [python or sys.executable, "-P", str(Path(penstock.host.boot.__file__).resolve())]
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", str(Path(guardian.__file__).resolve())),

@@ -24,13 +24,13 @@ import pyarrow as pa
 
 from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError, RunOwned
 from penstock.faults import fault
-from penstock.ledger.again import Again, stage_again
 from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
 from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.carried import CarriedRows, after_phase
 from penstock.ledger.entry import Entry, SegmentFact
 from penstock.ledger.files import Files, commit_error
+from penstock.ledger.joining import Joined, join_tails, tail_after
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import LostRace, Manifest
 from penstock.ledger.opening import BEGINNING, claim, finish_moves, refuse_lost_manifest, successor, sweep
@@ -38,10 +38,10 @@ from penstock.ledger.owner import Owner, read_owner, refuse_if_owned
 from penstock.ledger.part_keys import DeadKey
 from penstock.ledger.partial import read_partial, stage_partial
 from penstock.ledger.publish import Publisher, publish_below
+from penstock.ledger.retry import Again, stage_retry
 from penstock.ledger.run_file import Diff, prepare, run_file
 from penstock.ledger.segments import decode_schema, encode_schema
 from penstock.ledger.stage import Stage
-from penstock.ledger.tails import Joined, join_tails, tail_after
 
 __all__ = ["Ledger", "TableFactory"]
 
@@ -202,7 +202,7 @@ class Ledger:
                 raise
             raise failure from error
 
-    def put_again(self, again: Again) -> None:
+    def commit_retry(self, again: Again) -> None:
         """Dead rows that were run again take their places, in one entry (see again.py). The run is finished.
 
         Raises as `commit` does; LedgerDamaged where a part is not as it was written.
@@ -211,7 +211,7 @@ class Ledger:
         stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)
         before = self.entry
         try:
-            drops = stage_again(
+            drops = stage_retry(
                 stage,
                 self._layout,
                 self._files,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from penstock.core.planner.demand import GIB, PoolDemand
-from penstock.core.planner.model import ModelFacts
 from penstock.engines import registry
 from penstock.errors import ConfigError
+from penstock.planner.demand import GIB, PoolDemand
+from penstock.planner.model import ModelFacts
 from penstock.spec.identity import Pool
 from penstock.spec.model import Model
 

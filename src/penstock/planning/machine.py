@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from penstock.core.planner.cluster import CpuDomain, NodeFacts
 from penstock.executors.binding import Gpu, available_cores, gpus
 from penstock.executors.leases import DeviceLeases
+from penstock.planner.cluster import CpuDomain, NodeFacts
 
 __all__ = ["TAKEN_BYTES", "Machine", "local_cluster"]
 

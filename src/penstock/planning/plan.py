@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from penstock.core.planner.cluster import CpuDomain, NodeFacts
-from penstock.core.planner.demand import Sharing
-from penstock.core.planner.model import ModelFacts
-from penstock.core.planner.plan import make_plan
-from penstock.core.planner.result import Plan
+from penstock.planner.cluster import CpuDomain, NodeFacts
+from penstock.planner.demand import Sharing
+from penstock.planner.model import ModelFacts
+from penstock.planner.plan import make_plan
+from penstock.planner.result import Plan
 from penstock.planning.demands import ReadFacts, demand_of
-from penstock.planning.facts import read_model_facts
 from penstock.planning.machine import local_cluster
+from penstock.planning.read.facts import read_model_facts
 from penstock.spec.cluster import Cluster
 from penstock.spec.identity import pools
 from penstock.spec.pipeline import Pipeline

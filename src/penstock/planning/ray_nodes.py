@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.core.planner.cluster import CpuDomain, NodeFacts
 from penstock.executors.ray_cluster import RayNode
+from penstock.planner.cluster import CpuDomain, NodeFacts
 
 __all__ = ["facts_from", "node_facts_json", "ray_nodes"]
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from penstock.report import units
 from penstock.report.facts import DeadExample, RunFacts
 from penstock.report.figures import busy_fraction
-from penstock.report.mends import MENDS
+from penstock.report.fixes import MENDS
 
 _CAUSES_SHOWN = 5
 _MESSAGE_CHARACTERS = 160

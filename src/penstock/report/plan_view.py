@@ -20,8 +20,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from penstock.core.planner.fit import Memory
-from penstock.core.planner.result import ModelPlan, Plan, ReplicaPlan
+from penstock.planner.fit import Memory
+from penstock.planner.result import ModelPlan, Plan, ReplicaPlan
 from penstock.report import units
 
 __all__ = ["view"]

@@ -1,4 +1,4 @@
-"""A simulated replica: the queue of a host in front of an engine with slots, as engines/host.py has it.
+"""A simulated replica: the queue of a host in front of an engine with slots, as host/host.py has it.
 
     Requests ──▶ waiting ──slot free──▶ executing ──its time──▶ outbox ──report──▶ Answers
                     └── TakeBack ──▶ returned

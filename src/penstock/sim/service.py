@@ -1,4 +1,4 @@
-"""A replica whose engine is a remote service behind a faulty proxy, as engines/openai.py has it.
+"""A replica whose engine is a remote service behind a faulty proxy, as engines/openai/engine.py has it.
 
     request ──connection──▶ proxy ──▶ service ──reply──▶ proxy ──▶ connection ──▶ core/service.py judges ──▶ answer
                                                          └── late, lost, twice, another's, nobody's

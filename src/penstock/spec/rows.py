@@ -20,7 +20,7 @@ from penstock.spec.sampling import SamplingOptions
 from penstock.spec.steps import FUNCTION_TIMEOUT_S, SOURCE, AnyStep, Embed, Expand, Filter, Generate, Join, Map
 
 if TYPE_CHECKING:
-    from penstock.runtime.api import RunOptions, RunResult
+    from penstock.runtime.run.api import RunOptions, RunResult
 
 Function = Callable[..., Any] | FunctionRef | str
 PathLike = str | os.PathLike[str]
@@ -161,14 +161,14 @@ class Rows:
     def run(self, **options: Any) -> RunResult:
         """Run the pipeline, or go on with a run that was stopped, and wait for its end. `options` are those of
         RunOptions (out, limit, executor, takeover, display) and of `to_pipeline`."""
-        from penstock.runtime.api import run
+        from penstock.runtime.run.api import run
 
         return run(*self._prepared(options))
 
     def retry(self, codes: Collection[str] = (), **options: Any) -> RunResult:
         """Run the dead rows of the finished run of this pipeline again: all, or those that died of one of `codes`. What
         succeeds now is put into the output. `options` as for `run`. Raises UsageError where the run is not finished."""
-        from penstock.runtime.retry import retry
+        from penstock.runtime.retry.retry import retry
 
         pipeline, chosen = self._prepared(options)
         return retry(pipeline, chosen, [codes] if isinstance(codes, str) else codes)
@@ -176,7 +176,7 @@ class Rows:
     def _prepared(self, options: dict[str, Any]) -> tuple[Pipeline, RunOptions]:
         from dataclasses import fields
 
-        from penstock.runtime.api import RunOptions
+        from penstock.runtime.run.api import RunOptions
 
         known = [field.name for field in fields(RunOptions)]
         for name in options:

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from penstock.data.base import Row
-from penstock.engines.messages import Answer, Sampling
+from penstock.protocol.messages import Answer, Sampling
 
 PoolKind = Literal["model", "python"] | None
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from penstock.data.base import Row
 from penstock.data.limits import MAX_EXPANDED_BYTES
 from penstock.data.sizes import memory_of, shown_names
-from penstock.engines.messages import Answer
+from penstock.protocol.messages import Answer
 from penstock.steps.base import Asked, Children, Failed, Filtered, Outcome, PoolKind
 from penstock.steps.python import described, too_much
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from penstock.data.base import Row
 from penstock.data.templates import Expression, TemplateFailure
-from penstock.engines.messages import Answer
+from penstock.protocol.messages import Answer
 from penstock.steps.base import Asked, Columns, Failed, Filtered, Outcome, PoolKind
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from penstock.data.base import Row
 from penstock.data.templates import Messages, Template, TemplateFailure
-from penstock.engines.messages import Answer, Output
+from penstock.protocol.messages import Answer, Output
 from penstock.spec.steps import Generate
 from penstock.steps.base import Asked, Columns, Failed, Outcome, PoolKind
 from penstock.steps.sampling import SamplingTemplate

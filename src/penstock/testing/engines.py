@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from penstock.engines.messages import Abort, Answer, EngineConfig, Ready, Sampling
 from penstock.errors import DEAD_CODES
+from penstock.protocol.messages import Abort, Answer, EngineConfig, Ready, Sampling
 from penstock.testing.harness import HostHarness, LoadingFailed
 
 __all__ = ["EngineConformance"]

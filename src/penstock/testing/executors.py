@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engines.channel import Channel
-from penstock.engines.messages import (
+from penstock.executors.base import Executor, Exit, Launch, Started
+from penstock.protocol.channel import Channel
+from penstock.protocol.messages import (
     Answers,
     Close,
     EngineConfig,
@@ -27,8 +28,7 @@ from penstock.engines.messages import (
     Setup,
     ToCoordinator,
 )
-from penstock.engines.wire import coordinator_decoder
-from penstock.executors.base import Executor, Exit, Launch, Started
+from penstock.protocol.wire import coordinator_decoder
 
 __all__ = ["ExecutorConformance", "Replica", "gone", "parent_of", "wait_for_connection", "wait_for_exits"]
 

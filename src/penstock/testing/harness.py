@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import penstock.engines.boot
-from penstock.engines.channel import Channel
-from penstock.engines.messages import (
+import penstock.host.boot
+from penstock.protocol.channel import Channel
+from penstock.protocol.messages import (
     Abort,
     Answer,
     Answers,
@@ -34,7 +34,7 @@ from penstock.engines.messages import (
     TakeBack,
     ToCoordinator,
 )
-from penstock.engines.wire import coordinator_decoder
+from penstock.protocol.wire import coordinator_decoder
 
 __all__ = ["HostEnded", "HostHarness", "LoadingFailed"]
 
@@ -78,7 +78,7 @@ class HostHarness:
                 [
                     python or sys.executable,
                     "-P",
-                    str(Path(penstock.engines.boot.__file__)),
+                    str(Path(penstock.host.boot.__file__)),
                     "--fd",
                     str(theirs.fileno()),
                 ],

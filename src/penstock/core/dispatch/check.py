@@ -63,8 +63,8 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     work = sum(request.work for request in requests)
     if work != replica.work:
         raise dispatch._broken(f"{name} counts work of {replica.work}, {work} is in flight")
-    if tokens != replica.tokens_out_there:
-        raise dispatch._broken(f"{name} is charged {replica.tokens_out_there} tokens, {tokens} are in flight")
+    if tokens != replica.tokens_in_flight:
+        raise dispatch._broken(f"{name} is charged {replica.tokens_in_flight} tokens, {tokens} are in flight")
     recalled = sum(request.recalled for request in requests)
     if recalled != replica.recalled:
         raise dispatch._broken(f"{name} counts {replica.recalled} requests called back of {recalled}")
@@ -82,17 +82,17 @@ def _check_restarts(dispatch: Dispatch, replica: Replica) -> None:
 
 def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
     """Replicas are loaded while their pool is open, and in their phases; what has left does not come back by itself."""
-    pool, name, tenure = dispatch.pools[replica.shape.pool], replica.shape.name, dispatch.tenure
+    pool, name, residency = dispatch.pools[replica.shape.pool], replica.shape.name, dispatch.residency
     up = replica.state in ("starting", "ready", "waking", "waiting", "killed")
     if up and not pool.opened:
         raise dispatch._broken(f"{name} is {replica.state}, and its pool is closed")
-    if up and not tenure.belongs(replica):
-        raise dispatch._broken(f"{name} is {replica.state} in phase {tenure.phase}, where the plan does not load it")
+    if up and not residency.belongs(replica):
+        raise dispatch._broken(f"{name} is {replica.state} in phase {residency.phase}, where the plan does not load it")
     if up and pool.lazy:
         raise dispatch._broken(f"{name} is {replica.state}, and no request has come for its pool")
-    if pool.lazy and pool.waiting() and not tenure.closing:
+    if pool.lazy and pool.waiting() and not residency.closing:
         raise dispatch._broken(f"requests wait for {pool.name}, and nothing is started")
-    if (replica.state in ("leaving", "falling_asleep")) != (replica.index in tenure.leaving):
+    if (replica.state in ("leaving", "falling_asleep")) != (replica.index in residency.leaving):
         raise dispatch._broken(f"{name} is {replica.state}, and the phase before thinks otherwise")
     if replica.rung > replica.shape.rungs:
         raise dispatch._broken(f"{name} stands on rung {replica.rung} of {replica.shape.rungs}")

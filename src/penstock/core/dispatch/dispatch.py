@@ -5,7 +5,7 @@ A request is in exactly one place and leaves exactly once:
     Submit ──▶ waiting (a lane of its pool) ──Send──▶ in flight on one replica ──answer──▶ Deliver or FailRequests
                   ▲                                        │
                   └── returned (TakeBack), "retry" ────────┤              (attempt + 1 at the next Send)
-     losses.py, quarantine.py ◀── replica lost ────────────┘
+     failover.py, quarantine.py ◀── replica lost ────────────┘
 
 An answer is taken only if its request is in flight on that replica, of that incarnation, with that attempt; any other
 is dropped and counted. A replica's states and what moves it between them are the table in `replica.py`.
@@ -21,11 +21,11 @@ limits.
 from __future__ import annotations
 
 from penstock.core import events as ev
+from penstock.core.dispatch.failover import Failover, add_failure, failures
 from penstock.core.dispatch.lanes import NO_DEADLINE, Request
-from penstock.core.dispatch.losses import Losses, add_failure, failures
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
-from penstock.core.dispatch.tenure import Tenure
+from penstock.core.dispatch.residency import Residency
 from penstock.core.machine import Machine
 from penstock.core.shape import DispatchShape
 
@@ -46,16 +46,16 @@ class Dispatch(Machine):
             Pool(index, name, [r for r in self.replicas if r.shape.pool == index])
             for index, name in enumerate(shape.pools)
         ]
-        self.tenure = Tenure(self)
-        self.losses = Losses(self)
+        self.residency = Residency(self)
+        self.failover = Failover(self)
         self.stale_answers = 0
         self._drain_until: float | None = None
         self._drained = False
         self._dirty: dict[int, Pool] = {}
         self._handlers = {
-            ev.OpenPools: self.tenure.open,
-            ev.ClosePools: self.tenure.close,
-            ev.ReplicaAsleep: self.tenure.asleep,
+            ev.OpenPools: self.residency.open,
+            ev.ClosePools: self.residency.close,
+            ev.ReplicaAsleep: self.residency.asleep,
             ev.Submit: self._on_submit,
             ev.Exhausted: self._on_exhausted,
             ev.CancelRequests: self._on_cancel_requests,
@@ -79,7 +79,7 @@ class Dispatch(Machine):
         ):
             push(Request(task, step, order, priority, deadline, tokens_in, tokens_out))
         self._dirty[pool.index] = pool
-        self.tenure.first_request(pool)
+        self.residency.first_request(pool)
 
     def _on_exhausted(self, event: ev.Exhausted) -> None:
         for pool in self.pools:
@@ -160,7 +160,7 @@ class Dispatch(Machine):
             tokens_out += event.tokens_out[index]
             limits += request.tokens_out
         pool.lengths.learn(step, tokens_out, limits)
-        replica.tokens_out_there -= cost
+        replica.tokens_in_flight -= cost
         replica.work -= work
         replica.recalled -= recalled
         replica.kept -= kept
@@ -197,13 +197,13 @@ class Dispatch(Machine):
             change = tokens_in - request.tokens_in
             request.tokens_in = tokens_in
             request.cost += change
-            replica.tokens_out_there += change
+            replica.tokens_in_flight += change
 
     def _release(self, replica: Replica, task: int) -> Request | None:
         replica.pace.advance(len(replica.in_flight), self._now)
         request = replica.in_flight.pop(task, None)
         if request is not None:
-            replica.tokens_out_there -= request.cost
+            replica.tokens_in_flight -= request.cost
             replica.work -= request.work
             replica.recalled -= request.recalled
             replica.kept -= request.kept
@@ -259,7 +259,7 @@ class Dispatch(Machine):
         if replica.state == "waking":
             self.kill(replica, f"it did not wake up: {event.reason}", dump_stacks=False)  # and is loaded anew
             return
-        if event.out_of_memory and self.tenure.lower(replica, event.reason):
+        if event.out_of_memory and self.residency.lower(replica, event.reason):
             return
         if replica.move("load_failed") and replica.state == "failed":
             replica.last_reason, replica.out_of_memory = event.reason, event.out_of_memory
@@ -275,11 +275,11 @@ class Dispatch(Machine):
         self._dirty[pool.index] = pool
         replica.last_reason = event.reason
         if replica.state == "off":  # it had to leave, or died asleep
-            self.losses.requeue(pool, replica, event.reason)
-            self.tenure.left(replica)
+            self.failover.requeue(pool, replica, event.reason)
+            self.residency.left(replica)
             return
         replica.never_ready += not (replica.loaded or replica.lowered)
-        counts = self.losses.died(pool, replica, event)
+        counts = self.failover.died(pool, replica, event)
         replica.died(self._now, event.jitter, counts=counts, device_failed=event.device_failed)
         too_slow = replica.ejected and replica.times_slow >= self.limits.slow_times
         if too_slow or replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
@@ -289,7 +289,7 @@ class Dispatch(Machine):
 
     def check_pool(self, pool: Pool) -> None:
         """Say so when every replica that it has in this phase was given up."""
-        here = [replica for replica in pool.replicas if self.tenure.belongs(replica)]
+        here = [replica for replica in pool.replicas if self.residency.belongs(replica)]
         if all(replica.state == "failed" for replica in here) and not pool.down:
             pool.down = True
             reasons = sorted({replica.last_reason for replica in here})
@@ -315,13 +315,13 @@ class Dispatch(Machine):
                         self._eject(replica, share)
         for replica in self.replicas:
             if replica.state == "waiting":
-                if self._now >= replica.start_at and not self.tenure.closing:
+                if self._now >= replica.start_at and not self.residency.closing:
                     self._restart(replica)
                 continue
             deadline = replica.progress_deadline()
             if deadline is not None and self._now >= deadline:
                 if replica.state == "falling_asleep":
-                    self.tenure.too_slow(replica)
+                    self.residency.too_slow(replica)
                 else:
                     self._kill_hung(replica)
 

@@ -157,7 +157,7 @@ class Pool:
             replica.pace.advance(len(in_flight), now)
         request.attempt += 1
         in_flight[request.task] = request
-        replica.tokens_out_there += request.cost
+        replica.tokens_in_flight += request.cost
         replica.work += request.work
         found = sends.get(replica.index)
         if found is None:

@@ -45,7 +45,7 @@ class Replica:
         self.shared = False  # its slots share one device: more requests at once slow each other down
         self.lookahead = 1
         self.in_flight: dict[int, Request] = {}
-        self.tokens_out_there = 0
+        self.tokens_in_flight = 0
         self.work = 0  # of what is in flight, see lanes.Request
         self.counted = (0, 0, 0)  # what its pool has counted of it
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
@@ -111,11 +111,11 @@ class Replica:
             return inf
         if not self.kv_tokens:
             return 0.0 if self.holds_enough() else inf
-        return self._most_tokens() - self.tokens_out_there
+        return self._most_tokens() - self.tokens_in_flight
 
     def holds_enough(self) -> bool:
         """Whether what is in flight would take up the memory of its host if there were more of it."""
-        return self.tokens_out_there >= self.limits.most_tokens_out
+        return self.tokens_in_flight >= self.limits.most_tokens_out
 
     def _most_tokens(self) -> float:
         return self.kv_tokens * min(1.0 + self.lookahead / self.slots, 1.25)
@@ -142,7 +142,7 @@ class Replica:
         """Everything in flight; nothing is in flight afterwards."""
         requests = list(self.in_flight.values())
         self.in_flight = {}
-        self.tokens_out_there = self.work = self.recalled = self.kept = 0
+        self.tokens_in_flight = self.work = self.recalled = self.kept = 0
         self.trying, self.alone = 0, -1
         return requests
 

@@ -1,0 +1,126 @@
+"""What becomes of the requests that a replica had when it died, and whether the death is held against the replica.
+
+a death           suspects, to be tried apart; in the lane: halves of them; alone, twice: the request ends
+out of memory     others take them over, the replica uses less of its room; where less can't help: as suspects
+it was too slow   others take them over
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.core import events as ev
+
+if TYPE_CHECKING:
+    from penstock.core.dispatch.dispatch import Dispatch
+    from penstock.core.dispatch.lanes import Request
+    from penstock.core.dispatch.pool import Pool
+    from penstock.core.dispatch.replica import Replica
+
+__all__ = ["Failover", "add_failure", "failures"]
+
+
+class Failover:
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self._limits = dispatch.limits
+
+    def died(self, pool: Pool, replica: Replica, event: ev.ReplicaLost) -> bool:
+        """Deal with what it had. Whether the death counts for the circuit, and for how long it stays down."""
+        if replica.ejected:
+            self.requeue(pool, replica, event.reason)
+            return True
+        if event.out_of_memory and replica.loaded:
+            return self._starved(pool, replica, event.reason)
+        in_lane = replica.trying > 0 and not pool.quarantine.died()
+        self.requeue(pool, replica, event.reason)
+        return not (in_lane or replica.lowered)
+
+    def requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
+        """What was in flight goes elsewhere, to the suspects, or ends."""
+        dispatch, limits = self._dispatch, self._limits
+        in_lane, alone = replica.trying > 0, replica.alone
+        suspects: list[Request] = []
+        ends = failures(replica)
+        requests = replica.take_all()
+        pool.recount(replica)
+        for request in requests:
+            request.recalled = request.kept = False
+            if replica.ejected:
+                pool.lanes.push(request)  # no death: it was told to end
+                continue
+            request.crashes += 1
+            request.solo_crashes += request.task == alone
+            if not in_lane:
+                request.killed, request.killed_at = replica.index, dispatch.now
+            if request.solo_crashes >= limits.solo_crashes:
+                message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
+                add_failure(ends, request, "engine_crash", message, -1)
+                self._forgive(request)
+            elif request.crashes >= limits.suspect_crashes:
+                suspects.append(request)
+            else:
+                pool.lanes.push(request)
+        if in_lane:
+            pool.quarantine.halve(suspects)
+        else:
+            pool.quarantine.add(suspects)
+        dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
+        if ends.tasks:
+            dispatch.emit(ends)
+
+    def _forgive(self, guilty: Request) -> None:
+        """The death that made it a suspect was no replica's: it does not count for the circuit."""
+        if guilty.killed >= 0:
+            self._dispatch.replicas[guilty.killed].forgive(guilty.killed_at)
+
+    def _starved(self, pool: Pool, replica: Replica, reason: str) -> bool:
+        """It ran out of memory at work, and uses less of its room from now on; its requests go elsewhere, none is a
+        suspect. Where less can't help, they are tried apart: one that takes all memory alone, twice, ends.
+
+        Returns whether the death counts.
+        """
+        dispatch = self._dispatch
+        in_lane = replica.trying > 0
+        smaller = replica.cut()
+        counts = not smaller and (not in_lane or pool.quarantine.died())
+        requests = replica.take_all()
+        again: list[Request] = []
+        ends = failures(replica)
+        for request in requests:
+            request.recalled = request.kept = False
+            request.starved += len(requests) == 1
+            if request.starved >= self._limits.same_memory:
+                message = f"out of memory {request.starved} times while it ran alone: {reason}"
+                add_failure(ends, request, "engine_crash", message, -1)
+                self._forgive(request)
+                continue
+            again.append(request)
+            if counts:
+                request.killed, request.killed_at = replica.index, dispatch.now
+        pool.recount(replica)
+        if in_lane:
+            pool.quarantine.halve(again)
+        elif not smaller:
+            pool.quarantine.add(again)
+        else:
+            for request in again:
+                pool.lanes.push(request)
+        share = round(100 * replica.share)
+        dispatch.emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
+        if ends.tasks:
+            dispatch.emit(ends)
+        return counts
+
+
+def failures(replica: Replica, batch: int = 0) -> ev.FailRequests:
+    """Requests of a replica that end without a result: none yet."""
+    return ev.FailRequests(batch=batch, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
+
+
+def add_failure(ends: ev.FailRequests, request: Request, code: str, message: str, index: int) -> None:
+    ends.tasks.append(request.task)
+    ends.codes.append(code)
+    ends.messages.append(message)
+    ends.indexes.append(index)
+    ends.attempts.append(request.attempt)

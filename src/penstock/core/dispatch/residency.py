@@ -1,0 +1,136 @@
+"""When a pool's replicas are loaded: from the phase that opens it to the one that can do without.
+
+    OpenPools ──▶ started (or woken), or with the first request where the pool is lazy
+    ClosePools ─▶ ended, or asleep where the pool will be used again and its engines can; then PoolsClosed
+
+Between ClosePools and PoolsClosed nothing is started: what is to come needs the memory of what leaves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.core import events as ev
+from penstock.core.dispatch.replica import Replica
+
+if TYPE_CHECKING:
+    from penstock.core.dispatch.dispatch import Dispatch
+    from penstock.core.dispatch.pool import Pool
+
+LEFT = "its phase has ended"
+
+
+class Residency:
+    """phase: the one whose pools are open. leaving: replicas that PoolsClosed waits for."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self.phase = 0
+        self.leaving: dict[int, Replica] = {}
+        self.closing = False
+
+    def belongs(self, replica: Replica) -> bool:
+        """Whether the plan loads the replica in this phase."""
+        return not replica.shape.phases or self.phase in replica.shape.phases
+
+    # ------------------------------------------------------------ pools open
+
+    def open(self, event: ev.OpenPools) -> None:
+        self.phase = event.phase
+        for index in event.pools:
+            pool = self._dispatch.pools[index]
+            if pool.opened:
+                self._start(pool)  # replicas that it has in this phase only
+                continue
+            pool.opened = True
+            pool.lazy = index in event.lazy and not pool.waiting()
+            self._start(pool)
+
+    def first_request(self, pool: Pool) -> None:
+        """A request waits in the pool. While others leave nothing starts; `check` follows."""
+        if pool.lazy and not self.closing:
+            pool.lazy = False
+            self._start(pool)
+
+    def _start(self, pool: Pool) -> None:
+        if pool.lazy:
+            return
+        for replica in pool.replicas:
+            if not self.belongs(replica):
+                continue
+            if replica.move("wake"):
+                replica.heard_at = None
+                replica.progress_at = replica.started_at = self._dispatch.now
+                self._dispatch.emit(ev.WakeReplica(replica=replica.index, incarnation=replica.incarnation))
+            elif replica.state == "off":
+                self._dispatch.start(replica)
+        self._dispatch.check_pool(pool)  # those of this phase may all have been given up in another
+
+    # ------------------------------------------------------------ pools close
+
+    def close(self, event: ev.ClosePools) -> None:
+        self.phase = event.phase
+        self.closing = True
+        for pool in self._dispatch.pools:
+            closes = pool.index in event.pools
+            pool.forget_phase()
+            if closes:
+                pool.opened = pool.lazy = False
+            for replica in pool.replicas:
+                if closes or (pool.opened and not self.belongs(replica)):
+                    self._leave(replica, sleep=pool.index in event.sleep)
+        self.check()
+
+    def _leave(self, replica: Replica, *, sleep: bool) -> None:
+        dispatch = self._dispatch
+        if sleep and replica.move("sleep"):
+            replica.progress_at = dispatch.now
+            self.leaving[replica.index] = replica
+            dispatch.emit(ev.SleepReplica(replica=replica.index, incarnation=replica.incarnation))
+        elif not (sleep and replica.state == "asleep") and replica.move("leave") and replica.state == "leaving":
+            self.leaving[replica.index] = replica
+            self._end(replica, LEFT)
+        dispatch.touch(replica)
+
+    def _end(self, replica: Replica, reason: str) -> None:
+        self._dispatch.emit(
+            ev.KillReplica(replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=False)
+        )
+
+    def too_slow(self, replica: Replica) -> None:
+        """It does not fall asleep: end it."""
+        replica.move("leave")
+        self._end(replica, f"it did not fall asleep in {self._dispatch.limits.sleep_timeout_s:.0f} s")
+
+    def asleep(self, event: ev.ReplicaAsleep) -> None:
+        replica = self._dispatch.replicas[event.replica]
+        if event.incarnation == replica.incarnation and replica.move("asleep") and replica.state == "asleep":
+            self.left(replica)
+
+    def left(self, replica: Replica) -> None:
+        """The replica has ended, or sleeps."""
+        self.leaving.pop(replica.index, None)
+        self.check()
+
+    def check(self) -> None:
+        if self.closing and not self.leaving:
+            self.closing = False
+            self._dispatch.emit(ev.PoolsClosed())
+            for pool in self._dispatch.pools:
+                if pool.opened and pool.waiting():
+                    self.first_request(pool)  # it came while others were leaving
+
+    # ------------------------------------------------------------ memory
+
+    def lower(self, replica: Replica, reason: str) -> bool:
+        """A start that ran out of memory goes one rung down, once its processes are gone; False on the last one."""
+        ends = replica.state == "killed"  # already, for something else
+        if replica.rung >= replica.shape.rungs or not (ends or replica.move("kill")):
+            return False
+        replica.rung += 1
+        replica.lowered = True
+        self._dispatch.emit(ev.Recovered(kind="ladder", replica=replica.index, count=replica.rung, reason=reason))
+        self._dispatch.touch(replica)
+        if not ends:
+            self._end(replica, reason)
+        return True

@@ -1,0 +1,206 @@
+"""An engine without a model: real processes, a cost model, faults on demand, and answers that can be predicted.
+
+`Model("mock:NAME", engine_options={...})`:
+
+    slots              requests at a time (1)
+    ms_per_row         milliseconds that a request takes (0), and
+    ms_per_token       for each token of its outputs (0)
+    load_ms            milliseconds that loading takes (0)
+    seed               enters the text of the answers (0)
+    eos_median_tokens  above 0: an output ends with "stop" at a log-normal length drawn from the prompt (0)
+    eos_sigma          the deviation of that length's logarithm (0)
+    fail_on            a request whose prompt holds this is refused
+    crash_on           the process kills itself when such a request starts
+    hang_on            the whole replica stops answering when such a request starts; heartbeats go on
+    oom_over_tokens    the process ends when the tokens executing (prompts and outputs) exceed this
+
+A request takes one slot. Slots keep an absolute schedule (see `schedule`), so that the time a sleep overshoots is
+not added up: what a replica achieves is a matter of the dispatcher, not of the timer. `stop` strings are ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.engines.base import Emit, EngineLoadError, QueuedRequest
+from penstock.engines.mock.schedule import Schedule
+from penstock.engines.mock.text import MAX_OUTPUT_TOKENS, Writer, prompt_text
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Output
+
+__all__ = ["MockEngine", "MockOptions"]
+
+
+class MockOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    slots: int = 1
+    ms_per_row: float = 0.0
+    ms_per_token: float = 0.0
+    load_ms: float = 0.0
+    seed: int = 0
+    eos_median_tokens: float = 0.0
+    eos_sigma: float = 0.0
+    fail_on: str | None = None
+    crash_on: str | None = None
+    hang_on: str | None = None
+    oom_over_tokens: int | None = None
+    wake_ms: float | None = None
+    load_oom_over_seqs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"`slots` is {self.slots}; it must be at least 1")
+        for name in ("ms_per_row", "ms_per_token", "load_ms", "eos_median_tokens", "eos_sigma"):
+            if not 0 <= getattr(self, name) < 1e12:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be a number from 0 on")
+
+
+class MockEngine:
+    """See the module. Without a cost a request is answered within `submit`."""
+
+    def __init__(self) -> None:
+        self._options = MockOptions()
+        self._writer = Writer()
+        self._emit: Emit = lambda answers: None
+        self._schedule: Schedule | None = None
+        self._tokens: dict[int, int] = {}  # of the requests executing, kept where a limit is set
+        self._answered = 0
+        self._hung = False
+        self._marks = False
+
+    def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
+        if config.task != "generate":
+            raise EngineLoadError(f"the mock engine can't {config.task}; it generates", code="bad_model")
+        self._options = options = _options(config.engine_options)
+        self._writer = Writer(options.seed, options.eos_median_tokens, options.eos_sigma)
+        self._marks = any((options.fail_on, options.crash_on, options.hang_on))
+        self._emit = emit
+        if options.load_oom_over_seqs is not None and (config.max_num_seqs or 0) > options.load_oom_over_seqs:
+            told = (
+                f"{config.max_num_seqs} sequences, there is room for {options.load_oom_over_seqs} (load_oom_over_seqs)"
+            )
+            raise EngineLoadError(f"out of memory: {told}", code="out_of_memory")
+        if options.load_ms:
+            note(f"sleeping {options.load_ms:g} ms in place of loading")
+            time.sleep(options.load_ms / 1000)
+        if options.ms_per_row or options.ms_per_token:
+            self._schedule = Schedule(options.slots, self._finish)
+        return self._capacity()
+
+    def _capacity(self) -> Capacity:
+        options = self._options
+        return Capacity(slots=options.slots, facts={"engine": "mock"}, can_sleep=options.wake_ms is not None)
+
+    def sleep(self) -> None:
+        pass  # it holds nothing
+
+    def wake(self) -> Capacity:
+        time.sleep((self._options.wake_ms or 0.0) / 1000)
+        return self._capacity()
+
+    def submit(self, requests: Sequence[QueuedRequest]) -> None:
+        answers: list[Answer] = []
+        for prompted in requests:
+            if self._hung:
+                return
+            answer = self._start(prompted)
+            if answer is not None:
+                answers.append(answer)
+        if answers:
+            self._finish(answers)
+
+    def abort(self, ids: Sequence[int]) -> None:
+        if self._schedule is not None:
+            self._schedule.cancel(ids)
+        for number in ids:
+            self._tokens.pop(number, None)
+
+    def progress(self) -> int:
+        if self._schedule is not None and not self._hung:
+            return self._answered + self._schedule.progress()
+        return self._answered
+
+    def close(self) -> None:
+        if self._schedule is not None:
+            self._schedule.close()
+
+    def _start(self, prompted: QueuedRequest) -> Answer | None:
+        """Begin a request; its answer where that is ready at once."""
+        request, sampling = prompted.request, prompted.sampling
+        prompt = prompt_text(request.payload)
+        if self._marks:
+            refusal = self._meet_mark(prompt)
+            if refusal is not None:
+                return Answer(request.id, request.attempt, "refused", refusal)
+            if self._hung:
+                return None
+        refusal = _refusal(prompted)
+        if refusal is not None:
+            return Answer(request.id, request.attempt, "refused", refusal)
+        outputs = self._writer.write(prompt, sampling)
+        tokens_in = len(prompt.split())
+        answer = Answer(request.id, request.attempt, "", "", outputs, None, tokens_in)
+        if self._options.oom_over_tokens is not None:
+            self._hold(request.id, tokens_in + _tokens_out(outputs))
+        if self._schedule is None:
+            return answer
+        cost_ms = self._options.ms_per_row + self._options.ms_per_token * _tokens_out(outputs)
+        self._schedule.add(answer, prompted.arrived_s, cost_ms / 1000)
+        return None
+
+    def _finish(self, answers: list[Answer]) -> None:
+        self._answered += len(answers)
+        if self._tokens:
+            for answer in answers:
+                self._tokens.pop(answer.id, None)
+        self._emit(answers)
+
+    def _meet_mark(self, prompt: str) -> str | None:
+        options = self._options
+        if options.crash_on and options.crash_on in prompt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if options.hang_on and options.hang_on in prompt:
+            self._hung = True
+            if self._schedule is not None:
+                self._schedule.close()
+        elif options.fail_on and options.fail_on in prompt:
+            return f"the prompt holds {options.fail_on!r} (fail_on)"
+        return None
+
+    def _hold(self, number: int, tokens: int) -> None:
+        self._tokens[number] = tokens
+        in_use, limit = sum(self._tokens.values()), self._options.oom_over_tokens
+        if limit is not None and in_use > limit:
+            print(f"out of memory: {in_use} tokens executing, the limit is {limit} (oom_over_tokens)", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(1)
+
+
+def _options(given: dict[str, Any]) -> MockOptions:
+    try:
+        return msgspec.convert(given, MockOptions)
+    except msgspec.ValidationError as error:
+        known = ", ".join(MockOptions.__struct_fields__)
+        raise EngineLoadError(f"engine_options of a mock: {error} (known: {known})", code="bad_model") from None
+
+
+def _refusal(prompted: QueuedRequest) -> str | None:
+    sampling = prompted.sampling
+    if sampling is None:
+        return None
+    if sampling.max_tokens is not None and sampling.max_tokens < 1:
+        return f"max_tokens must be at least 1; it is {sampling.max_tokens}"
+    if sampling.max_tokens is not None and sampling.max_tokens > MAX_OUTPUT_TOKENS:
+        return f"max_tokens is {sampling.max_tokens}; the mock engine writes at most {MAX_OUTPUT_TOKENS}"
+    if sampling.n < 1:
+        return f"n must be at least 1; it is {sampling.n}"
+    return None
+
+
+def _tokens_out(outputs: list[Output]) -> int:
+    return sum(output.tokens_out for output in outputs)

@@ -1,0 +1,239 @@
+"""The engine for vLLM: its asynchronous engine, inside the host.
+
+    submit -> one thread resolves sampling and tokenises -> the asyncio loop adds, one task per request -> emit
+
+vLLM gets token ids, asks nothing back until a request is final, and batches as it likes: the host keeps
+`max_num_seqs` requests in it. The engine core is a process of its own, so the work of this process overlaps with it.
+
+A request that vLLM aborts by itself is no result: its attempt has failed. When the engine core dies, `progress` and
+`submit` raise, which ends the replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from penstock.engines.base import Emit, QueuedRequest
+from penstock.engines.sampling import Resolved, RowFault, fit, resolve
+from penstock.engines.vllm.errors import fault_of, is_death
+from penstock.engines.vllm.load import on_gpu, start_vllm
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Output, Request
+
+__all__ = ["VllmEngine"]
+
+ENCODE_AT_ONCE = 16
+"""Requests tokenised before they are handed over: the first ones start while the others are tokenised."""
+
+Ready = tuple[Request, Any, Any]  # the request, vLLM's prompt, vLLM's sampling parameters
+
+
+class VllmEngine:
+    """See penstock.engines.base.Engine."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-tokens")
+        self._live: dict[int, int] = {}  # request id -> attempt; the loop's thread and the caller's both touch it
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._failure: BaseException | None = None
+        self._progress = 0
+        self._engine: Any = None
+
+    def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
+        self._emit = emit
+        self._started = started = start_vllm(config, note)
+        self._engine = started.engine
+        self._count_steps()
+        self._to_prompt = _prompt_maker()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
+        self._thread.start()
+        self._can_sleep = config.sleeps and on_gpu(config)
+        return self._capacity()
+
+    def _capacity(self) -> Capacity:
+        started = self._started
+        return Capacity(
+            slots=started.slots,
+            kv_tokens=started.kv_tokens,
+            max_model_len=started.max_model_len,
+            facts=started.facts,
+            shared=True,
+            can_sleep=self._can_sleep,
+        )
+
+    def sleep(self) -> None:
+        """Level 1: the weights wait in the machine's memory, the KV cache is forgotten."""
+        asyncio.run_coroutine_threadsafe(self._engine.sleep(level=1), self._loop).result()
+
+    def wake(self) -> Capacity:
+        asyncio.run_coroutine_threadsafe(self._engine.wake_up(), self._loop).result()
+        return self._capacity()
+
+    def submit(self, requests: Sequence[QueuedRequest]) -> None:
+        self._raise_failure()
+        for each in requests:
+            self._live[each.request.id] = each.request.attempt
+        for start in range(0, len(requests), ENCODE_AT_ONCE):
+            self._encoding.submit(self._encode, list(requests[start : start + ENCODE_AT_ONCE]))
+
+    def abort(self, ids: Sequence[int]) -> None:
+        for each in ids:
+            self._live.pop(each, None)
+        self._loop.call_soon_threadsafe(self._cancel, list(ids))
+
+    def progress(self) -> int:
+        if self._failure is None and self._engine is not None and self._engine.errored:
+            self._failure = self._engine.dead_error
+        self._raise_failure()
+        return self._progress
+
+    def close(self) -> None:
+        self._encoding.shutdown(wait=True, cancel_futures=True)
+        self._live.clear()
+        if self._thread is not None:
+            asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
+        if self._engine is not None:
+            self._engine.shutdown()
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._thread = None
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _count_steps(self) -> None:
+        """Only final outputs are asked for, so a step is seen where vLLM takes the engine core's outputs in."""
+        processor: Any = getattr(self._engine, "output_processor", None)
+        original = getattr(processor, "process_outputs", None)
+        if original is None:
+            return
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._progress += 1
+            return original(*args, **kwargs)
+
+        processor.process_outputs = counted
+
+    def _encode(self, requests: list[QueuedRequest]) -> None:
+        """In the tokenising thread: what vLLM is to be given, or the answer to what can't be given."""
+        ready: list[Ready] = []
+        for each in requests:
+            request, tokens = each.request, 0
+            try:
+                sampling = resolve(each.sampling, self._started.defaults, request.seed)
+                ids = self._started.encoder.encode(request.payload)
+                tokens = len(ids)
+                params = sampling_params(fit(sampling, tokens, self._started.max_model_len))
+                ready.append((request, self._to_prompt(ids), params))
+            except RowFault as fault:
+                self._finish(fault.answer(request, tokens))
+            except Exception as error:
+                self._finish(fault_of(error).answer(request, tokens))
+        self._loop.call_soon_threadsafe(self._begin, ready)
+
+    def _begin(self, ready: list[Ready]) -> None:
+        for request, prompt, params in ready:
+            if self._live.get(request.id) == request.attempt:
+                self._tasks[request.id] = self._loop.create_task(self._answer(request, prompt, params))
+
+    def _cancel(self, ids: list[int]) -> None:
+        for each in ids:
+            if (task := self._tasks.pop(each, None)) is not None:
+                task.cancel()
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, request: Request, prompt: Any, params: Any) -> None:
+        """One request through vLLM. Cancelled: vLLM is told, and nothing is answered."""
+        try:
+            final = None
+            async for output in self._engine.generate(prompt, params, request_id=f"{request.id}-{request.attempt}"):
+                final = output
+            answer = answer_of(request, final, params.n)
+        except RowFault as fault:
+            answer = fault.answer(request)
+        except Exception as error:
+            if is_death(error):
+                self._failure = error  # no answer: the request is not at fault, and the replica ends
+                return
+            answer = fault_of(error).answer(request)
+        if self._tasks.get(request.id) is asyncio.current_task():
+            del self._tasks[request.id]
+        self._finish(answer)
+
+    def _finish(self, answer: Answer) -> None:
+        if self._live.get(answer.id) == answer.attempt:
+            del self._live[answer.id]
+            self._progress += 1
+            self._emit([answer])
+
+
+def _prompt_maker() -> Callable[[list[int]], Any]:
+    """Token ids as vLLM takes them: already rendered where this version has that, which saves it a detour."""
+    try:
+        from vllm.inputs import tokens_input
+    except ImportError:
+        from vllm import TokensPrompt
+
+        return lambda ids: TokensPrompt(prompt_token_ids=ids)
+    return lambda ids: tokens_input(ids)
+
+
+def sampling_params(sampling: Resolved) -> Any:
+    """vLLM's parameters. Raises what vLLM raises for values that it refuses."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=sampling.n,
+        max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens,
+        temperature=0.0 if sampling.greedy else sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        stop=list(sampling.stop),
+        seed=sampling.seed,
+        # Only the chosen token's is handed on, and 0 is what vLLM calls that.
+        logprobs=None if sampling.logprobs is None else 0,
+        ignore_eos=sampling.ignore_eos,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def answer_of(request: Request, final: Any, n: int) -> Answer:
+    """The answer from vLLM's final output. Raises RowFault("retry") for what is no result, aborted ones above all."""
+    if final is None or not final.finished or len(final.outputs) != n:
+        raise RowFault("retry", "vLLM ended the request without a final output")
+    outputs = [_output(each) for each in sorted(final.outputs, key=lambda each: each.index)]
+    return Answer(request.id, request.attempt, outputs=outputs, tokens_in=len(final.prompt_token_ids or ()))
+
+
+def _output(each: Any) -> Output:
+    if each.finish_reason not in ("stop", "length", "repetition"):
+        raise RowFault("retry", f"vLLM ended the request with {each.finish_reason!r}, which is no result")
+    ids = list(each.token_ids)
+    reason = "length" if each.finish_reason == "length" else "stop"
+    if each.logprobs is None:
+        return Output(each.text, reason, len(ids))
+    logprobs = [float(step[token].logprob) for token, step in zip(ids, each.logprobs, strict=True)]
+    return Output(each.text, reason, len(ids), ids, logprobs)

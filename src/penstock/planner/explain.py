@@ -1,0 +1,164 @@
+"""Reasons in words: layouts that were not taken, figures that were chosen, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from penstock.planner.allocate import Options
+from penstock.planner.candidates import Candidate, Room, layouts, shape_reason
+from penstock.planner.cluster import Kind
+from penstock.planner.demand import PoolDemand
+from penstock.planner.fit import Fit, fit_on
+from penstock.planner.kv import model_bytes_per_token
+from penstock.planner.layout import Layout
+from penstock.planner.packing import Floor
+from penstock.planner.rate import REQUEST_TOKENS
+from penstock.planner.result import Rejected, ReplicaPlan
+from penstock.planner.words import gigabytes, plural
+
+__all__ = ["explain", "no_fit_reason", "no_place_reason", "rejected"]
+
+MAX_REJECTED = 12
+WORTH_TELLING = 1.5  # a layout that is estimated so much better than the one the rules take
+
+
+def rejected(
+    demand: PoolDemand,
+    replicas: Sequence[ReplicaPlan],
+    by_kind: Mapping[Kind, list[Candidate]],
+    rooms: Mapping[Kind, Room],
+) -> tuple[Rejected, ...]:
+    """Layouts that one might think of, and the first constraint that rules each out on the largest devices."""
+    if demand.facts is None or not rooms:
+        return ()
+    taken = dict.fromkeys(Layout(replica.tensor_parallel, replica.pipeline_parallel) for replica in replicas)
+    room = rooms[max(rooms)]
+    least = min((layout.devices for layout in taken), default=room.devices)
+    told = []
+    for layout in _thinkable(room, least if taken else min(room.devices, 16)):
+        if layout not in taken and _allowed(demand, layout):
+            told.append(Rejected(str(layout), _why(demand, layout, by_kind.get(room.kind, []), room)))
+    return tuple(told[:MAX_REJECTED])
+
+
+def _thinkable(room: Room, devices: int) -> list[Layout]:
+    """Powers of two up to twice what was taken."""
+    powers = [1 << power for power in range(11) if 1 << power <= 2 * devices]
+    found = [Layout(ranks, stages) for ranks in powers for stages in powers if ranks * stages <= 2 * devices]
+    return sorted(found, key=lambda layout: (layout.devices, -layout.tensor_parallel))
+
+
+def _why(demand: PoolDemand, layout: Layout, found: Sequence[Candidate], room: Room) -> str:
+    if layout.tensor_parallel > room.largest_node:
+        needs = plural(layout.tensor_parallel, "device")
+        return f"needs {needs} in one node, the largest node has {room.largest_node} free"
+    fit = fit_on(demand, layout, room.kind)
+    if fit.constraint is not None:
+        return fit.constraint
+    if layout.devices > room.devices:
+        return f"needs {layout.devices} devices, {room.devices} free"
+    this = next((one for one in found if one.layout == layout), None)
+    if this is None:
+        return f"fits, and so does {found[0].layout} with fewer devices" if found else "not tried"
+    if found[0].layout == layout:
+        return "no room for it beside the other models"
+    return shape_reason(demand, found[0], this, room)
+
+
+def _allowed(demand: PoolDemand, layout: Layout) -> bool:
+    """Whether the layout agrees with what was given."""
+    ranks, stages = layout
+    return demand.tensor_parallel in (None, ranks) and demand.pipeline_parallel in (None, stages)
+
+
+def explain(demand: PoolDemand, fits: Sequence[Fit], length: int | None, found: Sequence[Candidate]) -> tuple[str, ...]:
+    """How context, batch limits and layout came about. fits: those of the replicas; found: all that would fit."""
+    told = [*_context(demand, length, fits)]
+    lowered = next((fit for fit in fits if fit.lowered_batch), None)
+    if lowered is not None:
+        told.append(
+            f"batches of {lowered.batch.max_num_batched_tokens:,} tokens and {lowered.batch.max_num_seqs} requests: "
+            f"the engine's own limits leave no room for a KV cache"
+        )
+    for taken in (one for one in found if one.fit in fits and one.fit.kv_tokens):
+        better = max((other for other in found if other.kind == taken.kind), key=lambda other: other.rate)
+        if taken.rate and better.rate > WORTH_TELLING * taken.rate:
+            told.append(
+                f"{taken.layout} has KV cache for {max(taken.fit.kv_tokens // REQUEST_TOKENS, 1)} requests of "
+                f"{REQUEST_TOKENS:,} tokens; {better.layout} is estimated to make {better.rate / taken.rate:.1f} times "
+                f"the tokens per device"
+            )
+    return tuple(dict.fromkeys(told))
+
+
+def _context(demand: PoolDemand, length: int | None, fits: Sequence[Fit]) -> list[str]:
+    facts = demand.facts
+    if facts is None or length is None or not facts.windows:
+        return []
+    limit = facts.max_position_embeddings
+    if demand.max_model_len is not None:
+        told = f"max_model_len {length:,} as asked for"
+        if length > limit:
+            told += f"; the model was made for {limit:,}, the engine may refuse"
+        return [told]
+    if length == limit:
+        return [f"max_model_len {length:,}: all that the model reads, and the KV cache holds a request of it"]
+    told = f"max_model_len {length:,} of the model's {limit:,}: the longest request that the KV cache holds"
+    longest = max((fit.max_model_len or 0 for fit in fits), default=0)
+    if longest > length:
+        least = min(fits, key=lambda fit: fit.max_model_len or longest)
+        told += f" on the devices of {gigabytes(least.memory.device)}; it is {longest:,} on others"
+    return [told]
+
+
+def no_fit_reason(demand: PoolDemand, rooms: Mapping[Kind, Room]) -> str:
+    """No layout fits any free devices: need and have."""
+    if not rooms:
+        return f"{demand.name}: needs at least one device, none is free"
+    room = rooms[max(rooms)]
+    largest = max(one.largest_node for one in rooms.values())
+    asked = demand.tensor_parallel
+    if asked is not None and asked > largest:
+        return (
+            f"{demand.name}: tensor_parallel {asked} needs {asked} devices in one node, the largest node has {largest} "
+            f"free; a tensor-parallel group never spans nodes"
+        )
+    total = sum(one.devices for one in rooms.values())
+    if demand.ranks > total:
+        return f"{demand.name}: a replica of {demand.ranks} devices needs as many free, there are {total}"
+    facts = demand.facts
+    if facts is not None and asked is not None and facts.heads % asked:
+        return f"{demand.name}: tensor_parallel {asked} does not divide its {facts.heads} attention heads"
+    have = ", ".join(f"{one.devices} x {gigabytes(kind.memory_bytes)}" for kind, one in sorted(rooms.items()))
+    return f"{demand.name}: needs {_need(demand)}, have {have} free; {_nearest(demand, room)}"
+
+
+def _need(demand: PoolDemand) -> str:
+    facts = demand.facts
+    if facts is None:
+        return plural(demand.ranks, "device")
+    need = f"{gigabytes(facts.weights_bytes(demand.dtype, demand.quantization))} for weights"
+    if demand.max_model_len and facts.windows:
+        element = demand.kv_dtype_bytes or demand.dtype_bytes
+        kv = model_bytes_per_token(facts, element) * demand.max_model_len
+        need += f" and {gigabytes(kv)} for the KV cache of one request of {demand.max_model_len:,} tokens"
+    return need
+
+
+def _nearest(demand: PoolDemand, room: Room) -> str:
+    """What rules out the layout that comes nearest: the one with the smallest load on a device."""
+    tried = [fit_on(demand, layout, room.kind) for layout in layouts(demand, room)]
+    sized = [fit for fit in tried if fit.memory.weights]
+    near = min(sized, key=lambda fit: (fit.memory.weights, fit.layout.devices), default=tried[0])
+    return f"{near.layout}: {near.constraint}"
+
+
+def no_place_reason(demand: PoolDemand, options: Options, floor: Floor) -> str:
+    """A replica fits some device, and they do not all find free ones."""
+    layout, kinds = options.uniform()[0]
+    count = demand.replicas or 1
+    have = [(free, nodes) for kind, free, nodes in floor.counts() if kind in kinds]
+    nodes = ", ".join(f"{plural(number, 'node')} with {free} free" for free, number in reversed(have)) or "none"
+    needs = plural(count * layout.devices, "device")
+    groups = f"{plural(count, 'replica')} of {layout}"
+    return f"{demand.name}: needs {needs} ({groups}), have {nodes}; a tensor-parallel group never spans nodes"

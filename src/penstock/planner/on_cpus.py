@@ -1,0 +1,70 @@
+"""Pools on the cores of machines without accelerators: the same questions as of `OnDevices`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.planner.cluster import NodeFacts
+from penstock.planner.cpu import CpuSeat, cpu_domains, cpu_fit, share_cores
+from penstock.planner.demand import PoolDemand
+from penstock.planner.explain import explain
+from penstock.planner.result import Rejected, ReplicaPlan
+
+__all__ = ["OnCpus"]
+
+
+class OnCpus:
+    """The cores of a cluster, and the pools that want them."""
+
+    def __init__(self, demands: Sequence[PoolDemand], nodes: Sequence[NodeFacts]) -> None:
+        self.demands = list(demands)
+        self._by_name = {demand.name: demand for demand in demands}
+        self._rooms = cpu_domains(nodes)
+
+    def together(self, names: Sequence[str]) -> bool:
+        if not names:
+            return True
+        return bool(self._rooms) and share_cores([self._by_name[name] for name in names], self._rooms)[1] is None
+
+    def replicas(self, names: Sequence[str], phase: int) -> dict[str, list[ReplicaPlan]]:
+        if not names:
+            return {}
+        pools = [self._by_name[name] for name in names]
+        seats, told = share_cores(pools, self._rooms)
+        assert told is None, f"{', '.join(names)} fitted together before"
+        return {
+            pool.name: [self._plan(pool, seat, phase) for seat in found]
+            for pool, found in zip(pools, seats, strict=True)
+        }
+
+    def _plan(self, demand: PoolDemand, seat: CpuSeat, phase: int) -> ReplicaPlan:
+        room = self._rooms[seat.room]
+        fit = cpu_fit(demand, room)
+        return ReplicaPlan(
+            id="",
+            nodes=(room.node,),
+            devices=tuple(f"{room.node}/cpu:{core}" for core in seat.cores),
+            tensor_parallel=fit.layout.tensor_parallel,
+            pipeline_parallel=fit.layout.pipeline_parallel,
+            memory=fit.memory,
+            max_num_seqs=fit.batch.max_num_seqs,
+            max_num_batched_tokens=fit.batch.max_num_batched_tokens,
+            kv_tokens=fit.kv_tokens,
+            phases=(phase,),
+        )
+
+    def context(self, demand: PoolDemand, replicas: Sequence[ReplicaPlan]) -> tuple[int | None, tuple[str, ...]]:
+        if not self._rooms or not replicas:
+            return demand.max_model_len, ()
+        fit = cpu_fit(demand, self._rooms[0])
+        return fit.max_model_len, explain(demand, [fit], fit.max_model_len, [])
+
+    def rejected(self, demand: PoolDemand, replicas: Sequence[ReplicaPlan]) -> tuple[Rejected, ...]:
+        if demand.ranks > 1 or not replicas:
+            return ()
+        return (Rejected("tp=2 pp=1", "the cores of a domain share one memory: one replica uses them all"),)
+
+    def why_not(self, demand: PoolDemand) -> str | None:
+        if not self._rooms:
+            return f"{demand.name}: no node has devices, or cores with memory_gb"
+        return share_cores([demand], self._rooms)[1]

@@ -1,0 +1,265 @@
+"""`launch`: a model loaded for use outside a pipeline, in notebooks, scripts and trainers.
+
+    with ps.launch(llm, replicas=2) as pool:
+        for generation in pool.generate(["One?", "Two?"], max_tokens=64):
+            print(generation.text)
+
+The same plan, executor, hosts and dispatcher as in a run; calls of several threads mix in the replicas' batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import hashlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+from penstock.core.dispatch.dispatch import Dispatch
+from penstock.errors import PoolFailed, UsageError
+from penstock.planning.launches import dispatch_shape, launches_of
+from penstock.planning.preflight import check_feasible
+from penstock.planning.run_plan import RunPlan
+from penstock.planning.targets import Place, open_place
+from penstock.protocol.messages import Sampling
+from penstock.runtime.pool.calls import Begin, Call, Cancel, Generation, GenerationError
+from penstock.runtime.pool.loop import Close, PoolLoop
+from penstock.runtime.replicas.record import Record
+from penstock.spec.model import Model
+from penstock.spec.pipeline import Pipeline, Resources, Sink, Source
+from penstock.spec.sampling import SamplingOptions
+from penstock.spec.steps import Generate
+from penstock.steps.sampling import SamplingTemplate
+
+__all__ = ["LaunchedPool", "launch"]
+
+Prompt = str | Sequence[Mapping[str, str]]  # a prompt, or messages of a chat
+
+
+def launch(
+    model: Model,
+    *,
+    replicas: int | Literal["auto"] | None = None,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    placement_group: Any = None,
+    resources: Resources | None = None,
+    seed: int = 0,
+) -> LaunchedPool:
+    """Plan and start the replicas of `model`; they load in the background, and `generate` waits for the first.
+
+    replicas         None: as the model says; auto: as many as the free devices hold
+    executor         local | ray; ray_address and placement_group as in RunOptions
+    seed             of requests that sample and name no seed of their own
+
+    Raises PlanError where it does not fit, MissingDependency, ConfigError; nothing has been loaded then.
+    """
+    name = model.label
+    asked = model if replicas is None else model.model_copy(update={"replicas": replicas})
+    pipeline = Pipeline(
+        models={name: asked},
+        source=Source(rows=()),
+        steps=(Generate(model=name, prompt="{{ prompt }}", output="text"),),
+        sink=Sink(path="."),
+        resources=resources or Resources(),
+    )
+    check_feasible(pipeline)
+    holder = f"a launched pool of {name} (process {os.getpid()})"
+    place = open_place(executor, pipeline, holder, ray_address=ray_address, placement_group=placement_group)
+    try:
+        planned = place.plan(pipeline)
+        return LaunchedPool(name, planned, place, seed)
+    except BaseException:
+        place.close()
+        raise
+
+
+class LaunchedPool:
+    """The replicas of one model. Made by `launch`; safe to use from several threads; a context manager.
+
+    logs: the folder of the replicas' logs, removed by `close` unless the pool failed
+    """
+
+    def __init__(self, name: str, planned: RunPlan, place: Place, seed: int) -> None:
+        self.name = name
+        self.logs = Path(tempfile.mkdtemp(prefix="penstock-pool-"))
+        self._plan, self._place, self._seed = planned, place, seed
+        self._calls = itertools.count()
+        self._closed = False
+        record = self._record = Record(planned, self.logs)
+        launches = [launches_of(replica, self.logs) for replica in planned.replicas]
+        self._loop = PoolLoop(Dispatch(dispatch_shape(planned)), place.executor(planned), launches, record)
+        self._loop.start()
+        atexit.register(self.close)
+
+    # ------------------------------------------------------------ generate
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        errors: Literal["raise", "return"] = "raise",
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Any]:
+        """One Generation per prompt, in their order. Blocks; Ctrl-C cancels what is under way, and the pool goes on.
+
+        prompts  texts, or lists of messages {role, content}
+        errors   raise: once all have ended, the first prompt that failed raises its GenerationError; return: each in
+                 its place
+
+        Raises PoolFailed where no replica is left, ConfigError for sampling fields out of range.
+        """
+        call = self._call(prompts, n, sampling)
+        try:
+            return _checked(call.wait(), errors)
+        except BaseException:
+            self._loop.inbox.put(Cancel(call=call))
+            raise
+
+    async def agenerate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        errors: Literal["raise", "return"] = "raise",
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Any]:
+        """`generate` for asyncio. Cancelling it takes its requests from the engines."""
+        call = self._call(prompts, n, sampling)
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        call.when_done(lambda: _tell(loop, done))
+        try:
+            await done.wait()
+            return _checked(call.ended(), errors)
+        except BaseException:
+            self._loop.inbox.put(Cancel(call=call))
+            raise
+
+    def stream(
+        self, prompts: Sequence[Prompt], *, n: int = 1, **sampling: Unpack[SamplingOptions]
+    ) -> Iterator[tuple[int, Generation | GenerationError]]:
+        """(index of the prompt, its generation or error) as they end. Leaving the loop early cancels the rest."""
+        call = self._call(prompts, n, sampling)
+        try:
+            yield from call.as_they_come()
+        finally:
+            self._loop.inbox.put(Cancel(call=call))
+
+    def embed(self, texts: Sequence[str]) -> list[Any]:
+        """Not in this version: raises UsageError."""
+        raise UsageError("embed: this version generates only; embedding comes with the sentence-transformers engine")
+
+    def _call(self, prompts: Sequence[Prompt], n: int, sampling: Mapping[str, Any]) -> Call:
+        if self._closed:
+            raise PoolFailed(f"the pool of {self.name} is closed")
+        if isinstance(prompts, (str, bytes)):
+            raise UsageError("generate takes a list of prompts; put a single one into a list")
+        chosen = SamplingTemplate(sampling, n).render({})
+        if not self._loop.is_alive():
+            raise self._loop.failure or PoolFailed(f"the pool of {self.name} has ended")
+        number = next(self._calls)
+        seeds = [self._seed_of(number, index) if _samples(chosen) else 0 for index in range(len(prompts))]
+        call = Call([_payload(prompt, index) for index, prompt in enumerate(prompts)], chosen, seeds)
+        if call.payloads:
+            self._loop.inbox.put(Begin(call=call))
+        return call
+
+    def _seed_of(self, call: int, index: int) -> int:
+        place = f"{self._seed}/{call}/{index}"
+        return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()) >> 1
+
+    # ------------------------------------------------------------ state
+
+    def ready(self, timeout_s: float | None = None) -> bool:
+        """Wait for the first replica that can answer; False when the time is over. Raises PoolFailed."""
+        found = self._loop.ready.wait(timeout_s)
+        if self._loop.failure is not None:
+            raise self._loop.failure
+        return found
+
+    def stats(self) -> dict[str, Any]:
+        """What the replicas do now, as plain data; read without locks, so figures may be of neighbouring moments."""
+        dispatch, record = self._loop.dispatch, self._loop.record
+        replicas = []
+        for index, (planned, seen) in enumerate(zip(self._plan.replicas, dispatch.replicas, strict=True)):
+            link, kept = self._loop.replicas.links.get(index), record.replicas[index]
+            load = link.load if link is not None else None
+            replicas.append(
+                {
+                    "id": planned.id,
+                    "devices": list(record.devices.get(index, planned.devices)),
+                    "state": seen.state,
+                    "in_flight": len(seen.in_flight),
+                    "executing": load.executing if load is not None else 0,
+                    "answered": kept.rows + (link.rows if link is not None else 0),
+                    "busy_s": round(kept.busy_s + (load.busy_s if load is not None else 0.0), 3),
+                    "restarts": kept.restarts,
+                }
+            )
+        pool = record.pools[0]
+        return {
+            "model": self.name,
+            "waiting": dispatch.pools[0].waiting(),
+            "tokens_in": pool.tokens_in,
+            "tokens_out": pool.tokens_out,
+            "replicas": replicas,
+        }
+
+    def close(self) -> None:
+        """End the replicas; calls under way raise PoolFailed. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        failed = self._loop.failure is not None
+        self._loop.inbox.put(Close())
+        self._loop.join()
+        self._loop.inbox.close()
+        self._record.close()
+        self._place.close()
+        if not failed:
+            shutil.rmtree(self.logs, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop has been closed: nobody waits
+        loop.call_soon_threadsafe(done.set)
+
+
+def _payload(prompt: Prompt, index: int) -> Any:
+    if isinstance(prompt, str):
+        return prompt
+    messages = list(prompt)
+    if not messages or not all(isinstance(each, Mapping) and {"role", "content"} <= each.keys() for each in messages):
+        got = repr(prompt)[:100]
+        raise UsageError(f"prompt {index}: expected a text, or a list of messages {{role, content}}, got {got}")
+    return [{"role": str(each["role"]), "content": str(each["content"])} for each in messages]
+
+
+def _samples(sampling: Sampling) -> bool:
+    return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
+
+
+def _checked(results: list[Generation | GenerationError], errors: str) -> list[Generation | GenerationError]:
+    if errors == "raise":
+        for result in results:
+            if isinstance(result, GenerationError):
+                raise result
+    return results

@@ -1,0 +1,165 @@
+"""One call of a launched pool: prompts in, generations out, in the order of the prompts or as they come."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from penstock.core import events as ev
+from penstock.core.events import Event
+from penstock.engines.sampling import DEFAULT_MAX_TOKENS
+from penstock.errors import PoolFailed
+from penstock.protocol.messages import Answer, Sampling
+
+__all__ = ["Begin", "Call", "Cancel", "Generation", "GenerationError"]
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """What a model wrote for one prompt. texts: all n of them; text: the first.
+
+    finish_reasons  stop | length, one per text
+    tokens_in, tokens_out  of the prompt, and of all texts together
+    logprobs        per text one number per output token, natural log, where they were asked for
+    """
+
+    texts: tuple[str, ...]
+    finish_reasons: tuple[str, ...]
+    tokens_in: int
+    tokens_out: int
+    logprobs: tuple[tuple[float, ...] | None, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.texts[0]
+
+    @property
+    def finish_reason(self) -> str:
+        return self.finish_reasons[0]
+
+
+class GenerationError(PoolFailed):
+    """Why one prompt has no generation. code: one of penstock.errors.DEAD_CODES; index: of the prompt in its call."""
+
+    def __init__(self, code: str, message: str, index: int) -> None:
+        super().__init__(f"prompt {index}: {message} ({code})")
+        self.code = code
+        self.index = index
+
+
+Result = Generation | GenerationError
+
+
+class Begin(Event):
+    """A call hands its prompts to the pool's thread."""
+
+    call: Any
+
+
+class Cancel(Event):
+    """A call is not waited for any more."""
+
+    call: Any
+
+
+class Call:
+    """Filled by the pool's thread, waited for by others. first_task: its prompts are tasks from there on."""
+
+    def __init__(self, payloads: list[Any], sampling: Sampling, seeds: list[int]) -> None:
+        self.payloads, self.sampling, self.seeds = payloads, sampling, seeds
+        self.first_task = 0
+        self.results: list[Result | None] = [None] * len(payloads)
+        self.failure: BaseException | None = None
+        self.cancelled = False
+        self._left = len(payloads)
+        self._done = threading.Event()
+        self._finished: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._on_done: Callable[[], None] | None = None
+        if not payloads:
+            self._done.set()
+
+    # ------------------------------------------------------------ by the pool's thread
+
+    def take(self, index: int, result: Result) -> None:
+        self.results[index] = result
+        self._left -= 1
+        self._finished.put(index)
+        if not self._left:
+            self._end()
+
+    def fail(self, failure: BaseException) -> None:
+        """The pool is down: what has no result will get none."""
+        self.failure = failure
+        self._finished.put(-1)
+        self._end()
+
+    def _end(self) -> None:
+        self._done.set()
+        if self._on_done is not None:
+            self._on_done()
+
+    @property
+    def complete(self) -> bool:
+        return not self._left
+
+    # ------------------------------------------------------------ by who waits
+
+    def wait(self) -> list[Result]:
+        """All results, in the order of the prompts. Raises PoolFailed where the pool is down."""
+        while not self._done.wait(3600.0):
+            pass
+        return self.ended()
+
+    def ended(self) -> list[Result]:
+        if self.failure is not None:
+            raise self.failure
+        return [result for result in self.results if result is not None]
+
+    def as_they_come(self) -> Iterator[tuple[int, Result]]:
+        for _ in range(len(self.payloads)):
+            index = self._finished.get()
+            if index < 0:
+                assert self.failure is not None
+                raise self.failure
+            result = self.results[index]
+            assert result is not None
+            yield index, result
+
+    def when_done(self, told: Callable[[], None]) -> None:
+        """Have `told` called from the pool's thread; at once where it is done already."""
+        self._on_done = told
+        if self._done.is_set():
+            told()
+
+
+def generation_of(answer: Answer) -> Generation:
+    outputs = answer.outputs
+    return Generation(
+        texts=tuple(output.text for output in outputs),
+        finish_reasons=tuple(output.finish_reason for output in outputs),
+        tokens_in=answer.tokens_in,
+        tokens_out=sum(output.tokens_out for output in outputs),
+        logprobs=tuple(None if output.logprobs is None else tuple(output.logprobs) for output in outputs),
+    )
+
+
+def submit_event(call: Call) -> ev.Submit:
+    """The call's requests for the dispatcher, in the order of its prompts."""
+    tasks = list(range(call.first_task, call.first_task + len(call.payloads)))
+    limit = (call.sampling.max_tokens or DEFAULT_MAX_TOKENS) * call.sampling.n
+    return ev.Submit(
+        pool=0,
+        step=0,
+        tasks=tasks,
+        orders=tasks,
+        tokens_in=[_guess_tokens(payload) for payload in call.payloads],
+        tokens_out=[limit] * len(tasks),
+    )
+
+
+def _guess_tokens(payload: Any) -> int:
+    text = payload if isinstance(payload, str) else "".join(str(message.get("content", "")) for message in payload)
+    return len(text) // 4 + 1

@@ -1,0 +1,124 @@
+"""Which dead rows a run has. Their keys tell it: (position in the source, path). A source may name a file twice, and
+then the columns of dead/ (source, row, path) stand for several rows.
+
+Runs of an older Penstock have parts of dead/ without keys. Their rows are found by name, where that is possible.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from penstock.data.base import Source
+from penstock.errors import InputError, UsageError
+from penstock.ledger.files import Files
+from penstock.ledger.keyed import Key
+from penstock.ledger.layout import Layout
+from penstock.ledger.manifest import Manifest
+from penstock.ledger.part_keys import DeadKey, read_dead_keys
+from penstock.ledger.retry import dead_of, standing_parts
+
+__all__ = ["DeadRows", "Place", "positions_of", "read_dead"]
+
+Place = tuple[str, int]  # (file, ordinal in it)
+_SCAN_ROWS = 65_536
+
+
+class DeadRows(NamedTuple):
+    """rows: with the columns that were asked for; by_part: the keys of the rows of each part of dead/, in order."""
+
+    rows: list[tuple[DeadKey, dict[str, Any]]]
+    by_part: dict[str, list[DeadKey]]
+
+
+def read_dead(
+    layout: Layout,
+    files: Files,
+    columns: list[str] | None,
+    find: Callable[[set[Place]], dict[Place, list[int]]],
+) -> DeadRows:
+    """The dead rows of the run in `layout`. columns: of them, with source, row and path; None: all.
+
+    find: the positions of places, for parts without keys; not called where there are none
+
+    Raises LedgerDamaged; UsageError where a row without a key can't be told from another; what `find` raises.
+    """
+    _, parts = standing_parts(Manifest(layout, files))
+    rows = {name: dead_of(layout, files, part, columns) for name, part in parts.items()}
+    keys = {name: read_dead_keys(layout, files, part) for name, part in parts.items() if part.keys}
+    unkeyed = {name: rows[name] for name in parts if name not in keys}
+    if unkeyed:
+        keys |= _by_name(unkeyed, {key for known in keys.values() for key, _ in known}, find, str(layout.dead))
+    by_part = {name: keys[name] for name in parts}
+    return DeadRows([pair for name in parts for pair in zip(by_part[name], rows[name], strict=True)], by_part)
+
+
+def _by_name(
+    parts: dict[str, list[dict[str, Any]]],
+    taken: set[Key],
+    find: Callable[[set[Place]], dict[Place, list[int]]],
+    where: str,
+) -> dict[str, list[DeadKey]]:
+    """The keys of rows that have none. taken: keys of other dead rows.
+
+    Several rows of one name have as many places in the source, each with the same content: which is which does not
+    matter. Where a name has more places than dead rows, it can't be told in which of them a row died.
+    """
+    found = find({(row["source"], row["row"]) for rows in parts.values() for row in rows})
+    names: dict[tuple[str, int, tuple[int, ...]], int] = defaultdict(int)
+    for rows in parts.values():
+        for row in rows:
+            names[row["source"], row["row"], tuple(row["path"])] += 1
+    free: dict[tuple[str, int, tuple[int, ...]], Iterator[int]] = {}
+    for (source, ordinal, path), died in names.items():
+        places = [position for position in found[source, ordinal] if (position, path) not in taken]
+        if len(places) != died:
+            raise UsageError(
+                f"the source names {source} {len(found[source, ordinal])} times, and its row {ordinal} died in {died} "
+                "of these places. An older Penstock made this run, and did not write down in which: these dead rows "
+                "can't be run again here. Run the pipeline into a new folder with `penstock run PIPELINE --out DIR`.",
+                where=where,
+            )
+        free[source, ordinal, path] = iter(places)
+    return {
+        name: [
+            DeadKey((next(free[row["source"], row["row"], tuple(row["path"])]), tuple(row["path"])), -1) for row in rows
+        ]
+        for name, rows in parts.items()
+    }
+
+
+def positions_of(source: Source, places: set[Place]) -> dict[Place, list[int]]:
+    """All positions of rows that are known as (file, ordinal in it), ascending: more than one where the source names
+    the file several times. Goes through the whole source, without parsing. Raises InputError where it has no such row.
+    """
+    wanted: dict[str, list[int]] = {}
+    for name, row in sorted(places):
+        wanted.setdefault(name, []).append(row)
+    found: dict[Place, list[int]] = {}
+    at = 0
+    while (chunk := source.read(at, lambda position: True, _SCAN_ROWS)) is not None:
+        for name, row, begin, end in _stretches(source, at, chunk.next_position):
+            rows = wanted.get(name, [])
+            for one in rows[bisect_left(rows, row) : bisect_left(rows, row + end - begin)]:
+                found.setdefault((name, one), []).append(begin + one - row)
+        at = chunk.next_position
+    missing = sorted(places - found.keys())
+    if missing:
+        raise InputError(f"the source has no row {missing[0][1]} in {missing[0][0]}; it had when the run was made")
+    return found
+
+
+def _stretches(source: Source, begin: int, end: int) -> Iterator[tuple[str, int, int, int]]:
+    """(file, ordinal in it, first position, position after the last) of the files that lie between two positions.
+    Within a file ordinals go with positions, so only its bounds are looked up."""
+    while begin < end:
+        name, row = source.locate(begin)
+        low, high = begin, end
+        while high - low > 1:  # the last position of this file; a file after itself begins again at 0
+            middle = (low + high) // 2
+            low, high = (middle, high) if source.locate(middle) == (name, row + middle - begin) else (low, middle)
+        yield name, row, begin, high
+        begin = high

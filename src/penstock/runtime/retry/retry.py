@@ -1,0 +1,323 @@
+"""Running dead rows again, and putting what becomes of them into their places.
+
+    choose (once) ──▶ .penstock/retry-0001.json ──▶ a run of those rows in .penstock/retry-0001/ ──▶ put them in place
+
+The inner run is an ordinary one, with a ledger, phases and resume of its own; the outer one changes in one entry, at
+the end. A retry that was cut off anywhere goes on with the same command. Where another one is asked for (other codes),
+the one that was begun comes first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from penstock.data.base import Source
+from penstock.errors import RunOwned, UsageError
+from penstock.ledger.base import Counts, DeadRow
+from penstock.ledger.entry import Entry
+from penstock.ledger.files import Files
+from penstock.ledger.keyed import Key
+from penstock.ledger.layout import Layout
+from penstock.ledger.ledger import Ledger
+from penstock.ledger.manifest import Manifest
+from penstock.ledger.retry import Again, retried_rows
+from penstock.ledger.segments import decode_schema
+from penstock.ledger.view import RunView, known_input, read_run
+from penstock.planning.preflight import check_feasible
+from penstock.report.facts import RunFacts, StepFacts
+from penstock.report.summary import summary
+from penstock.report.units import noun
+from penstock.runtime.inbox import Inbox
+from penstock.runtime.retry.chosen_list import ChosenList
+from penstock.runtime.retry.dead_rows import DeadRows, positions_of, read_dead
+from penstock.runtime.retry.scope import Chosen, Selection, counts_without
+from penstock.runtime.run.api import (
+    Listener,
+    RunOptions,
+    RunResult,
+    displayed,
+    drive,
+    nothing_to_do,
+    place_of,
+    tell_summary,
+)
+from penstock.runtime.run.invocation import Invocation, RunAgain, open_pipeline_source
+from penstock.runtime.watch.clock import RunClock, process_age_s
+from penstock.runtime.watch.signals import Interrupts
+from penstock.spec.identity import identity_diff, pipeline_identity
+from penstock.spec.pipeline import Pipeline
+
+__all__ = ["retry"]
+
+
+def retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str] = ()) -> RunResult:
+    """Run the dead rows of a finished run again: all, or those that died of one of `codes`. Blocks until it has ended.
+
+    What succeeds is put into the output at its place (order: input) or after it (order: completion); what dies again is
+    among the dead rows with its new reason. Raises as `run` does; UsageError where the run has not come to its end.
+    """
+    return displayed(options, partial(_retry, pipeline, options, codes))
+
+
+def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], listener: Listener) -> RunResult:
+    out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
+    cut = _finished(out_dir).run.cut
+    clock = RunClock(process_age_s() if options.whole_process else 0.0)
+    retrying = _Retry(pipeline, options, out_dir, cut, codes)
+    if not retrying.selection.chosen:
+        facts = nothing_to_do(pipeline, out_dir, clock)
+        facts.warnings.append(f"no row died{_of(codes)}: nothing to do")
+        return RunResult(0, summary(facts), out_dir, facts)
+    with closing(Inbox()) as inbox, Interrupts(inbox) as interrupts:  # until what came of it is in its place, and told
+        result = retrying.run_to_its_end(clock, listener, inbox, interrupts)
+        if not retrying.begun or result.facts.status != "done":
+            return result
+        rest = _Retry(pipeline, options, out_dir, cut, codes, done=retrying.selection.keys)
+        if not rest.selection.chosen:
+            return result
+        if interrupts.asked:
+            left = noun(len(rest.selection.chosen), "other dead row")
+            facts = msgspec.structs.replace(result.facts, status="stopped", reason=f"{left} to be run again")
+            written = summary(facts) | {"retried": result.summary["retried"]}
+            return RunResult(tell_summary(out_dir, written, facts, 75, needed=True), written, out_dir, facts)
+        return rest.run_to_its_end(clock, listener, inbox, interrupts, after=result)
+
+
+def _finished(out_dir: Path) -> RunView:
+    """The run, which has to have come to its end."""
+    view = read_run(out_dir)
+    if not view.finished:
+        raise UsageError(
+            "this run has not come to its end; dead rows can be run again when it has. Continue it with the command "
+            "that began it, with a higher `max_dead` if that is what ended it.",
+            where=str(out_dir),
+        )
+    return view
+
+
+def _of(codes: Collection[str]) -> str:
+    return f" of {', '.join(sorted(codes))}" if codes else ""
+
+
+_NAMING = ["source", "row", "path", "step", "code"]  # columns of dead/ without the rows themselves
+_KEPT = "What came of the dead rows is kept: once the run has ended, the same `penstock retry` puts it in its place."
+
+
+class _Retried(NamedTuple):
+    """counts: the run's totals after it. out, dead: what became of the rows that were run again."""
+
+    counts: Counts
+    out: int
+    dead: int
+
+
+class _Retry:
+    """One retry, begun or continued. `selection`: what is run again, settled when it was begun. `begun`: names a retry
+    that was begun before, and is not the one that is asked for; else "". done: rows to leave out."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        options: RunOptions,
+        out_dir: Path,
+        cut: Sequence[int],
+        codes: Collection[str],
+        *,
+        done: Collection[Key] = (),
+    ) -> None:
+        self._pipeline, self._options, self._out_dir, self._cut = pipeline, options, out_dir, cut
+        self._layout, self._files = Layout(out_dir), Files()
+        source = open_pipeline_source(pipeline)
+        try:
+            with self._ledger(source) as ledger:
+                self._entry: Entry = ledger.entry
+            self._inner = self._layout.retry(self._entry.retries + 1)
+            self._listed = ChosenList(self._layout, self._files, self._inner)
+            settled = self._listed.read(partial(self._dead, source), takeover=options.takeover)
+            if settled is None:
+                chosen = self._choose(source, codes, done)
+                settled = self._listed.settle(codes, chosen, partial(self._dead, source), takeover=options.takeover)
+            self.selection = Selection(settled.rows)
+            another = settled.codes != sorted(set(codes))
+            self.begun = f"the retry{_of(settled.codes or ())} that was begun before" if another else ""
+        finally:
+            source.close()
+
+    def _ledger(self, source: Source) -> Ledger:
+        """The run's own; opening it compares the pipeline and the input with those that it was made of."""
+        sink = self._pipeline.sink
+        return Ledger.open(
+            self._out_dir,
+            identity=pipeline_identity(self._pipeline),
+            input_identity=source.identity(known_input(self._out_dir)),
+            sink_format=sink.format,
+            order=sink.order,
+            diff=identity_diff,
+            takeover=self._options.takeover,
+        )
+
+    def _dead(self, source: Source) -> DeadRows:
+        return read_dead(self._layout, self._files, _NAMING, partial(positions_of, source))
+
+    def _choose(self, source: Source, codes: Collection[str], done: Collection[Key]) -> list[Chosen]:
+        return [
+            Chosen(*key, row["step"], phase)
+            for (key, phase), row in self._dead(source).rows
+            if key not in done and (not codes or row["code"] in codes)
+        ]
+
+    # ------------------------------------------------------------ running them
+
+    def run_to_its_end(
+        self,
+        clock: RunClock,
+        listener: Listener,
+        inbox: Inbox,
+        interrupts: Interrupts,
+        after: RunResult | None = None,
+    ) -> RunResult:
+        """Run them and put them in their places. after: what the same command has run again before."""
+        facts, code = self._run(clock, listener, inbox, interrupts)
+        told = list(after.facts.warnings) if after is not None else []
+        if self.begun:
+            rows = noun(len(self.selection.chosen), "dead row")
+            told.append(
+                f"{self.begun}, with {rows}, came first"
+                if facts.status == "done"
+                else f"this continues {self.begun}, with {rows}; the other rows that were asked for come after it"
+            )
+        facts = msgspec.structs.replace(facts, warnings=[*told, *facts.warnings])
+        if facts.status != "done":
+            return RunResult(code, summary(facts), self._out_dir, facts)
+        done = self._put_back()
+        before = after.summary["retried"] if after is not None else {"rows": 0, "out": 0, "dead": 0}
+        sources = len(self.selection.positions)
+        facts = _of_the_whole(facts, done.counts, sources)
+        written = summary(facts)
+        written["retried"] = {
+            "rows": before["rows"] + len(self.selection.chosen),
+            "out": before["out"] + done.out,
+            "dead": before["dead"] + done.dead,
+        }
+        code = tell_summary(self._out_dir, written, facts, code, needed=True)
+        return RunResult(code, written, self._out_dir, facts)
+
+    def _run(self, clock: RunClock, listener: Listener, inbox: Inbox, interrupts: Interrupts) -> tuple[RunFacts, int]:
+        if self._has_ended():
+            return nothing_to_do(self._pipeline, self._out_dir, clock), 0
+        options = self._options
+        check_feasible(self._pipeline)
+        holder = f"the retry in {self._out_dir.absolute()} (process {os.getpid()})"
+        again = RunAgain(self.selection, self._out_dir, self._columns(), self._entry.mark)
+        with closing(place_of(self._pipeline, options, holder)) as place:
+            planned = place.plan(self._pipeline, self._cut or (len(self._pipeline.steps),))
+            with Invocation(
+                self._pipeline, options, self._inner, place, planned, clock, inbox, interrupts, again
+            ) as invocation:
+                facts, code = drive(invocation, self._inner, listener)
+            listener(facts)
+        return msgspec.structs.replace(facts, out_dir=str(self._out_dir)), code
+
+    def _columns(self) -> pa.Schema | None:
+        text = self._entry.schema or self._entry.data_schema
+        return decode_schema(text, str(self._layout.entry(self._entry.seq))) if text else None
+
+    def _newest(self) -> Entry | None:
+        return Manifest(Layout(self._inner), self._files).newest()
+
+    def _has_ended(self) -> bool:
+        newest = self._newest()
+        return newest is not None and newest.phase == read_run(self._inner).run.phases - 1
+
+    # ------------------------------------------------------------ putting them into their places
+
+    def _put_back(self) -> _Retried:
+        """Everything at once, in one entry. Raises UsageError or RunOwned where the run was continued meanwhile, and
+        has not come to its end."""
+        inner = self._newest()
+        assert inner is not None
+        source = open_pipeline_source(self._pipeline)
+        try:
+            self._refuse_continued(read_run(self._out_dir).finished)
+            with self._ledger(source) as ledger:
+                self._refuse_continued(ledger.entry.finished)
+                if ledger.entry.retries == self._entry.retries:
+                    ledger.commit_retry(self._outcome(ledger.entry, inner, source))
+                counts = ledger.entry.counts
+        except RunOwned as owned:
+            raise RunOwned(f"{owned.message} {_KEPT}", where=owned.where) from None
+        finally:
+            source.close()
+        shutil.rmtree(self._inner, ignore_errors=True)  # what is left is garbage
+        self._listed.remove()
+        return _Retried(counts, _rows_out(inner), inner.counts.dead)
+
+    def _refuse_continued(self, finished: bool) -> None:
+        """Its counts and parts are those of a run under way; a commit of it and ours must not meet."""
+        if not finished:
+            raise UsageError(
+                f"the run was continued while its dead rows were run again, and has not come to its end. {_KEPT}",
+                where=str(self._out_dir),
+            )
+
+    def _outcome(self, before: Entry, newest: Entry, source: Source) -> Again:
+        inner = Layout(self._inner)
+        again = [
+            DeadRow(position=key[0], origin=key[0], phase=phase, **row)
+            for (key, phase), row in read_dead(inner, self._files, None, self._listed.places).rows
+        ]
+        chosen = self.selection.keys
+        known = self._dead(source).by_part
+        left = [one for part in known.values() for one in part if one.key not in chosen]
+        counts = counts_without(before.counts, self.selection, left, self._pipeline.order(), self._cut)
+        dead_sources = len({row.origin for row in again} - {key[0] for key, _ in left})
+        counts = _sum(counts, newest.counts, _rows_out(newest), dead_sources, len(self.selection.positions))
+        return Again(chosen, known, retried_rows(inner, self._files, newest), again, counts)
+
+
+def _rows_out(inner: Entry) -> int:
+    """The rows that a run over chosen ones has put out."""
+    return sum(fact.rows for fact in inner.inputs)
+
+
+def _sum(counts: Counts, inner: Counts, out: int, dead_sources: int, sources: int) -> Counts:
+    """The totals with those of the inner run, which finished `out` rows of so many source rows."""
+    steps = dict(counts.steps)
+    for name, (begun, done, dead) in inner.steps.items():
+        before = steps.get(name, (0, 0, 0))
+        steps[name] = (before[0] + begun, before[1] + done, before[2] + dead)
+    return Counts(
+        rows_in=counts.rows_in + sources,
+        out=counts.out + out,
+        dead=counts.dead + inner.dead,
+        filtered=counts.filtered + inner.filtered,
+        dead_sources=counts.dead_sources + dead_sources,
+        ended_sources=counts.ended_sources + sources,
+        steps=steps,
+    )
+
+
+def _of_the_whole(facts: RunFacts, counts: Counts, sources: int) -> RunFacts:
+    """The facts of the run after a retry: its totals, and what this invocation did."""
+    return msgspec.structs.replace(
+        facts,
+        status="done",
+        total_rows=counts.rows_in,
+        rows_in=counts.rows_in,
+        committed=counts.ended_sources,
+        ended=counts.ended_sources,
+        out=counts.out,
+        dead=counts.dead,
+        filtered=counts.filtered,
+        reused=counts.ended_sources - sources,
+        steps=[StepFacts(step.name, *counts.steps.get(step.name, (0, 0, 0))) for step in facts.steps],
+    )

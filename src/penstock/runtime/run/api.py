@@ -1,0 +1,263 @@
+"""`run`: a pipeline from its description to its end. What the command line and the Python API call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from penstock.core.flow.limit import all_admitted
+from penstock.errors import Fenced, InvariantError, PenstockError, RunMismatch, UsageError
+from penstock.faults import fault
+from penstock.ledger.view import RunView, read_run
+from penstock.planning.preflight import check_feasible
+from penstock.planning.run_plan import RunPlan
+from penstock.planning.targets import LocalPlace, Place, open_place
+from penstock.report.facts import PoolFacts, RunFacts, StepFacts
+from penstock.report.summary import summary
+from penstock.runtime.inbox import Inbox
+from penstock.runtime.run.invocation import Invocation
+from penstock.runtime.run.output_inside_input import refuse_overlap
+from penstock.runtime.run.pipeline_snapshot import Given
+from penstock.runtime.watch.clock import RunClock, process_age_s
+from penstock.runtime.watch.live import telling
+from penstock.runtime.watch.signals import Interrupts, StopNow
+from penstock.spec.identity import pipeline_identity, pools
+from penstock.spec.pipeline import Pipeline
+
+Listener = Callable[[RunFacts], None]
+
+EXIT_CODES = {"done": 0, "failed": 1, "too_many_dead": 3, "stopped": 75}
+STOPPED_AT_ONCE = 130
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, as opposed to what; none of it is part of a run's identity.
+
+    out         the output folder, in place of the sink's path
+    limit       take at most this many rows of the source
+    executor    local | ray
+    ray_address      of a Ray cluster, HOST:PORT or auto; None: RAY_ADDRESS, else a fresh Ray on this machine
+    placement_group  of Ray: take devices from this one only; it belongs to the caller
+    takeover    take the folder over from a process that still seems to own it
+    display     for the Python API: auto | rich | plain | json | none, on stderr
+    listener    called about every `interval_s` seconds with fresh facts, from the run's own thread; replaces `display`
+    given       how the pipeline was given, noted in the run directory for `penstock retry`
+    whole_process  count times from the start of the process (the command line) rather than from this call
+    """
+
+    out: str | None = None
+    limit: int | None = None
+    executor: str = "local"
+    ray_address: str | None = None
+    placement_group: Any = None
+    takeover: bool = False
+    display: Literal["auto", "rich", "plain", "json", "none"] = "auto"
+    listener: Listener | None = None
+    interval_s: float = 0.5
+    given: Given | None = None
+    whole_process: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. `summary` is the content of summary.json; exit codes as in the public contract."""
+
+    exit_code: int
+    summary: dict[str, Any]
+    out_dir: Path
+    facts: RunFacts
+
+
+def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
+    """Run `pipeline`, or take it up where it stands. Blocks until it has ended.
+
+    Raises PenstockError where nothing could be begun (its `exit_code` says which kind); a run that began always gives
+    a result, also when it failed.
+    """
+    options = options or RunOptions()
+    return displayed(options, partial(_run, pipeline, options))
+
+
+def displayed(options: RunOptions, work: Callable[[Listener], RunResult]) -> RunResult:
+    """Do `work` with the listener that the options name, or under their display."""
+    if options.listener is not None:
+        return work(options.listener)
+    from penstock.report.display import choose
+
+    shown = choose(options.display, sys.stderr)
+    try:
+        result = work(shown.update)
+    except BaseException:
+        shown.close(None)
+        raise
+    shown.close(result.facts)
+    return result
+
+
+def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResult:
+    if options.out is not None and not options.out.strip():
+        raise UsageError("the output folder (--out) has no name; give a path")
+    out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
+    refuse_overlap(pipeline.source.paths, out_dir, pipeline.sink.format)
+    clock = RunClock(process_age_s() if options.whole_process else 0.0)
+    inbox = Inbox()
+    holder = f"the run in {out_dir.absolute()} (process {os.getpid()})"
+    with ExitStack() as stack:
+        stack.callback(inbox.close)
+        with Interrupts(inbox) as interrupts:
+            stands = _standing(out_dir)
+            complete = stands is not None and _is_complete(stands, options.limit)
+            if not complete:
+                check_feasible(pipeline)
+            place = LocalPlace(holder) if complete else place_of(pipeline, options, holder)
+            stack.callback(place.close)
+            planned = RunPlan((), (), {}) if complete else place.plan(pipeline, _settled_cut(stands, pipeline))
+            fault("run.planned")
+            while True:
+                with Invocation(pipeline, options, out_dir, place, planned, clock, inbox, interrupts) as invocation:
+                    if complete:
+                        invocation.refuse_longer()
+                        facts, code = nothing_to_do(pipeline, out_dir, clock), 0
+                    else:
+                        facts, code = drive(invocation, out_dir, listener)
+                if facts.status == "done" and not complete and not _is_complete(read_run(out_dir), options.limit):
+                    continue  # it was taken up in a later phase, of rows that a life before took in under its limit
+                wider = invocation.wider_model() if facts.status == "failed" else None
+                if wider is None:
+                    break
+                pipeline = wider  # from the ledger on, with more tensor parallelism
+                planned = place.plan(pipeline, planned.cut)
+            if facts.at_once or facts.status == "failed":
+                facts = _durable(facts, out_dir)
+            listener(facts)
+            fault("run.ended")
+            written = summary(facts)
+            code = tell_summary(out_dir, written, facts, code, needed=not complete)
+            fault("run.summary_written")
+    return RunResult(code, written, out_dir, facts)
+
+
+def place_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
+    return open_place(
+        options.executor,
+        pipeline,
+        holder,
+        ray_address=options.ray_address,
+        placement_group=options.placement_group,
+    )
+
+
+def drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
+    """Run it to its end, whatever that is: the facts at its end, and the exit code."""
+    try:
+        facts = invocation.run(telling(out_dir, listener, invocation.log_writer))
+        return facts, invocation.failure_code if facts.status == "failed" else EXIT_CODES[facts.status]
+    except StopNow:
+        left, code = invocation.facts("stopped", at_once=True), STOPPED_AT_ONCE
+        if left is None:
+            raise
+    except Exception as error:
+        left = invocation.facts("failed", reason=str(error))
+        if left is None or isinstance(error, Fenced):
+            raise  # nothing began here, or the folder is another's by now
+        if isinstance(error, InvariantError) or not isinstance(error, PenstockError):
+            write_summary(out_dir, summary(_durable(left, out_dir)))
+            raise  # a bug, or a machine that failed: its story is wanted
+        code = error.exit_code
+    return left, code
+
+
+def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
+    """The facts of a run that was left in a hurry, with the rows that are safe instead of those that were on their
+    way. Where its records can't be read any more, that is being told already."""
+    try:
+        counts = read_run(out_dir).counts
+    except (OSError, PenstockError):
+        return facts
+    return msgspec.structs.replace(
+        facts,
+        ended=counts.ended_sources,
+        committed=counts.ended_sources,
+        out=counts.out,
+        dead=counts.dead,
+        filtered=counts.filtered,
+        steps=[StepFacts(step.name, *counts.steps.get(step.name, (0, 0, 0))) for step in facts.steps],
+    )
+
+
+def tell_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
+    """Write summary.json; where that can't be done, say so. Returns the exit code that is then right."""
+    try:
+        write_summary(out_dir, content)
+    except OSError as error:
+        target = out_dir / "summary.json"
+        facts.warnings.append(f"can't write {target}: {error.strerror or error}; the rows themselves are safe")
+        return code or int(needed)
+    return code
+
+
+def _standing(out_dir: Path) -> RunView | None:
+    """The run that is in the folder, if there is one."""
+    try:
+        return read_run(out_dir)
+    except RunMismatch:
+        return None
+
+
+def _settled_cut(stands: RunView | None, pipeline: Pipeline) -> tuple[int, ...]:
+    """Where the first start of this very run has cut it into phases."""
+    if stands is None:
+        return ()
+    asked = msgspec.json.decode(msgspec.json.encode(pipeline_identity(pipeline)))
+    return (stands.run.cut or (len(pipeline.steps),)) if asked == stands.run.identity else ()
+
+
+def _is_complete(view: RunView, limit: int | None) -> bool:
+    """Whether the folder holds a run that needs no replica any more; then no engine has to be installed either."""
+    return view.finished and all_admitted(view.watermark, view.total_rows, limit)
+
+
+def write_summary(out_dir: Path, content: dict[str, Any]) -> None:
+    """Write summary.json so that a reader sees the old one or the new one, whole."""
+    target = out_dir / "summary.json"
+    temporary = out_dir / f".summary.json.{os.getpid()}"
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+        os.replace(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def nothing_to_do(pipeline: Pipeline, out_dir: Path, clock: RunClock) -> RunFacts:
+    """Facts of a run that was complete before this invocation began: nothing is loaded."""
+    view = read_run(out_dir)
+    counts = view.counts
+    return RunFacts(
+        status="done",
+        out_dir=str(out_dir),
+        wall_s=clock.now(),
+        total_rows=view.total_rows,
+        rows_in=counts.rows_in,
+        committed=counts.ended_sources,
+        ended=counts.ended_sources,
+        out=counts.out,
+        dead=counts.dead,
+        filtered=counts.filtered,
+        reused=counts.ended_sources,
+        in_memory=0,
+        rows_per_s=0.0,
+        tokens_per_s=0.0,
+        eta_s=None,
+        pools=[PoolFacts(name=pool.name, names=list(pool.names)) for pool in pools(pipeline)],
+        steps=[StepFacts(name, *figures) for name, figures in counts.steps.items()],
+    )

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.engines.base import QueuedRequest
+from penstock.host.budget import TokenBudget
+from penstock.host.queue import RequestQueue
+from penstock.protocol.messages import Answer, Capacity, Output, Request, Requests, Sampling
+
+
+def requests(*ids: int, attempt: int = 1, text: str = "x") -> Requests:
+    return Requests([Request(number, attempt, text, 0) for number in ids], [Sampling(max_tokens=4)])
+
+
+def opened(slots: int, kv_tokens: int = 0) -> RequestQueue:
+    intake = RequestQueue()
+    intake.open(Capacity(slots, kv_tokens))
+    return intake
+
+
+def ids(batch: list[QueuedRequest]) -> list[int]:
+    return [prompted.request.id for prompted in batch]
+
+
+def test_requests_wait_until_the_engine_is_ready() -> None:
+    intake = RequestQueue()
+    intake.add(requests(1, 2), 5.0)
+    assert intake.next_batch() == []
+    intake.open(Capacity(1))
+    (prompted,) = intake.next_batch()
+    assert (prompted.request.id, prompted.arrived_s) == (1, 5.0)
+    assert prompted.sampling == Sampling(max_tokens=4)
+
+
+def test_the_engine_gets_as_many_as_it_has_slots() -> None:
+    intake = opened(2)
+    intake.add(requests(1, 2, 3, 4), 0.0)
+    assert ids(intake.next_batch()) == [1, 2]
+    assert intake.next_batch() == []
+    intake.settle([Answer(2, 1)])
+    assert ids(intake.next_batch()) == [3]
+    assert ids(intake.next_batch(ahead=1)) == [4]
+
+
+def test_what_the_engine_saw_is_not_given_back() -> None:
+    intake = opened(1)
+    intake.add(requests(1, 2, 3), 0.0)
+    intake.next_batch()
+    assert intake.take_back([1, 3, 9]) == [3]
+    assert ids(list(intake.waiting)) == [2]
+
+
+def test_an_answer_to_another_attempt_is_not_taken() -> None:
+    intake = opened(1)
+    intake.add(requests(1), 0.0)
+    intake.next_batch()
+    assert intake.abort([1, 7]) == [1]
+    intake.add(requests(1, attempt=2), 0.0)
+    intake.next_batch()
+    assert intake.settle([Answer(1, 1)]) == []
+    assert intake.settle([Answer(1, 2), Answer(1, 2)]) == [Answer(1, 2)]
+    assert intake.unmatched_answers == 2
+
+
+def test_tokens_bound_what_is_inside_but_never_stop_it() -> None:
+    intake = opened(10, kv_tokens=100)
+    intake.add(requests(1, 2, 3, text="x" * 150), 0.0)  # forecast: 50 tokens of prompt, 4 of output, and one
+    assert ids(intake.next_batch()) == [1]
+    intake.settle([Answer(1, 1)])
+    assert ids(intake.next_batch()) == [2]
+    lone = opened(10, kv_tokens=1)
+    lone.add(requests(5), 0.0)
+    assert ids(lone.next_batch()) == [5]
+
+
+def test_the_budget_learns_from_answers() -> None:
+    budget = TokenBudget(1000)
+    long = Sampling(max_tokens=4096)
+
+    def inside(step: int) -> int:
+        admitted = 0
+        while budget.admits(QueuedRequest(Request(1000 + admitted, 1, "x" * 30, 0, 0, step), long)):
+            budget.take(QueuedRequest(Request(1000 + admitted, 1, "x" * 30, 0, 0, step), long))
+            admitted += 1
+        for number in range(admitted):
+            budget.release(QueuedRequest(Request(1000 + number, 1, ""), None))
+        return admitted
+
+    before = inside(step=1)
+    for number in range(100):
+        prompted = QueuedRequest(Request(number, 1, "x" * 30, 0, 0, 1), long)
+        budget.take(prompted)
+        budget.release(prompted, Answer(number, 1, "", "", [Output("", "stop", 10)], None, 10))
+    assert inside(step=1) > 3 * before
+    assert inside(step=2) == before
+
+
+@given(st.data())
+def test_each_request_is_in_one_place_and_leaves_once(data: st.DataObject) -> None:
+    intake = opened(data.draw(st.integers(1, 4)), data.draw(st.sampled_from([0, 50])))
+    sent = 0
+    left: list[int] = []
+    for action in data.draw(st.lists(st.sampled_from(["add", "feed", "answer", "take", "abort"]), max_size=40)):
+        known = list(range(sent + 2))
+        if action == "add":
+            count = data.draw(st.integers(1, 4))
+            intake.add(requests(*range(sent, sent + count)), 0.0)
+            sent += count
+        elif action == "feed":
+            intake.next_batch()
+        elif action == "answer":
+            some = data.draw(st.lists(st.sampled_from(known)))
+            left += [answer.id for answer in intake.settle([Answer(number, 1) for number in some])]
+        elif action == "take":
+            left += intake.take_back(data.draw(st.lists(st.sampled_from(known))))
+        else:
+            some = data.draw(st.lists(st.sampled_from(known), unique=True))
+            waiting = [number for number in ids(list(intake.waiting)) if number in some]
+            left += intake.abort(some) + waiting
+        inside = ids(list(intake.waiting)) + list(intake.executing)
+        assert sorted(inside + left) == list(range(sent))

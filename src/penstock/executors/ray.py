@@ -14,8 +14,6 @@ guardian ends what is below it. Workers of Python steps stay on the coordinator'
 from __future__ import annotations
 
 import hmac
-import os
-import queue
 import secrets
 import socket
 import threading
@@ -32,6 +30,7 @@ from penstock.executors.nursery import Nursery
 from penstock.executors.ray_bundles import Seat, seat_in_group
 from penstock.executors.ray_guardian import Holder, RayGuardian
 from penstock.file_names import file_name
+from penstock.protocol.wake_queue import WakeQueue
 
 __all__ = ["RayExecutor"]
 
@@ -69,9 +68,8 @@ class RayExecutor:
         self._limit_s = PLACEMENT_LIMIT_S if placement_limit_s is None else placement_limit_s
         self._nodes = {node.name: node for node in ray_cluster.nodes(self._ray)}
         self._token = secrets.token_hex(16)
-        self._told: queue.SimpleQueue[Started | Exit] = queue.SimpleQueue()
+        self._news: WakeQueue[Started | Exit] = WakeQueue()
         self._waiting: list[Started | Exit] = []
-        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._starts: dict[tuple[str, int], _Start] = {}
         self._lock = threading.Lock()
         self._closing = False
@@ -101,16 +99,16 @@ class RayExecutor:
             start.kill(dump_stacks)
 
     def exit_files(self) -> list[int]:
-        return [] if self._closing else [self._wake, *self._local.exit_files()]
+        return [] if self._closing else [self._news.fileno(), *self._local.exit_files()]
 
     def connections(self) -> list[Started]:
-        self._take()
+        self._waiting += self._news.take()
         found = [each for each in self._waiting if isinstance(each, Started)]
         self._waiting = [each for each in self._waiting if not isinstance(each, Started)]
         return found
 
     def exits(self) -> list[Exit]:
-        self._take()
+        self._waiting += self._news.take()
         found = [each for each in self._waiting if isinstance(each, Exit)]
         self._waiting = [each for each in self._waiting if not isinstance(each, Exit)]
         return [*found, *self._local.exits()]
@@ -130,13 +128,12 @@ class RayExecutor:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join()
-        self._take()
+        self._waiting += self._news.take()
         for told in self._waiting:
             if isinstance(told, Started) and told.connection is not None:
                 told.connection.close()  # nobody has asked for it any more
         self._waiting.clear()
-        for file in (self._wake, self._waker):
-            os.close(file)
+        self._news.close()
 
     # ------------------------------------------------------------ what threads tell
 
@@ -144,18 +141,7 @@ class RayExecutor:
         if isinstance(what, Exit):
             with self._lock:
                 self._starts.pop((what.replica, what.incarnation), None)
-        self._told.put(what)
-        with suppress(OSError):  # full: it is readable already; closed: nobody reads
-            os.write(self._waker, b".")
-
-    def _take(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._wake, 4096)
-        while True:
-            try:
-                self._waiting.append(self._told.get_nowait())
-            except queue.Empty:
-                return
+        self._news.put(what)
 
     # ------------------------------------------------------------ connections
 

@@ -24,7 +24,6 @@ from penstock.engines.base import Engine, MainThreadEngine, is_main_thread_engin
 from penstock.faults import fault
 from penstock.host.figures import Figures
 from penstock.host.log import print_traceback
-from penstock.host.mailbox import Mailbox
 from penstock.host.queue import RequestQueue
 from penstock.protocol.channel import Channel
 from penstock.protocol.messages import (
@@ -48,6 +47,7 @@ from penstock.protocol.messages import (
     Wake,
 )
 from penstock.protocol.values import escaped
+from penstock.protocol.wake_queue import WakeQueue
 from penstock.protocol.wire import WireError, encode_answers
 
 __all__ = ["EXIT_CLOSED", "EXIT_ENGINE_FAILED", "EXIT_LOAD_FAILED", "HostLoop"]
@@ -79,8 +79,8 @@ class HostLoop(threading.Thread):
         self._channel = channel
         self._hello = hello
         self._queue = RequestQueue()
-        self._answers: Mailbox[Answer] = Mailbox()
-        self._news: Mailbox[Loading | LoadFailed | Asleep | tuple[Ready, Engine]] = Mailbox()
+        self._answers: WakeQueue[Answer] = WakeQueue()
+        self._news: WakeQueue[Loading | LoadFailed | Asleep | tuple[Ready, Engine]] = WakeQueue()
         self._figures = Figures()
         self._engine: Engine | None = None
         self._worker: MainThreadEngine | None = None
@@ -93,19 +93,19 @@ class HostLoop(threading.Thread):
     # ------------------------------------------------------------ called by the engine and the main thread
 
     def emit(self, answers: Sequence[Answer]) -> None:
-        self._answers.put(answers)
+        self._answers.put_all(answers)
 
     def note(self, message: str) -> None:
-        self._news.put([Loading(escaped(message))])
+        self._news.put(Loading(escaped(message)))
 
     def ready(self, engine: Engine, capacity: Capacity, load_s: float) -> None:
-        self._news.put([(Ready(capacity, load_s), engine)])
+        self._news.put((Ready(capacity, load_s), engine))
 
     def asleep(self) -> None:
-        self._news.put([Asleep()])
+        self._news.put(Asleep())
 
     def load_failed(self, failure: LoadFailed) -> None:
-        self._news.put([LoadFailed(failure.code, escaped(failure.message))])
+        self._news.put(LoadFailed(failure.code, escaped(failure.message)))
 
     # ------------------------------------------------------------ the loop
 

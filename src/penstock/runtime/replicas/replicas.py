@@ -204,6 +204,8 @@ class Replicas:
                 self._serve(key.data, mask, events)
             elif key.fd == inbox.fileno():
                 for item in inbox.take():
+                    if isinstance(item, BaseException):
+                        raise item
                     events += told(item)
             else:
                 exits = True

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from penstock.spec.graph import StepNode
 from penstock.spec.pipeline import Pipeline
-from penstock.spec.steps import Filter
 
 __all__ = ["PhasePlan", "cut_steps", "phases_of", "pools_by_phase"]
 
@@ -73,9 +72,9 @@ def _lazy(pipeline: Pipeline, nodes: Sequence[StepNode], pool_of_step: Mapping[i
     eager: set[int] = set()
     lazy: set[int] = set()
     for node in nodes:
-        if any(above in behind or isinstance(pipeline.steps[above], Filter) for above in node.after):
+        if any(above in behind or pipeline.steps[above].filters for above in node.after):
             behind.add(node.index)
-        name = getattr(node.step, "model", None)
+        name = node.step.model_name
         if name is None or node.index not in pool_of_step:
             continue
         wish = pipeline.models[name].load

@@ -49,7 +49,7 @@ def plan_on_nodes(
     """
     nodes = [_capped(node, pipeline.resources.device_memory_gb) for node in nodes]
     pool_of = {name: pool.name for pool in pools(pipeline) for name in pool.names}
-    asked = [getattr(node.step, "model", None) for node in pipeline.order()]
+    asked = [node.step.model_name for node in pipeline.order()]
     uses = [pool_of[name] for name in asked if name is not None]
     on_gpus = any(node.devices for node in nodes)
     known: dict[tuple[str, str | None], ModelFacts] = {}

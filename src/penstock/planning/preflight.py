@@ -13,7 +13,7 @@ from penstock.spec.graph import StepNode, step_path
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
 from penstock.spec.problems import KeyPath, Problem, config_error
-from penstock.spec.steps import Expand, Filter, Map
+from penstock.spec.steps import PythonStep
 from penstock.steps.registry import logic_for
 
 MAX_PROCESSES = 1000  # of one pool on one machine: each is two processes and a share of the coordinator's time
@@ -58,7 +58,7 @@ def _folder_problem(model: Model) -> str | None:
 
 def _of_step(node: StepNode) -> Iterator[Problem]:
     step = node.step
-    if isinstance(step, (Map, Filter, Expand)) and step.function is not None:
+    if isinstance(step, PythonStep) and step.function is not None:
         yield from _too_many(step_path(node.index, step, "workers"), step.workers)
         at = step_path(node.index, step, "function")
         try:

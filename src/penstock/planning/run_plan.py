@@ -25,9 +25,7 @@ from penstock.protocol.messages import EngineConfig
 from penstock.spec.functions import FunctionRef
 from penstock.spec.identity import Pool, pools
 from penstock.spec.pipeline import Pipeline
-from penstock.spec.steps import Expand, Filter, Map
-
-FunctionStep = Map | Filter | Expand
+from penstock.spec.steps import PythonStep
 
 PYTHON_POOL = "python"
 STUCK_S = 10.0  # over a call's own limit: a call that ignores it is ended with its worker
@@ -158,16 +156,16 @@ def _place(
     )
 
 
-def _functions(pipeline: Pipeline) -> dict[int, FunctionStep]:
+def _functions(pipeline: Pipeline) -> dict[int, PythonStep]:
     return {
         node.index: node.step
         for node in pipeline.order()
-        if isinstance(node.step, (Map, Filter, Expand)) and node.step.function is not None
+        if isinstance(node.step, PythonStep) and node.step.function is not None
     }
 
 
 def _pool_plans(
-    pipeline: Pipeline, model_pools: Sequence[Pool], functions: Mapping[int, FunctionStep]
+    pipeline: Pipeline, model_pools: Sequence[Pool], functions: Mapping[int, PythonStep]
 ) -> tuple[PoolPlan, ...]:
     nodes = pipeline.order()
     made = [
@@ -175,7 +173,7 @@ def _pool_plans(
             pool.name,
             pool.names,
             "model",
-            tuple(node.index for node in nodes if getattr(node.step, "model", None) in pool.names),
+            tuple(node.index for node in nodes if node.step.model_name in pool.names),
         )
         for pool in model_pools
     ]
@@ -232,7 +230,7 @@ def _refuse_several_nodes(replica: Placed) -> None:
 
 
 def _workers(
-    pipeline: Pipeline, functions: dict[int, FunctionStep], index: int, phases: tuple[int, ...]
+    pipeline: Pipeline, functions: dict[int, PythonStep], index: int, phases: tuple[int, ...]
 ) -> list[ReplicaPlan]:
     """Workers of the Python steps; each can run every function, in every phase."""
     if not functions:
@@ -268,10 +266,10 @@ def _python_pool(pipeline: Pipeline) -> str:
     return name
 
 
-def _name(step: FunctionStep | None) -> str:
+def _name(step: PythonStep | None) -> str:
     return "" if step is None else _ref(step).name
 
 
-def _ref(step: FunctionStep) -> FunctionRef:
+def _ref(step: PythonStep) -> FunctionRef:
     assert step.function is not None
     return step.function

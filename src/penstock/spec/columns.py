@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from penstock.spec.graph import StepNode, step_path
-from penstock.spec.outputs import added_columns, output_path
+from penstock.spec.outputs import output_path
 from penstock.spec.pipeline import Pipeline
 from penstock.spec.problems import KeyPath, Problem, config_error, nearest
-from penstock.spec.steps import AnyStep, Embed, Expand, Filter, Generate
-from penstock.spec.templates import is_template, undeclared, undeclared_in_expression
 
 SHOWN_COLUMNS = 12  # in a message
 
@@ -37,16 +35,16 @@ def columns_after(pipeline: Pipeline, source_columns: Sequence[str] | None) -> l
 
 def _problems(order: Sequence[StepNode], source: Known) -> Iterator[Problem]:
     known: list[Known] = []
-    makers = {column: node.name for node in order for column in added_columns(node.step) or ()}
+    makers = {column: node.name for node in order for column in node.step.added_columns() or ()}
     for node in order:
         before = _before(node, known, source)
         known.append(_after(node, before))
         if before is not None:
-            for key, names in used_columns(node.step):
+            for key, names in node.step.used_columns():
                 for name in sorted(names.difference(before)):
                     where = step_path(node.index, node.step, *key)
                     yield Problem(where, _unknown(name, key, before, makers.get(name)))
-        for column in added_columns(node.step) or ():
+        for column in node.step.added_columns() or ():
             if source is not None and column in source:
                 message = f"column '{column}' is in the source already, and is never overwritten; choose another name"
                 yield Problem(output_path(node, column), message)
@@ -64,29 +62,10 @@ def _before(node: StepNode, known: Sequence[Known], source: Sequence[str] | None
 
 
 def _after(node: StepNode, before: Known) -> Known:
-    added = added_columns(node.step)
+    added = node.step.added_columns()
     if before is None or added is None:
         return None
     return tuple(dict.fromkeys((*before, *added)))
-
-
-def used_columns(step: AnyStep) -> Iterator[tuple[KeyPath, frozenset[str]]]:
-    """(key path, columns) of everything in a step that reads the row by name."""
-    match step:
-        case Generate():
-            if step.prompt is not None:
-                yield ("prompt",), undeclared(step.prompt)
-            for index, message in enumerate(step.messages or ()):
-                yield ("messages", index, "content"), undeclared(message.content)
-            for name, value in step.sampling.items():
-                if isinstance(value, str) and is_template(value):
-                    yield (name,), undeclared(value)
-        case Embed():
-            yield ("text",), undeclared(step.text)
-        case Filter() if step.expr is not None:
-            yield ("expr",), undeclared_in_expression(step.expr)
-        case Expand() if step.column is not None:
-            yield ("column",), frozenset({step.column})
 
 
 def _unknown(name: str, key: KeyPath, before: tuple[str, ...], maker: str | None) -> str:

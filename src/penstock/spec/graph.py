@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from penstock.spec.model import Model
 from penstock.spec.problems import Problem, suggestion
-from penstock.spec.steps import SOURCE, AnyStep, Embed, Expand, Generate, Join
+from penstock.spec.steps import SOURCE, Step
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class StepNode:
 
     index: int
     name: str
-    step: AnyStep
+    step: Step
     after: tuple[int, ...]
 
 
-def named(steps: Sequence[AnyStep]) -> tuple[AnyStep, ...]:
+def named(steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps with every name and every `from` written out; those already given stay as they are."""
     names = default_names([(step.kind, step.name) for step in steps])
     before = (SOURCE, *names)
@@ -49,18 +49,17 @@ def default_names(steps: Sequence[tuple[str, str | None]]) -> list[str]:
     return names
 
 
-def nodes(steps: Sequence[AnyStep]) -> tuple[StepNode, ...]:
+def nodes(steps: Sequence[Step]) -> tuple[StepNode, ...]:
     """The steps of a valid pipeline, in order, with what each follows."""
     index_of = {step.name: index for index, step in enumerate(steps)}
     made = []
     for index, step in enumerate(steps):
-        before = [step.from_, step.with_] if isinstance(step, Join) else [step.from_]
-        after = tuple(index_of[name] for name in before if name != SOURCE)
+        after = tuple(index_of[str(name)] for _, name in step.follows() if name != SOURCE)
         made.append(StepNode(index, str(step.name), step, after))
     return tuple(made)
 
 
-def shape_problems(steps: Sequence[AnyStep], models: Mapping[str, Model]) -> Iterator[Problem]:
+def shape_problems(steps: Sequence[Step], models: Mapping[str, Model]) -> Iterator[Problem]:
     """What is wrong with named steps as a whole. Paths begin at the pipeline."""
     if not steps:
         yield Problem(("steps",), "the pipeline has no steps; it needs at least one")
@@ -74,12 +73,12 @@ def shape_problems(steps: Sequence[AnyStep], models: Mapping[str, Model]) -> Ite
         yield from _join_problems(order)
 
 
-def step_path(index: int, step: AnyStep, *rest: str | int) -> tuple[str | int, ...]:
+def step_path(index: int, step: Step, *rest: str | int) -> tuple[str | int, ...]:
     """Where a step's key stands in a pipeline file."""
     return ("steps", index, step.kind, *rest)
 
 
-def _name_problems(steps: Sequence[AnyStep]) -> Iterator[Problem]:
+def _name_problems(steps: Sequence[Step]) -> Iterator[Problem]:
     seen: set[str | None] = set()
     for index, step in enumerate(steps):
         if step.name in seen:
@@ -87,12 +86,11 @@ def _name_problems(steps: Sequence[AnyStep]) -> Iterator[Problem]:
         seen.add(step.name)
 
 
-def _reference_problems(steps: Sequence[AnyStep]) -> Iterator[Problem]:
+def _reference_problems(steps: Sequence[Step]) -> Iterator[Problem]:
     above: list[str] = []
     every = [str(step.name) for step in steps]
     for index, step in enumerate(steps):
-        keys = [("from", step.from_), *([("with", step.with_)] if isinstance(step, Join) else [])]
-        for key, name in keys:
+        for key, name in step.follows():
             if name is None or name == SOURCE or name in above:
                 continue
             where = step_path(index, step, key)
@@ -103,18 +101,18 @@ def _reference_problems(steps: Sequence[AnyStep]) -> Iterator[Problem]:
         above.append(str(step.name))
 
 
-def _model_problems(steps: Sequence[AnyStep], models: Mapping[str, Model]) -> Iterator[Problem]:
+def _model_problems(steps: Sequence[Step], models: Mapping[str, Model]) -> Iterator[Problem]:
     for index, step in enumerate(steps):
-        if not isinstance(step, (Generate, Embed)):
+        name = step.model_name
+        if name is None:
             continue
         where = step_path(index, step, "model")
-        model = models.get(step.model)
-        task = "embed" if isinstance(step, Embed) else "generate"
+        model = models.get(name)
         if model is None:
-            known = suggestion(step.model, models) or "; the pipeline has no models"
-            yield Problem(where, f"'model': no model is named '{step.model}'{known}")
-        elif model.task != task:
-            yield Problem(where, f"'model': '{step.model}' has task {model.task}, and this step needs task {task}")
+            known = suggestion(name, models) or "; the pipeline has no models"
+            yield Problem(where, f"'model': no model is named '{name}'{known}")
+        elif model.task != step.task:
+            yield Problem(where, f"'model': '{name}' has task {model.task}, and this step needs task {step.task}")
 
 
 def _loose_ends(order: Sequence[StepNode]) -> Iterator[Problem]:
@@ -132,14 +130,14 @@ def _join_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
     above: list[frozenset[int]] = []
     for node in order:
         above.append(frozenset(node.after).union(*(above[index] for index in node.after)))
-        if not isinstance(node.step, Join):
+        if len(node.step.follows()) < 2:
             continue
         if len(set(node.after)) < 2:
             yield Problem(step_path(node.index, node.step, "with"), "'with': names the branch that 'from' names")
             continue
         left, right = (above[index] | {index} for index in node.after)
         for index in sorted(left ^ right):
-            if isinstance(order[index].step, Expand):
+            if order[index].step.expands:
                 yield Problem(
                     step_path(node.index, node.step, "with"),
                     f"'{node.name}' can't join a branch with an expand ('{order[index].name}'): its rows are other "

@@ -16,7 +16,7 @@ from penstock.spec.frozen import thawed
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
 from penstock.spec.problems import shown
-from penstock.spec.steps import AnyStep
+from penstock.spec.steps import Step
 
 FORMAT = 1  # of the identity itself; kept with a run
 # Fields of a model that say where and how it runs. `replicas`, `weight` and `batch_size` are in neither.
@@ -119,7 +119,7 @@ def pipeline_identity(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _step_identity(step: AnyStep, models: Mapping[str, Model]) -> dict[str, Any]:
+def _step_identity(step: Step, models: Mapping[str, Model]) -> dict[str, Any]:
     made: dict[str, Any] = {"name": step.name, "kind": step.kind}
     for name, field in type(step).model_fields.items():
         value = getattr(step, name)

@@ -10,7 +10,7 @@ from penstock.spec.model import Model
 from penstock.spec.overrides import apply_sets
 from penstock.spec.pipeline import Pipeline, Resources, Sink, Source, Window, place_of
 from penstock.spec.problems import InvalidSpec, KeyPath, Problem, config_error, shown, suggestion
-from penstock.spec.steps import LATER_KINDS, STEP_KINDS, AnyStep
+from penstock.spec.steps import LATER_KINDS, STEP_KINDS, Step
 from penstock.spec.yaml_text import Document, read_yaml
 
 SIMPLE_KEYS = ("max_dead", "commit_every_s", "seed")  # values that the pipeline checks itself
@@ -115,7 +115,7 @@ class _Reader:
                 made[name] = self._object(path, Model, body)
         return made
 
-    def _steps(self) -> list[AnyStep]:
+    def _steps(self) -> list[Step]:
         entries = self._data.get("steps")
         if entries is None:
             return []
@@ -125,7 +125,7 @@ class _Reader:
         made = [self._step(index, entry) for index, entry in enumerate(entries)]
         return [step for step in made if step is not None]
 
-    def _step(self, index: int, entry: Any) -> AnyStep | None:
+    def _step(self, index: int, entry: Any) -> Step | None:
         path: KeyPath = ("steps", index)
         if not isinstance(entry, dict) or len(entry) != 1:
             told = f"the keys {', '.join(entry)}" if isinstance(entry, dict) and entry else shown(entry)

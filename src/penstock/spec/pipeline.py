@@ -26,7 +26,7 @@ from penstock.spec.graph import StepNode, named, nodes, shape_problems
 from penstock.spec.model import Model
 from penstock.spec.outputs import collision_problems
 from penstock.spec.problems import InvalidSpec, KeyPath, dotted, shown
-from penstock.spec.steps import AnyStep, Step
+from penstock.spec.steps import Step
 
 SOURCE_FORMATS = ("auto", "jsonl", "parquet", "csv", "arrow")
 SINK_FORMATS = ("parquet", "jsonl", "arrow")
@@ -119,7 +119,7 @@ def _models(value: Any) -> Any:
     return FrozenDict({name: model.model_copy(update={"name": None}) for name, model in value.items()})
 
 
-def _steps(value: Any) -> tuple[AnyStep, ...]:
+def _steps(value: Any) -> tuple[Step, ...]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"expected a list of steps, got {shown(value)}")
     for step in value:
@@ -140,7 +140,7 @@ class Pipeline(Spec):
     """
 
     source: Source
-    steps: Annotated[tuple[AnyStep, ...], PlainValidator(_steps)]
+    steps: Annotated[tuple[Step, ...], PlainValidator(_steps)]
     sink: Sink
     models: Annotated[dict[str, Model], PlainValidator(_models)] = Field(default_factory=FrozenDict)
     max_dead: Annotated[int | float, PlainValidator(_max_dead)] = MAX_DEAD

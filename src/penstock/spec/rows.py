@@ -17,7 +17,7 @@ from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline, Sink, Source
 from penstock.spec.problems import shown, suggestion
 from penstock.spec.sampling import SamplingOptions
-from penstock.spec.steps import FUNCTION_TIMEOUT_S, SOURCE, AnyStep, Embed, Expand, Filter, Generate, Join, Map
+from penstock.spec.steps import FUNCTION_TIMEOUT_S, SOURCE, Embed, Expand, Filter, Generate, Join, Map, Step
 
 if TYPE_CHECKING:
     from penstock.runtime.run.api import RunOptions, RunResult
@@ -46,7 +46,7 @@ class Rows:
     """Rows as they are after a chain of steps. Made by `read`, not by hand."""
 
     source: Source
-    step: AnyStep | None = None
+    step: Step | None = None
     before: Rows | None = None
     joined: Rows | None = None
     model: Model | None = None
@@ -69,7 +69,7 @@ class Rows:
         templates over the row; sampling fields are values or templates."""
         options: dict[str, Any] = {**sampling, "messages": messages, "name": name, "batch_size": batch_size}
         step = Generate(model=_checked(model).label, prompt=prompt, output=output, n=n, meta=meta, **options)
-        return self._then(step, model=model)
+        return self.then(step, model=model)
 
     def map(
         self,
@@ -84,7 +84,7 @@ class Rows:
     ) -> Rows:
         """`function(row)` returns a dict of columns, merged over the row. `columns` are the names that it adds."""
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
-        return self._then(Map(function=function, columns=columns, name=name, batch_size=batch_size, **options))  # type: ignore[arg-type]
+        return self.then(Map(function=function, columns=columns, name=name, batch_size=batch_size, **options))  # type: ignore[arg-type]
 
     def filter(
         self,
@@ -100,7 +100,7 @@ class Rows:
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
         key = "expr" if isinstance(condition, str) else "function"
         options |= {key: condition, "name": name, "batch_size": batch_size}
-        return self._then(Filter(**options))
+        return self.then(Filter(**options))
 
     def expand(
         self,
@@ -119,13 +119,13 @@ class Rows:
         list whose elements become the column `output` of one row each."""
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
         options |= {"function": function, "columns": columns, "batch_size": batch_size}
-        return self._then(Expand(column=column, output=output, name=name, **options))
+        return self.then(Expand(column=column, output=output, name=name, **options))
 
     def embed(
         self, model: Model, *, text: str, output: str, name: str | None = None, batch_size: int | None = None
     ) -> Rows:
         """A vector for `text`, a template over the row, in the column `output`."""
-        return self._then(
+        return self.then(
             Embed(model=_checked(model).label, text=text, output=output, name=name, batch_size=batch_size), model
         )
 
@@ -134,7 +134,7 @@ class Rows:
         if other.source is not self.source:
             raise UsageError("join takes two branches of the same read(...)", where="Rows.join")
         options: dict[str, Any] = {"name": name, "with": SOURCE}
-        return replace(self._then(Join(**options)), joined=other)
+        return replace(self.then(Join(**options)), joined=other)
 
     def write(
         self,
@@ -189,7 +189,8 @@ class Rows:
         rows = self if self.sink or not rest.get("out") else self.write(rest["out"])
         return rows.to_pipeline(**settings), RunOptions(**rest)
 
-    def _then(self, step: AnyStep, model: Model | None = None) -> Rows:
+    def then(self, step: Step, model: Model | None = None) -> Rows:
+        """Any step, in place of the method of its kind. `model`: the one that `step.model` stands for."""
         if self.sink is not None:
             raise UsageError(f"write(...) comes last; put {step.kind}(...) before it", where="Rows")
         return Rows(self.source, step, self, None, model)
@@ -233,7 +234,7 @@ def _checked(model: Model) -> Model:
     raise UsageError(f"expected a Model, got {shown(model)}; write Model({shown(model)})", where="Rows")
 
 
-def _linked(rows: Rows, name_of: Mapping[int, str], models: _Labels) -> AnyStep:
+def _linked(rows: Rows, name_of: Mapping[int, str], models: _Labels) -> Step:
     """The step with the names of the model and of the steps before it."""
     assert rows.step is not None and rows.before is not None
     changes: dict[str, Any] = {"name": name_of[id(rows)], "from_": name_of.get(id(rows.before), SOURCE)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,9 +11,15 @@ from pydantic import Field, PlainValidator, model_validator
 from penstock.spec.base import Part, Spec
 from penstock.spec.fields import Count, CountOrAuto, Flag, Name, Names, OptionalCount, OptionalName, Seconds, one_of
 from penstock.spec.functions import FunctionRef, OptionalFunction
-from penstock.spec.problems import shown
+from penstock.spec.problems import KeyPath, shown
 from penstock.spec.sampling import SAMPLING_RULES, sampled
-from penstock.spec.templates import expression_problem, template_problem
+from penstock.spec.templates import (
+    expression_problem,
+    is_template,
+    template_problem,
+    undeclared,
+    undeclared_in_expression,
+)
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 FUNCTION_TIMEOUT_S = 60.0  # of one call: long for a function over one row, short for a night's run
@@ -68,18 +74,51 @@ class Message(Part):
     content: Template
 
 
+Used = Iterator[tuple[KeyPath, frozenset[str]]]  # (key path within the step, columns that it names)
+
+
 class Step(Spec):
     """What all steps share.
 
     name        unique in the pipeline; None: the kind, then kind-2, ...
     from_       the step that the rows come from (`from` in a file); None: the step before
     batch_size  accepted as a hint; it never changes how busy a replica is
+
+    Of a kind of step:
+
+    kind      its key in a pipeline file
+    task      the task that its `model` has to have; None: it has no model
+    filters   it may end rows without an output row
+    expands   it replaces a row by several
+    rewrites  it may give a column that a step above it has made a new value
     """
 
     kind: ClassVar[str]
+    task: ClassVar[str | None] = None
+    filters: ClassVar[bool] = False
+    expands: ClassVar[bool] = False
+    rewrites: ClassVar[bool] = False
     name: Annotated[str | None, PlainValidator(_step_name)] = None
     from_: OptionalName = Field(default=None, alias="from")
     batch_size: OptionalCount = None
+
+    def added_columns(self) -> Mapping[str, str] | None:
+        """The columns that the step adds, in order, each with the key that names it; None where only running its
+        function tells."""
+        return {}
+
+    def used_columns(self) -> Used:
+        """Everything in the step that reads columns by name."""
+        return iter(())
+
+    @property
+    def model_name(self) -> str | None:
+        """The name of its model, in the pipeline's models; None: it has none."""
+        return getattr(self, "model", None) if self.task is not None else None
+
+    def follows(self) -> tuple[tuple[str, str | None], ...]:
+        """The steps that its rows come from: (key, name)."""
+        return (("from", self.from_),)
 
 
 class Generate(Step):
@@ -93,6 +132,7 @@ class Generate(Step):
     """
 
     kind: ClassVar[str] = "generate"
+    task: ClassVar[str | None] = "generate"
     parts: ClassVar[dict[str, type[Part]]] = {"messages": Message}
     model: Name
     prompt: OptionalTemplate = None
@@ -131,9 +171,32 @@ class Generate(Step):
         given = {name: getattr(self, name) for name in SAMPLING_RULES}
         return MappingProxyType({name: value for name, value in given.items() if value is not None})
 
+    def added_columns(self) -> Mapping[str, str]:
+        meta = {f"{self.output}_meta": "meta"} if self.meta else {}
+        logprobs = {f"{self.output}_logprobs": "logprobs"} if self.logprobs is not None else {}
+        return {self.output: "output", **meta, **logprobs}
+
+    def used_columns(self) -> Used:
+        if self.prompt is not None:
+            yield ("prompt",), undeclared(self.prompt)
+        for index, message in enumerate(self.messages or ()):
+            yield ("messages", index, "content"), undeclared(message.content)
+        for name, value in self.sampling.items():
+            if isinstance(value, str) and is_template(value):
+                yield (name,), undeclared(value)
+
 
 class PythonStep(Step):
-    """What steps with a Python function share. `version`, where given, is the function's whole identity."""
+    """What steps with a Python function share.
+
+    version    where given, the function's whole identity
+    timeout_s  limit of one call
+    workers    how many processes; auto: as many as the machine has cores to spare
+    """
+
+    function: OptionalFunction = None
+    timeout_s: Seconds = FUNCTION_TIMEOUT_S
+    workers: CountOrAuto = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -166,16 +229,12 @@ def _versioned(function: Any, version: str) -> Any:
 class Map(PythonStep):
     """A Python function from row to a dict of columns, merged over the row.
 
-    columns    the names that it adds; when given, templates of later steps are checked against them
-    timeout_s  limit of one call
-    workers    how many processes; auto: as many as the machine has cores to spare
+    columns  the names that it adds; when given, templates of later steps are checked against them
     """
 
     kind: ClassVar[str] = "map"
-    function: OptionalFunction = None
+    rewrites: ClassVar[bool] = True
     columns: Names = None
-    timeout_s: Seconds = FUNCTION_TIMEOUT_S
-    workers: CountOrAuto = "auto"
 
     @model_validator(mode="after")
     def _agrees(self) -> Map:
@@ -183,21 +242,26 @@ class Map(PythonStep):
             raise ValueError("map needs 'function'")
         return self
 
+    def added_columns(self) -> Mapping[str, str] | None:
+        return None if self.columns is None else dict.fromkeys(self.columns, "columns")
+
 
 class Filter(PythonStep):
     """Keeps the rows for which `expr` (a jinja expression over the row) or `function` is true."""
 
     kind: ClassVar[str] = "filter"
+    filters: ClassVar[bool] = True
     expr: OptionalExpression = None
-    function: OptionalFunction = None
-    timeout_s: Seconds = FUNCTION_TIMEOUT_S
-    workers: CountOrAuto = "auto"
 
     @model_validator(mode="after")
     def _agrees(self) -> Filter:
         if (self.expr is None) == (self.function is None):
             raise ValueError("filter takes exactly one of 'expr' and 'function'")
         return self
+
+    def used_columns(self) -> Used:
+        if self.expr is not None:
+            yield ("expr",), undeclared_in_expression(self.expr)
 
 
 class Expand(PythonStep):
@@ -209,12 +273,10 @@ class Expand(PythonStep):
     """
 
     kind: ClassVar[str] = "expand"
-    function: OptionalFunction = None
+    expands: ClassVar[bool] = True
     column: OptionalName = None
     output: OptionalName = None
     columns: Names = None
-    timeout_s: Seconds = FUNCTION_TIMEOUT_S
-    workers: CountOrAuto = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -236,14 +298,30 @@ class Expand(PythonStep):
             raise ValueError(f"'output': the list column {self.column!r} stays as it is; name another column")
         return self
 
+    def added_columns(self) -> Mapping[str, str] | None:
+        if self.column is not None:
+            return {str(self.output): "output"}
+        return None if self.columns is None else dict.fromkeys(self.columns, "columns")
+
+    def used_columns(self) -> Used:
+        if self.column is not None:
+            yield ("column",), frozenset({self.column})
+
 
 class Embed(Step):
     """A vector from an embedding model for `text`, a template over the row."""
 
     kind: ClassVar[str] = "embed"
+    task: ClassVar[str | None] = "embed"
     model: Name
     text: Template
     output: Name
+
+    def added_columns(self) -> Mapping[str, str]:
+        return {self.output: "output"}
+
+    def used_columns(self) -> Used:
+        yield ("text",), undeclared(self.text)
 
 
 class Join(Step):
@@ -252,9 +330,9 @@ class Join(Step):
     kind: ClassVar[str] = "join"
     with_: Name = Field(alias="with")
 
+    def follows(self) -> tuple[tuple[str, str | None], ...]:
+        return (("from", self.from_), ("with", self.with_))
 
-AnyStep = Generate | Map | Filter | Expand | Embed | Join
-STEP_KINDS: dict[str, type[Generate] | type[Map] | type[Filter] | type[Expand] | type[Embed] | type[Join]] = {
-    kind.kind: kind for kind in (Generate, Map, Filter, Expand, Embed, Join)
-}
+
+STEP_KINDS: dict[str, type[Step]] = {kind.kind: kind for kind in (Generate, Map, Filter, Expand, Embed, Join)}
 LATER_KINDS = ("score", "select")  # of the design, not of this version

@@ -10,8 +10,15 @@ from penstock.data.base import Row
 from penstock.data.limits import MAX_EXPANDED_BYTES
 from penstock.data.sizes import memory_of, shown_names
 from penstock.protocol.messages import Answer
-from penstock.steps.base import Asked, Children, Failed, Filtered, Outcome, PoolKind
-from penstock.steps.python import described, too_much
+from penstock.spec.steps import Expand
+from penstock.steps.base import Asked, Children, Failed, Filtered, Outcome, PoolKind, StepLogic
+from penstock.steps.python import ExpandFunctionLogic, described, too_much
+
+
+def expand_logic(step: Expand, source_columns: frozenset[str]) -> StepLogic:
+    if step.column is None:
+        return ExpandFunctionLogic(source_columns)
+    return ExplodeLogic(step.column, step.output or f"{step.column}_item")
 
 
 class ExplodeLogic:

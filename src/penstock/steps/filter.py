@@ -1,4 +1,4 @@
-"""filter by an expression: judged at once, without a pool."""
+"""filter by an expression: judged at once, without a pool; or by a function."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import pyarrow as pa
 from penstock.data.base import Row
 from penstock.data.templates import Expression, TemplateFailure
 from penstock.protocol.messages import Answer
-from penstock.steps.base import Asked, Columns, Failed, Filtered, Outcome, PoolKind
+from penstock.spec.steps import Filter
+from penstock.steps.base import Asked, Columns, Failed, Filtered, Outcome, PoolKind, StepLogic
+from penstock.steps.python import FilterFunctionLogic
+
+
+def filter_logic(step: Filter) -> StepLogic:
+    return FilterFunctionLogic() if step.expr is None else FilterLogic(step.expr)
 
 
 class FilterLogic:

@@ -1,34 +1,34 @@
-"""From a step of the pipeline to what it does."""
+"""From a step of the pipeline to what it does. A kind of step is a line of LOGICS."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from penstock.errors import ConfigError
-from penstock.spec.steps import AnyStep, Expand, Filter, Generate, Map
+from penstock.spec.steps import Expand, Filter, Generate, Map, Step
 from penstock.steps.base import StepLogic
-from penstock.steps.expand import ExplodeLogic
-from penstock.steps.filter import FilterLogic
+from penstock.steps.expand import expand_logic
+from penstock.steps.filter import filter_logic
 from penstock.steps.generate import GenerateLogic
-from penstock.steps.python import ExpandFunctionLogic, FilterFunctionLogic, MapLogic
+from penstock.steps.python import MapLogic
+
+# The step, and the columns of the source, which no step may change.
+LOGICS: dict[type[Step], Callable[[Any, frozenset[str]], StepLogic]] = {
+    Generate: lambda step, source: GenerateLogic(step),
+    Map: lambda step, source: MapLogic(source),
+    Filter: lambda step, source: filter_logic(step),
+    Expand: expand_logic,
+}
 
 
-def logic_for(step: AnyStep, source_columns: Iterable[str] = ()) -> StepLogic:
+def logic_for(step: Step, source_columns: Iterable[str] = ()) -> StepLogic:
     """What `step` does to a row. `source_columns`: those that no function may change.
 
     Raises ConfigError for kinds that this version describes but can't run.
     """
-    match step:
-        case Generate():
-            return GenerateLogic(step)
-        case Map():
-            return MapLogic(frozenset(source_columns))
-        case Filter(expr=str(expr)):
-            return FilterLogic(expr)
-        case Filter():
-            return FilterFunctionLogic()
-        case Expand(column=str(column)):
-            return ExplodeLogic(column, step.output or f"{column}_item")
-        case Expand():
-            return ExpandFunctionLogic(frozenset(source_columns))
-    raise ConfigError(f"steps of the kind {step.kind!r} can't be run yet; generate, map, filter and expand can")
+    make = LOGICS.get(type(step))
+    if make is None:
+        *most, last = (kind.kind for kind in LOGICS)
+        raise ConfigError(f"steps of the kind {step.kind!r} can't be run yet; {', '.join(most)} and {last} can")
+    return make(step, frozenset(source_columns))

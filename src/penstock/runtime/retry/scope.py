@@ -19,7 +19,6 @@ from penstock.ledger.base import Counts
 from penstock.ledger.keyed import Key
 from penstock.ledger.part_keys import DeadKey
 from penstock.spec.graph import StepNode
-from penstock.spec.steps import Expand
 
 __all__ = ["Chosen", "ChosenSource", "Selection", "counts_without"]
 
@@ -173,4 +172,4 @@ def _above(node: StepNode, nodes: Sequence[StepNode]) -> list[StepNode]:
 
 def _level(node: StepNode, nodes: Sequence[StepNode]) -> int:
     """How many times a row was expanded before it comes to the step."""
-    return sum(isinstance(above.step, Expand) for above in _above(node, nodes))
+    return sum(above.step.expands for above in _above(node, nodes))

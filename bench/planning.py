@@ -60,7 +60,7 @@ def cluster(count: int, seed: int) -> tuple[NodeFacts, ...]:
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
-    demands = [PoolDemand(name=name, names=(name,), facts=facts) for name, facts in MODELS.items()]
+    demands = [PoolDemand(name=name, names=(name,), engine="vllm", facts=facts) for name, facts in MODELS.items()]
     times, placed, used = [], 0, 0.0
     for seed in range(arguments.seeds):
         nodes = cluster(arguments.nodes, seed)

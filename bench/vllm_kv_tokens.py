@@ -47,7 +47,7 @@ def make(folder: Path, shape: str) -> None:
 
 def planned(folder: Path, kv_bytes: int) -> int:
     facts = read_model_facts(str(folder))
-    demand = PoolDemand(name="model", names=("model",), facts=facts, kv_bytes=kv_bytes)
+    demand = PoolDemand(name="model", names=("model",), engine="vllm", facts=facts, kv_bytes=kv_bytes)
     return cpu_fit(demand, CpuRoom("here", CpuDomain((0,), 10**12))).kv_tokens
 
 

@@ -117,9 +117,9 @@ def test_the_model_ships_with_the_package() -> None:
 def test_without_the_engine_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import penstock.engines.registry as registry
+    from penstock import engine_info
 
-    monkeypatch.setattr(registry, "is_installed", lambda name: False)
+    monkeypatch.setattr(engine_info, "is_installed", lambda info: False)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out)]) == 2
     assert "pip install 'penstock[transformers]'" in capsys.readouterr().err

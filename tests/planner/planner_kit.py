@@ -44,7 +44,7 @@ def node(name: str = "a", devices: int = 8, memory_gb: float = 80, link: str = "
 
 
 def pool(name: str = "writer", facts: ModelFacts | None = None, **changes: Any) -> PoolDemand:
-    return PoolDemand(name=name, names=(name,), facts=facts, **changes)
+    return PoolDemand(name=name, names=(name,), facts=facts, **{"engine": "vllm", **changes})
 
 
 def packable(items: Sequence[tuple[int, frozenset[int]]], free: Sequence[int]) -> bool:

@@ -126,7 +126,7 @@ def test_steps_that_can_not_be_run_yet(here: Here, steps: list[dict[str, Any]], 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
 def test_an_engine_that_is_not_installed(here: Here, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engines.registry.is_installed", lambda name: False)
+    monkeypatch.setattr("penstock.engine_info.is_installed", lambda info: False)
     write(here.folder, with_model(ref="owner/model", engine=engine))
     here.run().refuses(f"needs the engine '{engine}', which is not installed: pip install 'penstock[{engine}]'")
     write(here.folder, with_model(ref="owner/model"))
@@ -154,7 +154,7 @@ def test_an_interpreter_that_lacks_what_a_host_needs(tmp_path: Path) -> None:
 
 
 def test_more_replicas_of_a_real_engine_than_devices(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engines.registry.is_installed", lambda name: True)
+    monkeypatch.setattr("penstock.engine_info.is_installed", lambda info: True)
     model = str(support.model_folder(here.folder / "model"))
     write(here.folder, with_model(ref=model, engine="transformers", replicas=999))
     here.run().refuses("999", "ask for fewer")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import penstock as ps
-from penstock.spec.engines import ENGINES, MOCK_OPTIONS
+from penstock.engine_info import info_of, model_engines
 from penstock.spec.load import load_pipeline
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline, Resources, Sink, Source
@@ -48,5 +48,5 @@ def test_the_two_forms_at_the_top_are_equal() -> None:
 def test_every_key_is_told() -> None:
     kinds = (Pipeline, Source, Sink, Resources, Model, *STEP_KINDS.values())
     keys = {key for kind in kinds for key in kind.key_names()} - {"rows"}
-    for key in {*keys, *SAMPLING_RULES, *MOCK_OPTIONS, *ENGINES}:
+    for key in {*keys, *SAMPLING_RULES, *info_of("mock").options, *(info.name for info in model_engines())}:
         assert re.search(rf"\b{re.escape(key)}\b", TEXT), key

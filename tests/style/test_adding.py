@@ -106,7 +106,86 @@ else:
 """,
 )
 
-ADDITIONS = (STEP,)
+ENGINE = Addition(
+    "an engine",
+    {
+        "engines/echo/info.py": '''"""The record of an engine that repeats its prompt."""
+
+from penstock.engine_info import EngineInfo
+
+INFO = EngineInfo(
+    name="echo",
+    adapter="penstock.engines.echo.engine:EchoEngine",
+    ref_prefix="echo:",
+    slots=3,
+    slots_option="slots",
+)
+''',
+        "engines/echo/engine.py": '''"""echo: the last words of the prompt, one token a word."""
+
+from penstock.engines.base import EngineLoadError
+from penstock.protocol.messages import Answer, Capacity, Output
+
+
+class EchoEngine:
+    def load(self, config, emit, note):
+        if config.ref == "echo:broken":
+            raise EngineLoadError("it is broken", "bad_model")
+        self._emit, self._answered = emit, 0
+        return Capacity(slots=config.engine_options.get("slots", 3))
+
+    def submit(self, requests):
+        answers = [_answer(each.request, each.sampling) for each in requests]
+        self._answered += len(answers)
+        self._emit(answers)
+
+    def abort(self, ids):
+        pass  # each request is answered before `submit` returns
+
+    def progress(self):
+        return self._answered
+
+    def close(self):
+        pass
+
+
+def _answer(request, sampling):
+    if sampling.max_tokens is not None and sampling.max_tokens < 1:
+        return Answer(request.id, request.attempt, code="refused", message="max_tokens must be at least 1")
+    prompt = request.payload if isinstance(request.payload, str) else request.payload[-1]["content"]
+    words = prompt.split()[: sampling.max_tokens]
+    outputs = [Output(" ".join(words) + "!" * turn, "stop", len(words)) for turn in range(sampling.n)]
+    return Answer(request.id, request.attempt, outputs, tokens_in=len(prompt.split()))
+''',
+    },
+    """
+import sys
+open("test_echo.py", "w").write('''
+from penstock.protocol.messages import EngineConfig
+from penstock.testing import EngineConformance
+
+class TestEcho(EngineConformance):
+    config = EngineConfig("echo", "echo:x")
+    bad_config = EngineConfig("echo", "echo:broken")
+    has_logprobs = False
+''')
+import pytest
+assert pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", "test_echo.py"]) == 0
+
+import penstock as ps
+from penstock.planning.plan import plan_pipeline
+open("in.jsonl", "w").write('{"word": "one"}\\n{"word": "two"}\\n')
+rows = ps.read("in.jsonl").generate(ps.Model("echo:x", replicas=2, name="m"), prompt="say {{ word }}", output="said")
+asked = rows.write("out").to_pipeline()
+planned = plan_pipeline(asked).models["m"]
+assert (planned.engine, len(planned.replicas), planned.replicas[0].max_num_seqs) == ("echo", 2, 3), planned
+assert ps.run(asked, ps.RunOptions(display="none")).exit_code == 0
+import pyarrow.parquet as pq
+assert pq.read_table("out/data").column("said").to_pylist() == ["say one", "say two"]
+""",
+)
+
+ADDITIONS = (STEP, ENGINE)
 
 
 def files_in_table() -> dict[str, int]:
@@ -142,6 +221,7 @@ def test_it_works_with_no_other_change(addition: Addition, tmp_path: Path) -> No
 def apply(path: Path, change: str | tuple[Edit, ...]) -> None:
     if isinstance(change, str):
         assert not path.exists(), f"{path.name} is there already"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(change, encoding="utf-8")
         return
     text = path.read_text(encoding="utf-8")

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from style_source import PACKAGE, Finding, Import, assert_none, imports, python_files
 
-FOUNDATION = {"errors", "version", "faults", "file_names", "redaction", "terminal"}
+FOUNDATION = {"engine_info", "errors", "version", "faults", "file_names", "redaction", "terminal"}
 TRUNK = FOUNDATION | {"spec", "core", "planner", "protocol"}
 MIDDLE = TRUNK | {"engines", "data", "report"}
 SHELL = MIDDLE | {"host", "executors", "steps", "ledger", "planning", "runtime"}
 
 # room -> the other rooms it may import from
 MAY_IMPORT: dict[str, set[str]] = {
+    "engine_info": {"errors"},
     "errors": set(),
     "faults": set(),
     "file_names": set(),

@@ -12,14 +12,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from penstock import engine_info
 from penstock.cli import output
 from penstock.cli.demo_functions import find_functions
 from penstock.cli.demo_pipeline import DemoFiles, pipeline_text, source_text, write_files
 from penstock.cli.machine import usable_cores
 from penstock.cli.options import Debug, DisplayKind
 from penstock.errors import InputError, MissingDependency
+from penstock.spec.engines import AUTO
 
 _SHOWN_ROWS = 8
+_PACKAGED_ENGINE = "transformers"  # the one that is quick on a few cores
 _SMALL_MODEL_NOTE = """\
 These lines come from docwriter, a model of 5.5M parameters that ships with Penstock. Its English is fluent; its aim
 is fair on names that speak for themselves, poor elsewhere. It shows that the pipeline works, not what models can do."""
@@ -48,7 +51,7 @@ def demo(
     from penstock.cli.run import execute
 
     packaged = model is None
-    chosen = engine or ("transformers" if packaged else "auto")
+    chosen = engine or (_PACKAGED_ENGINE if packaged else AUTO)
     _require(chosen)
     if packaged:
         # The packaged model is far too small for a GPU to help; two copies on the CPU run on any machine.
@@ -77,10 +80,12 @@ def packaged_model() -> Path:
 
 def _require(engine: str) -> None:
     """Refuse an engine that is not installed before anything is written; `auto` is settled when the run starts."""
-    from penstock.engines.registry import install_hint, is_installed
-
-    if engine != "auto" and not is_installed(engine):
-        raise MissingDependency(f"the demo needs the engine {engine}, which is not installed: {install_hint(engine)}")
+    if engine == AUTO:
+        return
+    info = engine_info.info_of(engine)
+    if not engine_info.is_installed(info):
+        hint = engine_info.install_hint(info)
+        raise MissingDependency(f"the demo needs the engine {engine}, which is not installed: {hint}")
 
 
 def _source(rows: int) -> str:

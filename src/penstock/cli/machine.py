@@ -11,13 +11,9 @@ from typing import Any
 
 import msgspec
 
-# Engine -> the distributions whose versions decide how it behaves.
-_ENGINE_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
-    "mock": (),
-    "transformers": ("torch", "transformers"),
-    "vllm": ("vllm", "torch"),
-    "openai": ("aiohttp",),
-}
+from penstock import engine_info
+from penstock.engine_info import model_engines
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -121,12 +117,12 @@ def _gpu(nvml: Any, index: int) -> Gpu:
 
 
 def _engines() -> list[Part]:
-    from penstock.engines.registry import install_hint, is_installed
-
     parts = []
-    for name, distributions in _ENGINE_DISTRIBUTIONS.items():
-        installed = is_installed(name)
-        parts.append(Part(name, installed, _versions(distributions), None if installed else install_hint(name)))
+    for info in model_engines():
+        if info.adapter:
+            installed = engine_info.is_installed(info)
+            install = None if installed else engine_info.install_hint(info)
+            parts.append(Part(info.name, installed, _versions(info.distributions), install))
     return parts
 
 
@@ -148,14 +144,13 @@ def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
 def _advice(machine: Machine) -> list[str]:
     """What to do about what was found, most useful first."""
     installed = {part.name for part in machine.engines if part.installed}
+    local = [info for info in model_engines() if info.devices and info.adapter]
+    best = max(local, key=lambda info: (info.small_machines and not machine.gpus, info.preference))
     advice = []
-    if not installed & {"transformers", "vllm"}:
-        wanted = "vllm" if machine.gpus else "transformers"
-        command = next(part.install for part in machine.engines if part.name == wanted)
-        advice.append(f"no engine can load a model here yet: {command}")
-    elif machine.gpus and "vllm" not in installed:
-        command = next(part.install for part in machine.engines if part.name == "vllm")
-        advice.append(f"the engine vllm makes better use of the GPUs: {command}")
+    if installed.isdisjoint(info.name for info in local):
+        advice.append(f"no engine can load a model here yet: {engine_info.install_hint(best)}")
+    elif machine.gpus and best.name not in installed:
+        advice.append(f"the engine {best.name} makes better use of the GPUs: {engine_info.install_hint(best)}")
     torch = next((part.versions["torch"] for part in machine.engines if "torch" in part.versions), "")
     if machine.gpus and torch.endswith("+cpu"):
         advice.append(f"torch {torch} can't use the GPUs; install a CUDA build of torch")

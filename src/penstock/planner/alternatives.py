@@ -8,7 +8,7 @@ from itertools import count, takewhile
 from msgspec.structs import replace
 
 from penstock.planner.cluster import NodeFacts
-from penstock.planner.demand import PoolDemand, Sharing
+from penstock.planner.demand import GIB, PoolDemand, Sharing
 from penstock.planner.result import Plan
 from penstock.planner.words import gigabytes, plural
 
@@ -19,7 +19,6 @@ SHORTEST_TOKENS = 512
 # Memory of devices that can be had or rented, in GB: 24 (L4, 4090), 32, 40 and 80 (A100), 48, 96, 141 (H200), 192, 288.
 USUAL_MEMORIES_GB = (16, 24, 32, 40, 48, 80, 96, 141, 192, 288)
 MAX_DEVICES = 64
-GIB = 2**30  # vLLM on the CPU counts its cache in these
 MAX_MACHINE_GB = 1024
 
 PlanOf = Callable[[Sequence[PoolDemand], Sequence[NodeFacts], Sharing], Plan]
@@ -65,9 +64,9 @@ def _changes(demand: PoolDemand) -> Iterator[list[Change]]:
         yield [("without kv_cache_gb", replace(demand, kv_bytes=None))]
     if demand.dtype == "float32":
         yield [("dtype: bfloat16", replace(demand, dtype="bfloat16"))]
-    if demand.facts.quantization is None and demand.quantization is None and demand.engine == "vllm":
-        yield [("quantization: fp8", replace(demand, quantization="fp8"))]
-        yield [("quantization: bitsandbytes", replace(demand, quantization="bitsandbytes"))]
+    if demand.facts.quantization is None and demand.quantization is None:
+        for scheme in demand.rules.quantizes:
+            yield [(f"quantization: {scheme}", replace(demand, quantization=scheme))]
 
 
 def _shorter(demand: PoolDemand) -> list[Change]:
@@ -84,8 +83,7 @@ def _shorter(demand: PoolDemand) -> list[Change]:
 def _smaller_cache(demand: PoolDemand) -> list[Change]:
     """On the CPU the KV cache has the size that somebody gave it; the largest that there is room for."""
     now = demand.rules.cpu_kv_bytes if demand.kv_bytes is None else demand.kv_bytes
-    unit = GIB if demand.engine == "vllm" else 10**9
-    sizes = (4, 2, 1) if demand.engine == "vllm" else (4, 2, 1, 0.5, 0.25)
+    unit, sizes = (GIB, (4, 2, 1)) if demand.rules.cpu_kv_in_gib else (10**9, (4, 2, 1, 0.5, 0.25))
     return [
         (f"engine_options: {{kv_cache_gb: {size}}}", replace(demand, kv_bytes=int(size * unit)))
         for size in sizes

@@ -1,4 +1,4 @@
-"""What a pool asks of the planner, and the few rules of an engine that arithmetic needs."""
+"""What a pool asks of the planner; the rules of its engine come from the engine's record."""
 
 from __future__ import annotations
 
@@ -6,51 +6,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from penstock.engine_info import GIB, MemoryRules, info_of
 from penstock.planner.cluster import Kind
 from penstock.planner.model import DTYPE_BYTES, ModelFacts
 
-__all__ = ["Batch", "EngineRules", "PoolDemand", "Sharing", "batch_for", "rules_for"]
-
-GIB = 2**30
-
-
-class EngineRules(Struct, frozen=True, kw_only=True):
-    """How an engine lays out memory.
-
-    splits        whether it divides a model over devices
-    utilization   share of a device that it may fill by default
-    block_tokens  tokens of a KV block, and of one on the CPU
-    hybrid_kv     whether layers with a sliding window keep only their window
-    kv_share      share of what the weights leave that becomes KV cache
-    cpu_kv_bytes  KV cache on the CPU where nobody says how much
-    has_kv        whether it keeps a KV cache at all
-    process_bytes resident memory of a replica's processes on the CPU beside weights and KV
-    """
-
-    splits: bool = True
-    utilization: float = 0.92
-    block_tokens: int = 16
-    cpu_block_tokens: int = 128
-    hybrid_kv: bool = True
-    kv_share: float = 1.0
-    cpu_kv_bytes: int = GIB
-    has_kv: bool = True
-    process_bytes: int = 1_500_000_000
-
-
-RULES = {
-    "vllm": EngineRules(),
-    "transformers": EngineRules(
-        splits=False, utilization=0.97, block_tokens=1, cpu_block_tokens=1, hybrid_kv=False, kv_share=0.8,
-        cpu_kv_bytes=2_000_000_000, process_bytes=700_000_000,
-    ),
-    "sentence-transformers": EngineRules(splits=False, utilization=0.90, has_kv=False, process_bytes=700_000_000),
-}  # fmt: skip
-
-
-def rules_for(engine: str) -> EngineRules:
-    """Of an engine by name; one that is not known here is taken to do as vLLM does."""
-    return RULES.get(engine, RULES["vllm"])
+__all__ = ["GIB", "Batch", "PoolDemand", "Sharing", "batch_for"]
 
 
 class Batch(Struct, frozen=True):
@@ -90,7 +50,7 @@ class PoolDemand(Struct, frozen=True, kw_only=True):
     name: str
     names: tuple[str, ...]
     facts: ModelFacts | None = None
-    engine: str = "vllm"
+    engine: str
     needs_devices: bool = True
     replicas: int | None = None
     tensor_parallel: int | None = None
@@ -109,8 +69,8 @@ class PoolDemand(Struct, frozen=True, kw_only=True):
     slots: int = 1
 
     @property
-    def rules(self) -> EngineRules:
-        return rules_for(self.engine)
+    def rules(self) -> MemoryRules:
+        return info_of(self.engine).memory
 
     @property
     def ranks(self) -> int:
@@ -123,19 +83,18 @@ class PoolDemand(Struct, frozen=True, kw_only=True):
 
 
 def batch_for(demand: PoolDemand, kind: Kind | None, ranks: int) -> Batch:
-    """The engine's default limits for a device; `kind` None: on the CPU, with `ranks` ranks.
-
-    vLLM's: `EngineArgs.get_batch_defaults` for its offline class, where A100s keep the smaller limits.
-    """
-    if demand.engine == "transformers":
-        seqs, tokens = (128, 8192) if kind else (64, 2048)
-    elif demand.engine == "sentence-transformers":
-        seqs, tokens = (256, 16384) if kind else (32, 4096)
-    elif kind is None:
-        seqs, tokens = 256 * ranks, 4096 * ranks
-    elif kind.memory_bytes >= 160 * GIB or (kind.memory_bytes >= 70 * GIB and "a100" not in kind.name.lower()):
-        seqs, tokens = 1024, 16384
+    """The engine's default limits for a device; `kind` None: on the CPU, with `ranks` ranks."""
+    defaults = info_of(demand.engine).batch
+    if kind is None:
+        seqs, tokens = (limit * ranks for limit in defaults.cpu)
+    elif defaults.large_gpu is not None and _is_large(kind):
+        seqs, tokens = defaults.large_gpu
     else:
-        seqs, tokens = 256, 8192
+        seqs, tokens = defaults.gpu
     tokens = demand.batch_tokens or tokens
     return Batch(demand.batch_seqs or min(seqs, tokens), tokens)
+
+
+def _is_large(kind: Kind) -> bool:
+    """As vLLM has it: A100s have the memory for larger batches, but lose throughput by them."""
+    return kind.memory_bytes >= 160 * GIB or (kind.memory_bytes >= 70 * GIB and "a100" not in kind.name.lower())

@@ -6,56 +6,29 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.engines import registry
-from penstock.errors import ConfigError, MissingDependency
+from penstock.engine_info import info_of
 from penstock.planner.result import ModelPlan, Rung
 from penstock.planner.result import ReplicaPlan as Placed
 from penstock.protocol.messages import EngineConfig
 from penstock.spec.model import Model
 
-__all__ = ["engine_config", "lowered", "resolve_engine"]
+__all__ = ["engine_config", "lowered"]
 
 
-def resolve_engine(model: Model) -> str:
-    """The engine that will run the model, checked to be installed where that can be known.
+def engine_config(model: Model, planned: ModelPlan, placed: Placed, *, sleeps: bool = False) -> EngineConfig:
+    """What the host of one replica loads, with the engine that the plan was made for.
 
-    Raises MissingDependency with the command that installs it; ConfigError where only the user can tell.
-    """
-    engine = model.resolved_engine
-    if engine != "auto":
-        if model.python is None and not registry.is_installed(engine):
-            hint = registry.install_hint(engine)
-            raise MissingDependency(
-                f"the model '{model.ref}' needs the engine '{engine}', which is not installed: {hint}"
-            )
-        return engine
-    if model.python is not None:
-        raise ConfigError(
-            f"the model '{model.ref}' runs under {model.python}, where 'engine: auto' can't look; name its engine"
-        )
-    for candidate in ("vllm", "transformers"):
-        if registry.is_installed(candidate):
-            return candidate
-    raise MissingDependency(
-        f"no engine is installed that could run '{model.ref}': {registry.install_hint('vllm')}, "
-        f"or {registry.install_hint('transformers')}"
-    )
-
-
-def engine_config(
-    model: Model, engine: str, planned: ModelPlan, placed: Placed, *, sleeps: bool = False
-) -> EngineConfig:
-    """What the host of one replica loads. Devices keep the names of the plan: NODE/gpu:TOKEN.
+    Devices keep the names of the plan: NODE/gpu:TOKEN.
 
     sleeps: its pool is to sleep between two phases, which some engines have to know when they load
     """
-    holds_devices = registry.needs_devices(engine)
+    holds_devices = info_of(planned.engine).devices
     gpus = tuple(name for name in placed.devices if "/gpu:" in name)
     numbers = [int(name.rpartition(":")[2]) for name in placed.devices if "/cpu:" in name]
     cores = tuple(numbers) if holds_devices else ()  # an engine without devices runs wherever there is time
     real = planned.ref != "" and holds_devices  # the plan has figures of it
     return EngineConfig(
-        engine=engine,
+        engine=planned.engine,
         ref=_local_ref(model.ref),
         revision=model.revision,
         task=model.task,

@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.engine_info import info_of
 from penstock.engines import registry
 from penstock.errors import ConfigError
+from penstock.spec.engines import AUTO
 from penstock.spec.graph import StepNode, step_path
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
@@ -17,7 +19,6 @@ from penstock.spec.steps import PythonStep
 from penstock.steps.registry import logic_for
 
 MAX_PROCESSES = 1000  # of one pool on one machine: each is two processes and a share of the coordinator's time
-_LOCAL_ENGINES = ("auto", "transformers", "vllm", "sentence-transformers")
 _DESCRIPTIONS = ("config.json", "params.json")  # one of them is in every model's folder
 
 
@@ -35,11 +36,11 @@ def _of_model(name: str, model: Model) -> Iterator[Problem]:
     if model.python is not None and not os.access(model.python, os.X_OK):
         message = f"'python': there is no interpreter '{model.python}'; give its path, for instance VENV/bin/python"
         yield Problem((*at, "python"), message)
-    engine = model.resolved_engine
-    if engine in registry.names() and (refusal := registry.refusal(engine, model.engine_options, model.base_urls)):
+    info = None if model.resolved_engine == AUTO else info_of(model.resolved_engine)
+    if info is not None and (refusal := registry.refusal(info.name, model.engine_options, model.base_urls)):
         key = "base_url" if refusal.startswith("base_url") else "engine_options"
         yield Problem((*at, key), refusal)
-    if model.resolved_engine in _LOCAL_ENGINES:
+    if info is None or info.devices:
         problem = _folder_problem(model)
         if problem:
             yield Problem((*at, "ref"), f"'ref': {problem}")

@@ -11,13 +11,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from penstock.engine_info import info_of
 from penstock.errors import PlanError
 from penstock.executors import binding
 from penstock.executors.leases import DeviceLeases, LeaseTaken
 from penstock.planner.cluster import NodeFacts
 from penstock.planner.result import ModelPlan, Plan, Rung
 from penstock.planner.result import ReplicaPlan as Placed
-from penstock.planning.engine_config import engine_config, resolve_engine
+from penstock.planning.demands import check_launchable
+from penstock.planning.engine_config import engine_config
 from penstock.planning.machine import local_cluster
 from penstock.planning.phases import PhasePlan, cut_steps, phases_of, pools_by_phase
 from penstock.planning.plan import plan_on_nodes
@@ -115,20 +117,18 @@ def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts], cut: Sequence[int] = ()
     model_pools, functions = pools(pipeline), _functions(pipeline)
     placed = _pool_plans(pipeline, model_pools, functions)
     pool_of_step = {step: index for index, pool in enumerate(placed) for step in pool.steps}
-    engines = {
-        pool.name: resolve_engine(pool.model)
-        for pool, planned in zip(model_pools, placed, strict=False)
-        if planned.steps  # a model that no step uses is not loaded
-    }
+    loaded = {index for index, pool in enumerate(model_pools) if placed[index].steps}  # others are not used by any step
+    for index in sorted(loaded):
+        check_launchable(model_pools[index].model)
     named = [pool.name if pool.kind == "model" else "" for pool in placed]
     uses = [named[pool_of_step[index]] if index in pool_of_step else "" for index in range(len(pipeline.steps))]
     made = _place(pipeline, nodes, pools_by_phase(uses, cut) if cut else None, tuple(notes))
     phases = phases_of(pipeline, pool_of_step, cut or cut_steps(uses, made.phases))
     replicas: list[ReplicaPlan] = []
     for index, pool in enumerate(model_pools):
-        if pool.name in engines:
+        if index in loaded:
             sleeps = any(index in phase.sleep for phase in phases)
-            replicas += _replicas(pool, index, engines[pool.name], made.models[pool.name], nodes, sleeps=sleeps)
+            replicas += _replicas(pool, index, made.models[pool.name], nodes, sleeps=sleeps)
     replicas += _workers(pipeline, functions, len(model_pools), tuple(range(len(phases))))
     return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked_functions(pipeline), made.notes)
 
@@ -183,12 +183,12 @@ def _pool_plans(
 
 
 def _replicas(
-    pool: Pool, index: int, engine: str, planned: ModelPlan, nodes: Sequence[NodeFacts], *, sleeps: bool
+    pool: Pool, index: int, planned: ModelPlan, nodes: Sequence[NodeFacts], *, sleeps: bool
 ) -> list[ReplicaPlan]:
     made = []
     for replica in planned.replicas:
         _refuse_several_nodes(replica)
-        config = engine_config(pool.model, engine, planned, replica, sleeps=sleeps)
+        config = engine_config(pool.model, planned, replica, sleeps=sleeps)
         made.append(
             ReplicaPlan(
                 id=replica.id,
@@ -202,7 +202,7 @@ def _replicas(
                 kv_tokens=replica.kv_tokens,
                 phases=replica.phases,
                 nodes=replica.nodes,
-                like="" if engine == "openai" else _like(replica, nodes),
+                like="" if info_of(planned.engine).remote else _like(replica, nodes),
             )
         )
     return made

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock.redaction import is_secret_name, masked
-from penstock.spec.engines import changes_answers
+from penstock.spec.engines import changes_answers, is_default
 from penstock.spec.frozen import thawed
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
@@ -61,11 +61,11 @@ def answer_identity(model: Model) -> dict[str, Any]:
 
 
 def _given_options(engine: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Options without those that say what holds anyway: null, and for the mock 0."""
+    """Options without those that say what holds anyway: null, and the engine's own default."""
     return {
         key: value
         for key, value in sorted(_without_keys(options).items())
-        if value is not None and (engine, value) != ("mock", 0)
+        if value is not None and not is_default(engine, key, value)
     }
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
+from penstock.engine_info import EngineInfo, info_of, model_engines
 from penstock.redaction import shown_url
 from penstock.spec.base import Spec
-from penstock.spec.engines import EMBEDDING_ENGINES, ENGINES, MOCK_OPTIONS, MOCK_PREFIX, mock_problems
+from penstock.spec.engines import AUTO, engine_of_ref, option_problems, remote_engine
 from penstock.spec.fields import (
     CountOrAuto,
     OptionalCount,
@@ -25,7 +26,7 @@ from penstock.spec.fields import (
 from penstock.spec.frozen import FrozenDict
 from penstock.spec.problems import InvalidSpec, Problem, shown
 
-__all__ = ["MOCK_OPTIONS", "Model"]
+__all__ = ["Model"]
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 LOCAL = ("/", "./", "../", "~")  # how a reference begins that is a folder, and so has no revision
@@ -81,7 +82,7 @@ class Model(Spec):
     """
 
     ref: Text = Field(kw_only=False)
-    engine: Annotated[str, one_of("auto", *ENGINES)] = "auto"
+    engine: Annotated[str, one_of(AUTO, *(info.name for info in model_engines()))] = AUTO
     revision: OptionalText = None
     task: Annotated[Literal["generate", "embed"], one_of("generate", "embed")] = "generate"
     replicas: CountOrAuto = "auto"
@@ -129,11 +130,10 @@ class Model(Spec):
     @property
     def resolved_engine(self) -> str:
         """The engine as far as the model itself tells it: `auto` stays auto where only what is installed decides."""
-        if self.ref.startswith(MOCK_PREFIX):
-            return "mock"
-        if self.base_url is not None:
-            return "openai"
-        return self.engine
+        named = engine_of_ref(self.ref)
+        if named is not None:
+            return named.name
+        return remote_engine().name if self.base_url is not None else self.engine
 
     @property
     def base_urls(self) -> tuple[str, ...]:
@@ -145,32 +145,48 @@ class Model(Spec):
     @property
     def label(self) -> str:
         """What to call it where nobody said: its name, else the last part of its reference in lower case."""
-        return self.name or self.ref.removeprefix(MOCK_PREFIX).rstrip("/").rpartition("/")[2].lower() or "model"
+        return self.name or _own_name(self.ref).rstrip("/").rpartition("/")[2].lower() or "model"
 
 
 def _has_revision(values: dict[str, Any]) -> bool:
     ref = values["ref"]
-    if values.get("engine") == "openai" or values.get("base_url") is not None:
+    if values.get("engine") == remote_engine().name or values.get("base_url") is not None:
         return False  # a server's model names are its own
-    return "@" in ref and not ref.startswith((*LOCAL, MOCK_PREFIX)) and ref.rpartition("@")[2] != ""
+    return "@" in ref and not ref.startswith(LOCAL) and engine_of_ref(ref) is None and ref.rpartition("@")[2] != ""
+
+
+def _own_name(ref: str) -> str:
+    """A reference without the prefix of its engine."""
+    named = engine_of_ref(ref)
+    return ref if named is None else ref.removeprefix(named.ref_prefix)
 
 
 def _problems(model: Model) -> Iterator[Problem]:
-    is_mock = model.ref.startswith(MOCK_PREFIX)
-    if is_mock and model.engine not in ("auto", "mock"):
-        yield Problem(("engine",), f"'engine': {model.ref} runs on the mock engine, not on {model.engine}")
-    if model.engine == "mock" and not is_mock:
-        yield Problem(("ref",), f"'ref': the mock engine takes mock:NAME, got {shown(model.ref)}")
-    if model.ref == MOCK_PREFIX:
-        yield Problem(("ref",), "'ref': expected mock:NAME, got no name")
-    if model.engine == "openai" and model.base_url is None:
-        yield Problem((), "engine openai needs 'base_url', for instance http://localhost:8000/v1")
-    if model.base_url is not None and (is_mock or model.engine not in ("auto", "openai")):
-        named = "mock" if is_mock else model.engine
-        yield Problem(("base_url",), f"'base_url': goes with engine openai, not with {named}")
-    if model.task == "embed" and model.engine not in ("auto", *EMBEDDING_ENGINES):
-        yield Problem(("task",), f"'task': engine {model.engine} does not embed; use sentence-transformers or vllm")
-    if model.task == "generate" and model.engine == "sentence-transformers":
-        yield Problem(("task",), "'task': engine sentence-transformers embeds; say task: embed")
-    if is_mock:
-        yield from mock_problems(model.engine_options)
+    named, remote = engine_of_ref(model.ref), remote_engine()
+    asked = None if model.engine == AUTO else info_of(model.engine)
+    if named is not None and asked not in (None, named):
+        yield Problem(("engine",), f"'engine': {model.ref} runs on the {named.name} engine, not on {model.engine}")
+    if asked is not None and asked.ref_prefix and asked != named:
+        expected = f"{asked.ref_prefix}NAME"
+        yield Problem(("ref",), f"'ref': the {asked.name} engine takes {expected}, got {shown(model.ref)}")
+    if named is not None and model.ref == named.ref_prefix:
+        yield Problem(("ref",), f"'ref': expected {named.ref_prefix}NAME, got no name")
+    if asked == remote and model.base_url is None:
+        yield Problem((), f"engine {remote.name} needs 'base_url', for instance http://localhost:8000/v1")
+    other = named or asked
+    if model.base_url is not None and other is not None and other != remote:
+        yield Problem(("base_url",), f"'base_url': goes with engine {remote.name}, not with {other.name}")
+    yield from _task_problems(model, asked)
+    if named is not None:
+        yield from option_problems(named, model.engine_options)
+
+
+def _task_problems(model: Model, asked: EngineInfo | None) -> Iterator[Problem]:
+    if asked is None or model.task in asked.tasks:
+        return
+    if model.task == "embed":
+        able = [info for info in model_engines() if "embed" in info.tasks and info.devices]
+        names = " or ".join(info.name for info in sorted(able, key=lambda info: -info.preference))
+        yield Problem(("task",), f"'task': engine {asked.name} does not embed; use {names}")
+    else:
+        yield Problem(("task",), f"'task': engine {asked.name} embeds; say task: embed")

@@ -22,6 +22,7 @@ from penstock.engines.chat_options import check_options, option
 from penstock.engines.openai.calls import Calls
 from penstock.engines.openai.endpoints import Endpoint, Endpoints, RetryBudget
 from penstock.engines.openai.failures import CallFailed, Misdelivered, OutsizedReply
+from penstock.engines.openai.info import INFO
 from penstock.engines.openai.request import Api, address, variable_of
 from penstock.engines.openai.retry import Backoff, backoff_s
 from penstock.engines.sampling import RowFault
@@ -43,8 +44,6 @@ OPTIONS = (
     "start_patience_s",
     "timeout_s",
 )
-CONCURRENCY = 64
-"""Requests at a time per base URL."""
 CONNECT_TIMEOUT_S = 5.0
 TOTAL_TIMEOUT_S = 600.0
 RETRIES = 5
@@ -288,7 +287,7 @@ def check_model(options: Mapping[str, Any], urls: Sequence[str]) -> None:
 
 
 def _concurrency(options: Mapping[str, Any]) -> int:
-    concurrency: int = option(options, "concurrency", int, CONCURRENCY)
+    concurrency: int = option(options, "concurrency", int, INFO.slots)
     if concurrency < 1:
         raise EngineLoadError(f"engine_options: concurrency is {concurrency}; it must be at least 1", "bad_model")
     return concurrency

@@ -13,6 +13,7 @@ from penstock.engines.base import EngineLoadError
 from penstock.engines.chat import CHAT_OPTIONS, ChatEncoder
 from penstock.engines.chat_options import check_options, option
 from penstock.engines.sampling import Defaults
+from penstock.engines.transformers.info import INFO
 from penstock.protocol.messages import EngineConfig
 
 __all__ = ["Loaded", "load_model"]
@@ -29,11 +30,6 @@ OPTIONS = (
     "use_safetensors",
 )
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
-_CPU_SLOTS, _GPU_SLOTS = 64, 128
-_CPU_KV_BYTES = 2 * 10**9
-_GPU_KV_SHARE = 0.8
-"""Of the memory that is free after loading; the rest is for activations and logits."""
-_CPU_PREFILL_TOKENS, _GPU_PREFILL_TOKENS = 2048, 8192
 
 
 class Loaded(msgspec.Struct):
@@ -153,9 +149,9 @@ def _explain(config: EngineConfig, error: Exception) -> str:
 def _loaded(config: EngineConfig, model: Any, tokenizer: Any, torch: Any, transformers: Any) -> Loaded:
     options = config.engine_options
     on_gpu = model.device.type == "cuda"
-    slots = option(options, "max_num_seqs", int, config.max_num_seqs or (_GPU_SLOTS if on_gpu else _CPU_SLOTS))
-    most = _GPU_PREFILL_TOKENS if on_gpu else _CPU_PREFILL_TOKENS
-    prefill = option(options, "max_num_batched_tokens", int, config.max_num_batched_tokens or most)
+    seqs, tokens = INFO.batch.gpu if on_gpu else INFO.batch.cpu
+    slots = option(options, "max_num_seqs", int, config.max_num_seqs or seqs)
+    prefill = option(options, "max_num_batched_tokens", int, config.max_num_batched_tokens or tokens)
     if slots < 1 or prefill < 1:
         raise EngineLoadError(
             f"max_num_seqs is {slots} and max_num_batched_tokens {prefill}; both must be at least 1", "bad_model"
@@ -255,7 +251,7 @@ def _kv_tokens(model: Any, budget_gb: float | None, torch: Any) -> int:
     if budget_gb is not None:
         budget = budget_gb * 10**9
     elif model.device.type == "cuda":
-        budget = torch.cuda.mem_get_info(model.device)[0] * _GPU_KV_SHARE
+        budget = torch.cuda.mem_get_info(model.device)[0] * INFO.memory.kv_share
     else:
-        budget = _CPU_KV_BYTES
+        budget = INFO.memory.cpu_kv_bytes
     return max(1, int(budget // token_bytes))

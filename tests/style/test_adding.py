@@ -155,14 +155,13 @@ def _answer(request, sampling):
     prompt = request.payload if isinstance(request.payload, str) else request.payload[-1]["content"]
     words = prompt.split()[: sampling.max_tokens]
     outputs = [Output(" ".join(words) + "!" * turn, "stop", len(words)) for turn in range(sampling.n)]
-    return Answer(request.id, request.attempt, outputs, tokens_in=len(prompt.split()))
+    return Answer(request.id, request.attempt, outputs=outputs, tokens_in=len(prompt.split()))
 ''',
     },
     """
-import sys
 open("test_echo.py", "w").write('''
 from penstock.protocol.messages import EngineConfig
-from penstock.testing import EngineConformance
+from penstock.testing.engines import EngineConformance
 
 class TestEcho(EngineConformance):
     config = EngineConfig("echo", "echo:x")
@@ -215,7 +214,7 @@ def test_it_works_with_no_other_change(addition: Addition, tmp_path: Path) -> No
         text=True,
         timeout=TIMEOUT_S,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def apply(path: Path, change: str | tuple[Edit, ...]) -> None:

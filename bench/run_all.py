@@ -21,6 +21,7 @@ BENCHMARKS = (
     "lengths",
     "free_mock",
     "core_rate",
+    "cancel_cost",
     "service_connections",
     "commit_cost",
     "kill_at_half",

@@ -10,6 +10,7 @@ from core_kit import DIAMOND, DrivenDispatch, DrivenFlow, request
 from penstock.core import events as ev
 from penstock.core.dispatch.check import check_dispatch
 from penstock.core.dispatch.dispatch import Dispatch
+from penstock.core.dispatch.lanes import SUSPECT, Request
 from penstock.core.flow.check import check_flow
 from penstock.core.flow.flow import Flow
 from penstock.errors import InvariantError
@@ -46,6 +47,12 @@ def not_ready(dispatch: Dispatch) -> None:
     dispatch.pools[0].recount(dispatch.replicas[0])
 
 
+def suspect(dispatch: Dispatch) -> Request:
+    made = dispatch.requests[50] = request(50)
+    made.place = SUSPECT
+    return made
+
+
 FLOW_FAULTS: dict[str, tuple[Callable[[Flow], None], str]] = {
     "bytes": (lambda flow: set_field("open_bytes", lambda held: held + 1)(flow), "bytes are counted"),
     "negative": (lambda flow: flow.open.update({1: -1}), "holds -1 bytes"),
@@ -77,8 +84,11 @@ DISPATCH_FAULTS: dict[str, tuple[Callable[[Dispatch], None], str]] = {
     "waits recalled": (lambda it: setattr(it.pools[0].lanes.requests()[0], "recalled", True), "is called back"),
     "idle": (lambda it: it.replicas[0].in_flight.clear(), "is charged|spare credit|has credit"),
     "solo": (lambda it: setattr(it.replicas[0], "solo", True), "tries suspects"),
-    "suspects": (lambda it: it.pools[0].quarantine.add([request(50)]), "nobody tries"),
-    "suspects' count": (lambda it: it.pools[0].quarantine.groups.append([request(50)]), "counts 0 suspects"),
+    "suspects": (lambda it: it.pools[0].quarantine.add([suspect(it)]), "nobody tries"),
+    "suspects' count": (lambda it: it.pools[0].quarantine.groups.append([suspect(it)]), "counts 0 suspects"),
+    "index": (lambda it: it.requests.pop(0), "not where the index says"),
+    "place": (lambda it: setattr(it.pools[0].lanes.requests()[0], "place", 1), "not where the index says"),
+    "lost": (lambda it: it.requests.update({50: request(50)}), r"requests \[50\] are nowhere"),
 }
 
 

@@ -163,6 +163,7 @@ def test_cancelled_tasks_leave_the_dispatcher() -> None:
     shell.turn(submit(1, 2))
     assert shell.core.dispatch.pools[0].waiting() == 3
     shell.turn(ev.TasksDead(tasks=[1]))
+    assert not shell.core.flow._cancelled, "the dispatcher has said that nothing follows"
     assert [request.task for request in shell.core.dispatch.pools[0].lanes.requests()] == [0, 1]
 
 

@@ -264,6 +264,7 @@ def test_cancelled_requests_leave_wherever_they_are() -> None:
     dispatch.submit(0, 1, 2, 3)
     dispatch.tell(ev.CancelRequests(tasks=[1, 3]))
     assert dispatch.only(ev.AbortOn).tasks == [1]
+    assert dispatch.only(ev.Cancelled).tasks == [1, 3]
     assert dispatch.sent() == {0: [2]}
     assert dispatch.out(0) == [0, 2]
     dispatch.tell(dispatch.answers(0, 1))

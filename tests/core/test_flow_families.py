@@ -162,6 +162,8 @@ def test_an_end_that_crosses_with_its_cancellation_is_dropped() -> None:
         flow.tell(event)
         assert not flow.all(ev.DropRows)
     assert flow.machine.tally.counts().dead == 1
+    flow.tell(ev.TasksCancelled(tasks=[flow.task(0, 2)]))
+    assert not flow.machine._cancelled, "nothing is remembered once the dispatcher has said that it is over"
 
 
 def test_several_rejected_rows_of_one_source_row_are_one_dead_source_row() -> None:

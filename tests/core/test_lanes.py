@@ -70,18 +70,37 @@ def test_longest_first_within_class_deadline_and_step(requests: list[Request], r
             assert first.tokens_out != second.tokens_out or first.order <= second.order
 
 
-@given(st.lists(REQUESTS, min_size=1, max_size=40), st.data())
-def test_remove_takes_exactly_those(requests: list[Request], data: st.DataObject) -> None:
+@given(st.lists(REQUESTS, min_size=1, max_size=40), st.booleans(), st.data())
+def test_what_is_cancelled_is_never_popped(requests: list[Request], longest_first: bool, data: st.DataObject) -> None:
     lanes = Lanes()
+    gone = data.draw(st.sets(st.integers(0, len(requests) - 1)))
     for made in numbered(requests):
         lanes.push(made)
-    gone = frozenset(data.draw(st.sets(st.integers(0, len(requests) - 1))))
-    removed = lanes.remove(gone)
-    assert {made.task for made in removed} == gone
-    assert lanes.count == len(requests) - len(gone)
-    assert {made.task for made in lanes.requests()} == set(range(len(requests))) - gone
+        if data.draw(st.booleans()):
+            for task in gone & {each.task for each in lanes.requests()}:
+                lanes.end(requests[task])
+    if longest_first:
+        lanes.longest_first({})
+    for task in gone & {each.task for each in lanes.requests()}:
+        lanes.end(requests[task])
+    kept = [made for made in requests if made.task not in gone]
+    assert lanes.count == len(kept) == len(lanes.requests())
+    assert sum(lane.tokens_out for lane in lanes.ranked) == sum(made.tokens_out for made in kept)
     left = pop_all(lanes)
-    assert [ranking(made) for made in left] == sorted(ranking(made) for made in requests if made.task not in gone)
+    assert {made.task for made in left} == {made.task for made in kept}
+    if not longest_first:
+        assert [ranking(made) for made in left] == sorted(ranking(made) for made in kept)
+
+
+@given(st.lists(st.integers(0, 199), unique=True))
+def test_what_is_cancelled_takes_no_more_memory_than_what_waits(tasks: list[int]) -> None:
+    lane = Lane()
+    waiting = [request(task, order=task % 7) for task in range(200)]
+    for made in waiting:
+        lane.push(made)
+    for task in tasks:
+        lane.end(waiting[task])
+        assert len(lane._line) + len(lane._heap) <= 2 * len(lane) + 1
 
 
 @given(st.lists(REQUESTS, min_size=1, max_size=20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -102,19 +102,28 @@ def answer_of_another_incarnation_taken(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @plant
-def aborted_answer_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def cancelled_task_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled request stays in flight, so that the answer of the engine that aborted it is taken."""
+    withdraw = Dispatch._withdraw
 
-    def cancel(self: Dispatch, event: ev.CancelRequests) -> None:
-        for pool in self.pools:
-            if pool.lanes.remove(frozenset(event.tasks)):
-                self._dirty[pool.index] = pool
-        for replica in self.replicas:
-            out = [task for task in event.tasks if task in replica.in_flight]
-            if out:
-                self._emit(ev.AbortOn(replica=replica.index, incarnation=replica.incarnation, tasks=out))
+    def keep(self: Dispatch, tasks: Sequence[int]) -> Any:
+        out = [(self.replicas[self.requests[t].place], self.requests[t]) for t in tasks if t in self.requests]
+        found = withdraw(self, tasks)
+        for replica, request in out:
+            if request.place >= 0 and request.step == 1:
+                replica.in_flight[request.task] = self.requests[request.task] = request
+                replica.tokens_in_flight += request.cost
+                replica.work += request.work
+                self.pools[request.pool].recount(replica)
+        return found
 
-    handle(monkeypatch, ev.CancelRequests, cancel)
+    monkeypatch.setattr(Dispatch, "_withdraw", keep)
+
+
+@plant
+def cancelled_task_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was cancelled while it waited is passed over only where the lane is tidied up."""
+    monkeypatch.setattr(Lane, "_drop_ended", lambda self: None)
 
 
 @plant

@@ -129,6 +129,8 @@ class Core:
             return [ev.Exhausted(cause=cause)]
         if isinstance(instruction, ev.CancelTasks):
             return [ev.CancelRequests(cause=cause, tasks=instruction.tasks)]
+        if isinstance(instruction, ev.Cancelled):
+            return [ev.TasksCancelled(cause=cause, tasks=instruction.tasks)]
         return []
 
     def _open(self, cause: int) -> list[Event]:

@@ -85,6 +85,12 @@ class TasksDead(Event):
     tasks: list[int]
 
 
+class TasksCancelled(Event):
+    """Nothing more will be said of the tasks of a CancelTasks."""
+
+    tasks: list[int]
+
+
 class Committed(Event):
     """The batch of instruction `cause` is durable. `rejected` output rows went to the dead rows instead."""
 
@@ -141,7 +147,7 @@ class AdoptFamily(Instruction):
 
 
 class CancelTasks(Instruction):
-    """These tasks are of no use any more: their row ended in another branch."""
+    """These tasks are of no use any more: their row ended in another branch. Ends in TasksCancelled."""
 
     tasks: list[int]
 
@@ -253,6 +259,8 @@ class Exhausted(Event):
 
 
 class CancelRequests(Event):
+    """Nobody wants the answers of these any more. Ends in Cancelled."""
+
     tasks: list[int]
 
 
@@ -393,8 +401,16 @@ class TakeBackFrom(Instruction):
 
 
 class AbortOn(Instruction):
+    """Stop these. No answer follows: their places are free at once, and an answer that is under way is dropped."""
+
     replica: int
     incarnation: int
+    tasks: list[int]
+
+
+class Cancelled(Instruction):
+    """None of these is delivered from now on: they had ended before CancelRequests came, or are withdrawn."""
+
     tasks: list[int]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 
 from penstock.core.dispatch.dispatch import LOADS_BEFORE_GIVING_UP, Dispatch
-from penstock.core.dispatch.lanes import Lane, Request
+from penstock.core.dispatch.lanes import SUSPECT, WAITING, Request
 from penstock.core.dispatch.pool import _TOP, Pool
 from penstock.core.dispatch.replica import Replica
 
@@ -24,6 +24,8 @@ def check_dispatch(dispatch: Dispatch) -> None:
             _check_work_conserved(dispatch, pool)
             _check_tail(dispatch, pool)
             _check_suspects(dispatch, pool)
+    if len(seen) != len(dispatch.requests):
+        raise dispatch._broken(f"requests {sorted(dispatch.requests.keys() - seen)[:10]} are nowhere")
     for replica in dispatch.replicas:
         _check_credit(dispatch, replica)
         _check_restarts(dispatch, replica)
@@ -32,25 +34,27 @@ def check_dispatch(dispatch: Dispatch) -> None:
 
 def _check_places(dispatch: Dispatch, pool: Pool, seen: set[int]) -> None:
     """Each request is in exactly one place, and within its limits."""
-    waiting = pool.lanes.requests()
+    waiting, suspects = pool.lanes.requests(), list(pool.quarantine.requests())
     if len(waiting) != pool.lanes.count:
         raise dispatch._broken(f"pool {pool.name} counts {pool.lanes.count} waiting requests of {len(waiting)}")
-    for request in (*waiting, *pool.quarantine.requests()):
-        _check_request(dispatch, request, seen)
+    for request, place in (*((each, WAITING) for each in waiting), *((each, SUSPECT) for each in suspects)):
+        _check_request(dispatch, request, seen, place)
         if request.recalled or request.kept:
             raise dispatch._broken(f"request {request.task} waits, and is called back from a host", request.task)
     for replica in pool.replicas:
         for task, request in replica.in_flight.items():
-            _check_request(dispatch, request, seen)
+            _check_request(dispatch, request, seen, replica.index)
             if task != request.task or request.attempt < 1:
                 raise dispatch._broken(f"request {request.task} is in flight as {task}, never sent", task)
 
 
-def _check_request(dispatch: Dispatch, request: Request, seen: set[int]) -> None:
+def _check_request(dispatch: Dispatch, request: Request, seen: set[int], place: int) -> None:
     limits = dispatch.limits
     if request.task in seen:
         raise dispatch._broken(f"request {request.task} is in two places", request.task)
     seen.add(request.task)
+    if request.place != place or dispatch.requests.get(request.task) is not request:
+        raise dispatch._broken(f"request {request.task} is not where the index says: {request}", request.task)
     if request.failures >= limits.max_attempts or request.solo_crashes >= limits.solo_crashes:
         raise dispatch._broken(f"request {request.task} goes on beyond its limit of attempts", request.task)
 
@@ -101,7 +105,7 @@ def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
 def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
     """No ready replica has credit for the request that is to go next; but a busy one may be kept from taking what
     others that are loading will want."""
-    head = next((_first(lane) for lane in pool.lanes.ranked if lane), None)
+    head = next((lane.first() for lane in pool.lanes.ranked if lane), None)
     offers, count = set(pool._offers), len(pool.replicas)
     share = pool.fair_share()
     for place, replica in enumerate(pool.replicas):
@@ -115,14 +119,6 @@ def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
         cost = head.tokens_in + pool.lengths.expected(head.step, head.tokens_out)
         if replica.fits(cost):
             raise dispatch._broken(f"{replica.shape.name} has credit, and request {head.task} waits", head.task)
-
-
-def _first(lane: Lane) -> Request:
-    """What `pop` would give."""
-    heap, line = lane._heap, lane._line
-    if not heap:
-        return line[0]
-    return heap[0][1] if not line or heap[0][0] < lane._key(line[0]) else line[0]
 
 
 def _check_tail(dispatch: Dispatch, pool: Pool) -> None:

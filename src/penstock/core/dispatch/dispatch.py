@@ -20,9 +20,11 @@ limits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock.core import events as ev
 from penstock.core.dispatch.failover import Failover, add_failure, failures
-from penstock.core.dispatch.lanes import NO_DEADLINE, Request
+from penstock.core.dispatch.lanes import NO_DEADLINE, SUSPECT, Request
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
@@ -48,6 +50,7 @@ class Dispatch(Machine):
         ]
         self.residency = Residency(self)
         self.failover = Failover(self)
+        self.requests: dict[int, Request] = {}  # all that were submitted and have not ended, wherever they are
         self.stale_answers = 0
         self._drain_until: float | None = None
         self._drained = False
@@ -72,12 +75,13 @@ class Dispatch(Machine):
 
     def _on_submit(self, event: ev.Submit) -> None:
         pool = self.pools[event.pool]
-        push, step, priority = pool.lanes.push, event.step, event.priority
+        push, step, priority, requests = pool.lanes.push, event.step, event.priority, self.requests
         deadline = NO_DEADLINE if event.deadline is None else event.deadline
         for task, order, tokens_in, tokens_out in zip(
             event.tasks, event.orders, event.tokens_in, event.tokens_out, strict=True
         ):
-            push(Request(task, step, order, priority, deadline, tokens_in, tokens_out))
+            request = requests[task] = Request(task, step, order, priority, deadline, tokens_in, tokens_out, event.pool)
+            push(request)
         self._dirty[pool.index] = pool
         self.residency.first_request(pool)
 
@@ -87,17 +91,28 @@ class Dispatch(Machine):
             self._dirty[pool.index] = pool  # another request may be first now, and fit
 
     def _on_cancel_requests(self, event: ev.CancelRequests) -> None:
-        tasks = frozenset(event.tasks)
-        for pool in self.pools:
-            if pool.lanes.remove(tasks):
-                self._dirty[pool.index] = pool
-            pool.quarantine.remove(tasks)
-        for replica in self.replicas:
-            out = [task for task in event.tasks if task in replica.in_flight]
-            for task in out:
-                self._release(replica, task)
-            if out:
-                self._emit(ev.AbortOn(replica=replica.index, incarnation=replica.incarnation, tasks=out))
+        self._withdraw(event.tasks)
+        self._emit(ev.Cancelled(tasks=event.tasks))
+
+    def _withdraw(self, tasks: Sequence[int]) -> list[Request]:
+        """Take requests from where they are; engines abort what is in flight. Those that had not ended."""
+        found = [request for task in tasks if (request := self.requests.pop(task, None)) is not None]
+        aborts: dict[int, list[int]] = {}
+        suspects: dict[int, set[int]] = {}
+        for request in found:
+            pool = self._dirty[request.pool] = self.pools[request.pool]
+            if request.place >= 0:
+                self._release(self.replicas[request.place], request.task)
+                aborts.setdefault(request.place, []).append(request.task)
+            elif request.place == SUSPECT:
+                suspects.setdefault(request.pool, set()).add(request.task)
+            else:
+                pool.lanes.end(request)
+        for index, there in suspects.items():
+            self.pools[index].quarantine.remove(there)
+        for index, out in aborts.items():
+            self._emit(ev.AbortOn(replica=index, incarnation=self.replicas[index].incarnation, tasks=out))
+        return found
 
     # ------------------------------------------------------------ answers
 
@@ -137,7 +152,7 @@ class Dispatch(Machine):
         self, replica: Replica, pool: Pool, event: ev.AnswersArrived
     ) -> tuple[list[int], list[tuple[int, Request]]]:
         """Indexes of the results to deliver, and the (index, request) of failures. Both leave the replica."""
-        in_flight, codes = replica.in_flight, event.codes
+        in_flight, codes, requests = replica.in_flight, event.codes, self.requests
         accepted: list[int] = []
         failed: list[tuple[int, Request]] = []
         step, tokens_out, limits, cost, work, recalled, kept = -1, 0, 0, 0, 0, 0, 0
@@ -154,6 +169,7 @@ class Dispatch(Machine):
                 failed.append((index, request))
                 continue
             accepted.append(index)
+            del requests[task]
             if request.step != step:
                 pool.lengths.learn(step, tokens_out, limits)
                 step, tokens_out, limits = request.step, 0, 0
@@ -187,6 +203,12 @@ class Dispatch(Machine):
                     continue
                 code = "engine_error"
             add_failure(ends, request, code, "", index)
+        self.fail(ends)
+
+    def fail(self, ends: ev.FailRequests) -> None:
+        """These requests end without a result."""
+        for task in ends.tasks:
+            del self.requests[task]
         if ends.tasks:
             self._emit(ends)
 

@@ -66,8 +66,7 @@ class Failover:
         else:
             pool.quarantine.add(suspects)
         dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
-        if ends.tasks:
-            dispatch.emit(ends)
+        dispatch.fail(ends)
 
     def _forgive(self, guilty: Request) -> None:
         """The death that made it a suspect was no replica's: it does not count for the circuit."""
@@ -108,8 +107,7 @@ class Failover:
                 pool.lanes.push(request)
         share = round(100 * replica.share)
         dispatch.emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
-        if ends.tasks:
-            dispatch.emit(ends)
+        dispatch.fail(ends)
         return counts
 
 

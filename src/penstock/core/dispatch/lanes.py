@@ -14,6 +14,7 @@ from math import log
 from msgspec import Struct
 
 NO_DEADLINE = float("inf")
+WAITING, SUSPECT, ENDED = -1, -2, -3  # places of a request; 0 and up: in flight on that replica
 
 
 class Request(Struct, gc=False):
@@ -30,6 +31,7 @@ class Request(Struct, gc=False):
     killed      the replica whose death made it a suspect, outside the lane; -1: none did. killed_at: when that was
     starved     times that a replica ran out of memory while it ran alone
     recalled    a TakeBack for it is out; kept: one was, and the host did not return it, so it has begun
+    place       where it is: WAITING, SUSPECT, the index of a replica that it is in flight on, or ENDED
     """
 
     task: int
@@ -39,6 +41,8 @@ class Request(Struct, gc=False):
     deadline: float
     tokens_in: int
     tokens_out: int
+    pool: int = 0
+    place: int = -1
     cost: int = 0
     work: int = 0
     attempt: int = 0
@@ -62,7 +66,11 @@ def _size_class(request: Request, ratio: float) -> int:
 
 
 class Lane:
-    """Requests of one class and step. tokens_in, tokens_out: sums over those that wait."""
+    """Requests of one class and step. tokens_in, tokens_out: sums over those that wait.
+
+    A request that is cancelled stays where it is, as ENDED, until it is first or half of the lane has ended: finding it
+    in the heap would cost as much as all that wait.
+    """
 
     def __init__(self, step: int = 0) -> None:
         self.step = step
@@ -70,10 +78,11 @@ class Lane:
         self.tokens_out = 0
         self._line: deque[Request] = deque()
         self._heap: list[tuple[_Key, Request]] = []
+        self._ended = 0  # of those in line and heap
         self._ratio: float | None = None  # not None: longest expected first
 
     def __len__(self) -> int:
-        return len(self._line) + len(self._heap)
+        return len(self._line) + len(self._heap) - self._ended
 
     def _key(self, request: Request) -> _Key:
         longest = 0 if self._ratio is None else -_size_class(request, self._ratio)
@@ -88,12 +97,24 @@ class Lane:
         else:
             heappush(self._heap, (self._key(request), request))
 
-    def pop(self) -> Request:
+    def first(self) -> Request:
+        """What `pop` will return. The lane is not empty."""
         heap, line = self._heap, self._line
+        if self._ended:
+            self._drop_ended()
         if heap and (not line or heap[0][0] < self._key(line[0])):
-            request = heappop(heap)[1]
+            return heap[0][1]
+        return line[0]
+
+    def pop(self) -> Request:
+        if self._heap or self._ended:
+            request = self.first()
+            if self._line and self._line[0] is request:
+                self._line.popleft()
+            else:
+                heappop(self._heap)
         else:
-            request = line.popleft()
+            request = self._line.popleft()  # most requests wait in order
         self.tokens_in -= request.tokens_in
         self.tokens_out -= request.tokens_out
         return request
@@ -104,27 +125,43 @@ class Lane:
         self.tokens_out += request.tokens_out
         self._line.appendleft(request)
 
+    def end(self, request: Request) -> None:
+        """One that waits here is not wanted any more."""
+        request.place = ENDED
+        self.tokens_in -= request.tokens_in
+        self.tokens_out -= request.tokens_out
+        self._ended += 1
+        if self._ended > len(self):
+            self._rebuild()  # what has ended is more than what waits: its removal is paid for by those that ended
+
     def longest_first(self, ratio: float) -> None:
         """From now on rank by expected output, `ratio` of the limit, longest first."""
+        waiting = self.requests()
         self._ratio = ratio
-        waiting = [*self._line, *(request for _, request in self._heap)]
         self._line.clear()
         self._heap = [(self._key(request), request) for request in waiting]
         heapify(self._heap)
-
-    def remove(self, tasks: frozenset[int]) -> list[Request]:
-        waiting = [*self._line, *(request for _, request in self._heap)]
-        found = [request for request in waiting if request.task in tasks]
-        if found:
-            self._line = deque(request for request in self._line if request.task not in tasks)
-            self._heap = [item for item in self._heap if item[1].task not in tasks]
-            heapify(self._heap)
-        self.tokens_in -= sum(request.tokens_in for request in found)
-        self.tokens_out -= sum(request.tokens_out for request in found)
-        return found
+        self._ended = 0
 
     def requests(self) -> list[Request]:
-        return [*self._line, *(request for _, request in self._heap)]
+        waiting = [*self._line, *(request for _, request in self._heap)]
+        return [request for request in waiting if request.place != ENDED]
+
+    def _drop_ended(self) -> None:
+        """Until the first of the line and the first of the heap wait."""
+        line, heap = self._line, self._heap
+        while line and line[0].place == ENDED:
+            line.popleft()
+            self._ended -= 1
+        while heap and heap[0][1].place == ENDED:
+            heappop(heap)
+            self._ended -= 1
+
+    def _rebuild(self) -> None:
+        self._line = deque(request for request in self._line if request.place != ENDED)
+        self._heap = [item for item in self._heap if item[1].place != ENDED]
+        heapify(self._heap)
+        self._ended = 0
 
 
 class Lanes:
@@ -137,6 +174,7 @@ class Lanes:
         self.count = 0
 
     def push(self, request: Request) -> None:
+        request.place = WAITING
         key = (request.priority, -request.step)
         lane = self._lanes.get(key)
         if lane is None:
@@ -160,10 +198,10 @@ class Lanes:
         for (_, step), lane in self._lanes.items():
             lane.longest_first(ratios.get(-step, 1.0))
 
-    def remove(self, tasks: frozenset[int]) -> list[Request]:
-        found = [request for lane in self.ranked for request in lane.remove(tasks)]
-        self.count -= len(found)
-        return found
+    def end(self, request: Request) -> None:
+        """One that waits is not wanted any more."""
+        self._lanes[request.priority, -request.step].end(request)
+        self.count -= 1
 
     def requests(self) -> list[Request]:
         return [request for lane in self.ranked for request in lane.requests()]

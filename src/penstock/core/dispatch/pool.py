@@ -156,6 +156,7 @@ class Pool:
         if replica.pace.at != now:
             replica.pace.advance(len(in_flight), now)
         request.attempt += 1
+        request.place = replica.index
         in_flight[request.task] = request
         replica.tokens_in_flight += request.cost
         replica.work += request.work

@@ -11,9 +11,9 @@ One guilty request of n costs about log2(n) + 2 deaths, and the innocent ones ar
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from penstock.core.dispatch.lanes import Request
+from penstock.core.dispatch.lanes import SUSPECT, Request
 from penstock.core.dispatch.replica import Replica
 
 __all__ = ["Quarantine"]
@@ -62,7 +62,7 @@ class Quarantine:
     def requests(self) -> Iterable[Request]:
         return (request for group in self.groups for request in group)
 
-    def remove(self, tasks: frozenset[int]) -> None:
+    def remove(self, tasks: Collection[int]) -> None:
         kept = [[request for request in group if request.task not in tasks] for group in self.groups]
         self.groups = deque(group for group in kept if group)
         self.count = sum(map(len, self.groups))
@@ -116,5 +116,7 @@ class Quarantine:
 
 
 def _halves(suspects: list[Request]) -> list[list[Request]]:
+    for request in suspects:
+        request.place = SUSPECT
     middle = (len(suspects) + 1) // 2
     return [half for half in (suspects[:middle], suspects[middle:]) if half]

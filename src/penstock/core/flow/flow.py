@@ -65,8 +65,7 @@ class Flow(Machine):
         self.stopping = ""  # the status that the phase will end with, once it may not run on
         self._drained = False
         self.status = ""  # the status that it ended with
-        self._cancelled: set[int] = set()  # tasks whose end may still be told, since it crossed with their CancelTasks
-        self._cancelled_before: set[int] = set()
+        self._cancelled: set[int] = set()  # whose end may still come, since it crossed with their CancelTasks
         self._handlers = {
             ev.RowsRead: self._on_rows_read,
             ev.SourceEnded: self._on_source_ended,
@@ -77,7 +76,8 @@ class Flow(Machine):
             ev.Committed: self._on_committed,
             ev.StopRequested: self._on_stop_requested,
             ev.DispatchDrained: self._on_drained,
-            ev.Tick: self._on_tick,
+            ev.TasksCancelled: self._on_tasks_cancelled,
+            ev.Tick: lambda tick: None,  # commits that are due are begun by _settle
         }
 
     # ------------------------------------------------------------ rows come in
@@ -181,7 +181,7 @@ class Flow(Machine):
             self._done_in_chain(event.tasks, event.growth_bytes)
             return
         for task, growth in zip(event.tasks, event.growth_bytes, strict=True):
-            if self._was_cancelled(task):
+            if task in self._cancelled:
                 continue
             row, step = divmod(task, self._steps)
             family = self.families.of_row(row)
@@ -247,7 +247,7 @@ class Flow(Machine):
     def _end_rows_early(self, tasks: list[int], *, dead: bool) -> None:
         rows = []
         for task in tasks:
-            if not self._was_cancelled(task):
+            if task not in self._cancelled:
                 self._end_row_early(task, dead=dead)
                 rows.append(task // self._steps)
         if rows:
@@ -293,15 +293,11 @@ class Flow(Machine):
                         at = tasks.index(task)
                         del tasks[at], orders[at]
 
-    def _was_cancelled(self, task: int) -> bool:
-        """Whether the end of `task` was under way when another branch ended its row. It is of no use then."""
-        return task in self._cancelled or task in self._cancelled_before
-
-    def _on_tick(self, event: ev.Tick) -> None:
-        self._cancelled, self._cancelled_before = set(), self._cancelled  # a turn is long over after two ticks
+    def _on_tasks_cancelled(self, event: ev.TasksCancelled) -> None:
+        self._cancelled.difference_update(event.tasks)
 
     def _on_task_expanded(self, event: ev.TaskExpanded) -> None:
-        if self._was_cancelled(event.task):
+        if event.task in self._cancelled:
             return
         row, step = divmod(event.task, self._steps)
         family = self._family_to_expand(row, step)

@@ -2,17 +2,17 @@
 
     PenstockError                 exit code 1
     ├── UsageError                2   a wrong flag or argument
-    ├── ConfigError               2   a pipeline, model or cluster file that can't be meant
+    ├── ConfigError               2   an invalid pipeline, model or cluster file
     ├── InputError                2   an input that can't be read at all
     ├── PlanError                 2   models that do not fit the devices
-    ├── MissingDependency         2   an extra that is not installed; says the command that installs it
+    ├── MissingDependency         2   an extra that is not installed, with the command to install it
     ├── RunMismatch               2   the output folder holds another run
     ├── RunOwned                  2   another process works on the output folder
-    ├── Fenced                    1   a newer coordinator has taken the run over
+    ├── Fenced                    1   a newer coordinator has taken over the run
     ├── CommitError               1   results could not be made durable
-    ├── LedgerDamaged             1   the run's own records can't be trusted any more
+    ├── LedgerDamaged             1   the run's records are damaged
     ├── PoolFailed                1   no replica of a pool can serve
-    ├── Stalled                   1   the coordinator itself stood still
+    ├── Stalled                   1   the coordinator's loop was blocked
     └── InvariantError            1   a bug in Penstock; carries the story of the row or replica
 
 A message says what is wrong, where, the limit or what was expected, and the mend. Rows that fail are no
@@ -111,7 +111,7 @@ class LedgerDamaged(PenstockError):
 
     def __init__(self, message: str, *, where: str | None = None) -> None:
         if not message.endswith("."):
-            message += ". Bring it back from a copy, or begin anew with another output folder (--out)."
+            message += ". Restore it from a copy, or start over with another output folder (--out)."
         super().__init__(message, where=where)
 
 
@@ -130,21 +130,21 @@ class InvariantError(PenstockError):
 # The closed list of reasons for which a row dies: code -> what it means. Published in docs/dead-rows.md.
 DEAD_CODES: dict[str, str] = {
     "bad_json": "the line is not valid JSON, or not a JSON object",
-    "bad_encoding": "the line is not valid UTF-8, or a text not valid Unicode",
+    "bad_encoding": "the line is not valid UTF-8, or a string is not valid Unicode",
     "bad_number": "a number that the column's type can't hold (NaN, Infinity, too many digits)",
     "line_too_long": "the line is longer than the limit",
     "too_deep": "the JSON is nested deeper than the limit",
-    "bad_record": "a CSV record with the wrong number of fields, or a row a reader refused",
-    "type_mismatch": "a value whose type is not the column's, as fixed at the start of the run",
-    "template_missing_field": "the template names a column that this row does not have, or whose value is null",
+    "bad_record": "a CSV record with the wrong number of fields, or a row rejected by the reader",
+    "type_mismatch": "a value that does not have the column's type, as inferred at the start of the run",
+    "template_missing_field": "the template uses a column that is missing or null in this row",
     "template_error": "the template raised an error for this row",
-    "bad_sampling": "a sampling field whose rendered value is not of the field's type or out of its range",
+    "bad_sampling": "a sampling field whose rendered value has the wrong type or is out of range",
     "too_long": "prompt, or prompt plus max_tokens, longer than the model's context; never cut",
     "refused": "the engine refused the request",
-    "engine_error": "the engine failed on the request more often than the limit of attempts",
-    "engine_crash": "the replica died each time it ran this request alone",
+    "engine_error": "the request failed in the engine on every allowed attempt",
+    "engine_crash": "the replica crashed each time it ran this request alone",
     "function_error": "the step's function raised an exception",
-    "function_timeout": "the step's function took longer than its limit",
-    "function_result": "the step's function returned something that is no row",
+    "function_timeout": "the step's function exceeded its time limit",
+    "function_result": "the step's function returned an invalid value",
     "encode_error": "a result that can't be written in the column's type, or a row or prompt that can't be sent",
 }

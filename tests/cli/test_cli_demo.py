@@ -97,7 +97,7 @@ def test_files_are_written_once_and_never_over_another_demo(library: Path, tmp_p
     write_files(files, source, pipeline.replace("48", "64"))  # nothing has run yet
     assert "max_tokens: 64" in files.pipeline.read_text()
     files.run.mkdir()
-    with pytest.raises(UsageError, match=r"holds a demo with another pipeline\.yaml; give another folder with --out"):
+    with pytest.raises(UsageError, match=r"holds a demo with another pipeline\.yaml; choose another folder with --out"):
         write_files(files, source, pipeline)
 
 
@@ -130,7 +130,7 @@ def test_the_closing_shows_rows_at_even_distance() -> None:
     rows = [{"module": "m", "signature": f"def f{i}()", "docstring": f" Does {i}. "} for i in range(20)]
     text = closing(DemoFiles(Path("d")), rows, packaged=True, again="penstock run d/pipeline.yaml")
     assert "8 of 20 rows, one in 2 as they came:\n  m: def f0()\n      Does 0.\n  m: def f2()" in text
-    assert "5.5M parameters" in text
+    assert "5.5M-parameter" in text
     assert "head d/run/data/part-00000.jsonl" in text
     assert "docwriter" not in closing(DemoFiles(Path("d")), rows[:1], packaged=False, again="x")
     assert demo_command._SHOWN_ROWS == 8

@@ -54,13 +54,13 @@ def test_no_gpu_says_why() -> None:
 
 def test_advice() -> None:
     assert machine._advice(example()) == [
-        "the engine vllm makes better use of the GPUs: pip install 'penstock[vllm]'",
+        "the vllm engine has a higher throughput on GPUs: pip install 'penstock[vllm]'",
         "torch 2.13.0+cpu can't use the GPUs; install a CUDA build of torch",
     ]
     assert machine._advice(example(gpus=[])) == []
     bare = [Part("transformers", False, {}, "pip install 'penstock[transformers]'")]
     assert machine._advice(example(gpus=[], engines=bare)) == [
-        "no engine can load a model here yet: pip install 'penstock[transformers]'"
+        "no installed engine can load a model: pip install 'penstock[transformers]'"
     ]
 
 

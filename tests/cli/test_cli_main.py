@@ -147,7 +147,7 @@ def test_a_pipeline_file_without_permission(tmp_path: Path, capsys: pytest.Captu
     file.chmod(0)
     code, _, err = told(capsys, "run", str(file))
     assert code == 2
-    assert "may not be read by user" in err
+    assert "can't be read by user" in err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

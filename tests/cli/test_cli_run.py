@@ -54,7 +54,7 @@ def test_run_then_the_same_command_again(tmp_path: Path) -> None:
     again = penstock("run", "pipeline.yaml", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["models"]["writer"]["loads"] == 0
-    assert "done: every row was finished before; nothing was loaded" in again.stderr
+    assert "done: all rows were already finished; no model was loaded" in again.stderr
 
 
 def test_displays(tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_too_many_dead(tmp_path: Path) -> None:
     write_pipeline(tmp_path, fail_on="question 1")
     done = penstock("run", "pipeline.yaml", "--display", "none", cwd=tmp_path)
     assert done.returncode == 3
-    assert "more rows died than max_dead allows" in done.stderr
+    assert "more dead rows than max_dead allows" in done.stderr
     plain = penstock("run", "pipeline.yaml", "--display", "plain", "--out", "other", cwd=tmp_path)
     assert "11 x refused in step generate" in plain.stderr
-    assert "mend:  Read the engine's message" in plain.stderr
+    assert "fix:   See the engine's message" in plain.stderr
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "too_many_dead"
     more = penstock("run", "pipeline.yaml", "--set", "max_dead=15", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
-    assert "11 of them before this invocation: penstock status out" in more.stderr
+    assert "11 of them in earlier invocations: penstock status out" in more.stderr
     status = json.loads(penstock("status", "out", "--json", cwd=tmp_path).stdout)
     assert (status["status"], status["causes"]) == ("done", {"generate refused": 11})
 
@@ -109,7 +109,7 @@ def test_ctrl_c_stops_in_good_order_and_the_same_command_resumes(tmp_path: Path)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(TIME_LIMIT_S) == 75, rest
-    assert "to go on: penstock run pipeline.yaml" in rest
+    assert "to continue: penstock run pipeline.yaml" in rest
     again = penstock("run", "pipeline.yaml", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["rows"]["reused"] >= 20
@@ -187,7 +187,7 @@ def test_demo_with_any_model(tmp_path: Path) -> None:
     assert "8 of 12 rows, one in 1 as they came:" in done.stdout
     assert "docwriter" not in done.stdout
     again = penstock("run", "penstock-demo/pipeline.yaml", cwd=tmp_path)
-    assert "nothing was loaded" in again.stderr
+    assert "no model was loaded" in again.stderr
 
 
 @pytest.mark.transformers
@@ -200,7 +200,7 @@ def test_demo_with_its_own_model(tmp_path: Path) -> None:
     ]
     assert len(rows) == 16
     assert all(isinstance(row["docstring"], str) for row in rows)
-    assert "5.5M parameters" in done.stdout
+    assert "5.5M-parameter" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["answers", "passages"])

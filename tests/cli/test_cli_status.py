@@ -81,10 +81,10 @@ def test_a_run_that_was_killed_and_one_that_was_stopped(tmp_path: Path, capsys: 
     assert facts(capsys, out)["status"] == "interrupted"
     (out / "summary.json").write_text('{"status": "too_many_dead", "models": {}}')
     assert facts(capsys, out)["status"] == "too_many_dead"
-    assert "again, with a higher `--set max_dead=...`, continues" in told(capsys, str(out))
+    assert "with a higher `--set max_dead=...` to continue" in told(capsys, str(out))
     (out / "summary.json").write_text('{"status": "failed", "models": {"w": {"replicas": [{"busy_fraction": 0.5}]}}}')
     text = told(capsys, str(out))
-    assert "the same `penstock run` command again continues" in text and "50.0% over 1 replica, " in text
+    assert "run the same `penstock run` command to continue" in text and "50.0% over 1 replica, " in text
     os.utime(out / "summary.json", (1.0, 1.0))  # of an invocation before the one that was killed
     assert facts(capsys, out)["status"] == "interrupted"
 
@@ -104,7 +104,7 @@ def test_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_folders_that_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path / "nowhere")]) == 2
-    assert "no such folder; give the output folder of a run" in capsys.readouterr().err
+    assert "no such folder; pass the output folder of a run" in capsys.readouterr().err
     assert main(["status", str(tmp_path)]) == 2
     assert "holds no Penstock run" in capsys.readouterr().err
 

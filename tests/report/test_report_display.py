@@ -74,7 +74,7 @@ def test_rich_leaves_the_closing_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     display.update(running())
     assert "writer-0" in out.getvalue()
     display.close(running(status="stopped"), again="penstock run pipeline.yaml")
-    assert out.getvalue().endswith("finished rows are kept and not done again\n")
+    assert out.getvalue().endswith("finished rows are kept and not repeated\n")
 
 
 @pytest.mark.parametrize("kind", ["rich", "plain", "json"])

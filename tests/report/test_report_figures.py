@@ -63,4 +63,4 @@ def test_the_mean_is_over_ready_replicas_only() -> None:
 def test_reused_rows_are_told_with_what_remains() -> None:
     assert figures.reused(running(reused=0)) == ""
     assert figures.reused(running(reused=1_000, total_rows=None)) == "1,000 reused"
-    assert figures.reused(running(reused=1_000, total_rows=4_000, committed=1_500)) == "1,000 reused, 2,500 remain"
+    assert figures.reused(running(reused=1_000, total_rows=4_000, committed=1_500)) == "1,000 reused, 2,500 remaining"

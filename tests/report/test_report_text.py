@@ -39,19 +39,19 @@ def test_json_line_reads_back() -> None:
 
 def test_closing_of_a_stopped_run() -> None:
     expected = """\
-stopped in good order after 1m 24s: interrupted
-  rows     2,960 in, 2,440 out, 3 dead, 5 filtered, 1,552 remain
+stopped cleanly after 1m 24s: interrupted
+  rows     2,960 in, 2,440 out, 3 dead, 5 filtered, 1,552 remaining
   busy     writer-0 99%, writer-1 99%; 123,456 tokens written
   output   out/answers/data
   dead     out/answers/dead: 3 rows
     2 x too_long in step generate
       first: questions.jsonl row 17: prompt of 9,000 tokens, the limit is 8,192
-      mend:  Shorten the prompt, lower `max_tokens`, or raise `max_model_len`; Penstock never cuts a prompt.
+      fix:   Shorten the prompt, lower `max_tokens`, or raise `max_model_len`; Penstock never cuts a prompt.
     1 x bad_json
       first: questions.jsonl row 40: line 41, column 3: expected a value
-      mend:  Correct the line in the source; a truncated last line means that the file was not copied whole.
-  resume:  penstock run pipeline.yaml
-           finished rows are kept and not done again"""
+      fix:   Correct the line in the source; a truncated last line means that the file was copied incompletely.
+  resume:   penstock run pipeline.yaml
+            finished rows are kept and not repeated"""
     assert (
         final.closing(running(status="stopped", reason="interrupted"), again="penstock run pipeline.yaml") == expected
     )
@@ -66,22 +66,22 @@ def test_closing_of_a_finished_run_asks_for_nothing() -> None:
 
 def test_headlines() -> None:
     assert final.headline(running(status="done", reused=2960)) == (
-        "done: every row was finished before; nothing was loaded (1m 24s)"
+        "done: all rows were already finished; no model was loaded (1m 24s)"
     )
     assert final.headline(running(status="failed", reason="no replica of writer can load")) == (
         "failed after 1m 24s: no replica of writer can load"
     )
-    assert "more rows died than max_dead allows" in final.headline(running(status="too_many_dead"))
+    assert "more dead rows than max_dead allows" in final.headline(running(status="too_many_dead"))
 
 
 def test_too_many_dead_says_how_to_go_on() -> None:
     text = final.closing(running(status="too_many_dead"), again="penstock run pipeline.yaml")
-    assert "  go on:   penstock run pipeline.yaml  (with a higher max_dead: --set max_dead=...)" in text
+    assert "  continue: penstock run pipeline.yaml  (with a higher max_dead: --set max_dead=...)" in text
 
 
 def test_dead_rows_of_earlier_invocations_are_not_forgotten() -> None:
     text = final.closing(running(status="done", dead=10))
-    assert text.endswith("    7 of them before this invocation: penstock status out/answers")
+    assert text.endswith("    7 of them in earlier invocations: penstock status out/answers")
 
 
 def test_several_causes_of_a_failure_are_each_on_a_line() -> None:

@@ -64,7 +64,7 @@ def test_an_input_that_can_not_be_read(here: Here, path: str, words: tuple[str, 
         ("q.jsonl", "q.jsonl", ("q.jsonl: no permission to read it (mode 0000", "running as uid")),
         ("in", "in", ("in: no permission to read it",)),
         ("in/q.jsonl", "in", ("in/q.jsonl: no permission to read it", "a folder above it can't be entered")),
-        ("q.jsonl", "p.yaml", ("p.yaml: may not be read by user",)),
+        ("q.jsonl", "p.yaml", ("p.yaml: can't be read by user",)),
     ],
 )
 def test_an_input_without_permission(
@@ -93,7 +93,9 @@ def test_a_finished_run_in_a_folder_that_is_read_only_now(tmp_path: Path, withou
     support.run(tmp_path).says(0)
     os.chmod(tmp_path / "out", 0o555)
     again = support.run(tmp_path, **without_privileges)
-    again.says(0, "nothing was loaded", "can't write out/summary.json: Permission denied; the rows themselves are safe")
+    again.says(
+        0, "no model was loaded", "can't write out/summary.json: Permission denied; the rows themselves are safe"
+    )
     os.chmod(tmp_path / "out", 0o755)
 
 
@@ -152,7 +154,7 @@ def test_each_bad_line_is_one_dead_row_with_its_place(tmp_path: Path) -> None:
     }
     content = questions(1500).encode() + b"\n".join(line for line, _, _ in bad.values())
     write(tmp_path, PIPELINE + "max_dead: 14\n", content)
-    support.run(tmp_path).says(0, "1,514 in, 1,500 out, 14 dead", "mend:")
+    support.run(tmp_path).says(0, "1,514 in, 1,500 out, 14 dead", "fix:")
     found = {row["row"]: (row["code"], row["message"]) for row in dead(tmp_path)}
     assert {row: code for row, (code, _) in found.items()} == {row: code for row, (_, code, _) in bad.items()}
     for row, (_, _, words) in bad.items():
@@ -163,7 +165,7 @@ def test_each_bad_line_is_one_dead_row_with_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"no JSON\n" * 300, (bytes(range(11, 256)) + b"\n") * 500])
 def test_a_file_of_nothing_but_bad_lines_ends_soon_with_code_3(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, source=content)
-    support.run(tmp_path).says(3, "more rows died than max_dead allows", "q.jsonl, row 0: line 1", "go on:")
+    support.run(tmp_path).says(3, "more dead rows than max_dead allows", "q.jsonl, row 0: line 1", "continue:")
     assert summary(tmp_path)["status"] == "too_many_dead"
 
 
@@ -202,14 +204,14 @@ def test_a_template_that_fails_for_all_rows_ends_the_run_soon(tmp_path: Path, pr
     count = 20_000 if "part" in prompt else 20
     write(tmp_path, with_steps(step), questions(count))
     told = support.run(tmp_path)
-    told.says(3, "more rows died than max_dead allows", " in step generate", "q.jsonl, row 0", "mend:")
+    told.says(3, "more dead rows than max_dead allows", " in step generate", "q.jsonl, row 0", "fix:")
     assert words == "5,000" or words in told.err
     assert summary(tmp_path)["rows"]["dead"] < 5000
 
 
 def test_too_many_dead_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
     write(tmp_path, PIPELINE.replace("replicas: 1", "engine_options: {fail_on: q1}"))
-    support.run(tmp_path).says(3, "more rows died than max_dead allows", "11 x refused", "with a higher max_dead")
+    support.run(tmp_path).says(3, "more dead rows than max_dead allows", "11 x refused", "with a higher max_dead")
     support.run(tmp_path, "--set", "max_dead=20").says(0, "11 dead")
     assert len(output(tmp_path)) == 9
 

@@ -42,7 +42,7 @@ def test_another_number_of_replicas_and_another_batch_size_go_on(tmp_path: Path)
     changed = PIPELINE.replace("replicas: 1", "replicas: 2, batch_size: 50")
     changed = changed.replace("{path: q.jsonl}", "{path: q.jsonl, batch_size: 7}")
     write(tmp_path, changed.replace("max_tokens: 3", "max_tokens: 3, batch_size: 1000"))
-    support.run(tmp_path).says(0, "20 out", "5 reused from before")
+    support.run(tmp_path).says(0, "20 out", "5 reused")
     assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(20)]
 
 
@@ -81,7 +81,7 @@ def test_an_output_folder_that_can_not_be_meant(here: Here, source: str, out: st
     ("damage", "code", "words"),
     [
         ("run.json", 2, "run.json: this run.json was not written by Penstock, or is damaged"),
-        (".penstock/manifest/00000001.json", 1, "Bring it back from a copy, or begin anew"),
+        (".penstock/manifest/00000001.json", 1, "Restore it from a copy, or start over"),
         ("data/part-00000.parquet", 1, "this part was committed, and is gone. Bring it back"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_run_that_is_stopped_at_once_counts_what_is_safe(tmp_path: Path) -> No
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     assert end_of(process, tmp_path) == 130
-    assert "stopped at once after" in errors(tmp_path)
+    assert "stopped immediately after" in errors(tmp_path)
     assert summary(tmp_path)["rows"]["out"] == len(output(tmp_path))
     write(tmp_path, PIPELINE, questions(200))
     support.run(tmp_path).says(0, "200 out")
@@ -177,5 +177,5 @@ def test_a_signal_before_the_run_begins(number: signal.Signals, tmp_path: Path) 
     with (tmp_path / "pipeline.yaml").open("w"):  # once it is open at the other end too
         process.send_signal(number)
         assert end_of(process, tmp_path) == 75
-    assert errors(tmp_path) == "penstock: stopped; the same command begins the run, or goes on with it\n"
+    assert errors(tmp_path) == "penstock: stopped; run the same command to start or continue the run\n"
     assert not (tmp_path / "out").exists()

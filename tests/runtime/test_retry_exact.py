@@ -206,7 +206,7 @@ def test_a_retry_that_is_stopped_names_the_command_that_continues_it(tmp_path: P
     wait_until(lambda: len(list(inner.glob("*"))) > 1, "a commit")
     process.send_signal(signal.SIGTERM)
     assert end_of(process, tmp_path) == 75
-    command = f"to go on: penstock retry out --code refused --set {well()[1]} --set {slow}"
+    command = f"to continue: penstock retry out --code refused --set {well()[1]} --set {slow}"
     assert command in errors(tmp_path)
 
 

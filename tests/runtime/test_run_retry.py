@@ -164,7 +164,7 @@ def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: 
         process.send_signal(number)
         assert end_of(process, tmp_path) == code
         assert len(dead(tmp_path)) == ROWS and not rows(tmp_path), "nothing changes before the end"
-        assert "`penstock retry` goes on" in status(tmp_path)
+        assert "run `penstock retry` to continue" in status(tmp_path)
     assert retry(tmp_path, *well()) == 0, errors(tmp_path)
     assert rows(tmp_path) == undisturbed and not dead(tmp_path)
 

@@ -24,41 +24,45 @@ def refused(steps: str, source: tuple[str, ...] | None = SOURCE) -> list[str]:
     [
         (
             "  - filter: {expr: 'questoin | length'}\n",
-            "7: 'expr' names column 'questoin', which no earlier step makes; did you mean 'question'?",
+            "7: 'expr' names column 'questoin', which no earlier step produces; did you mean 'question'?",
         ),
         (
             "  - generate: {model: writer, prompt: '{{ xyz }}', output: o}\n",
-            "7: 'prompt' names column 'xyz', which no earlier step makes; the columns here are: question, topic, parts",
+            "7: 'prompt' names column 'xyz', which no earlier step produces; available columns: question, topic, parts",
         ),
         (
             "  - generate: {model: writer, prompt: a, output: o, max_tokens: '{{ limit }}'}\n",
-            "7: 'max_tokens' names column 'limit', which no earlier step makes",
+            "7: 'max_tokens' names column 'limit', which no earlier step produces",
         ),
         (
             "  - generate:\n      model: writer\n      output: o\n      messages:\n"
             "        - {role: system, content: a}\n        - {role: user, content: '{{ topc }}'}\n",
-            "12: 'messages' names column 'topc', which no earlier step makes; did you mean 'topic'?",
+            "12: 'messages' names column 'topc', which no earlier step produces; did you mean 'topic'?",
         ),
         (
             "  - embed: {model: vectors, text: '{{ anser }}', output: v}\n",
-            "7: 'text' names column 'anser', which no earlier step makes",
+            "7: 'text' names column 'anser', which no earlier step produces",
         ),
-        ("  - expand: {column: part}\n", "7: 'column' names column 'part', which no earlier step makes; did you mean"),
+        (
+            "  - expand: {column: part}\n",
+            "7: 'column' names column 'part', which no earlier step produces; did you mean",
+        ),
         (
             "  - filter: {expr: answer}\n" + ONE_STEP,
-            "7: 'expr' names column 'answer', which no earlier step makes; step 'generate' makes it, and does not",
+            "7: 'expr' names column 'answer', which no earlier step produces; step 'generate' produces it, but "
+            "does not",
         ),
         (
             "  - generate: {model: writer, prompt: a, output: topic}\n",
-            "7: column 'topic' is in the source already, and is never overwritten; choose another name",
+            "7: column 'topic' already exists in the source and can't be overwritten; choose another name",
         ),
         (
             "  - map: {function: 'm:f', columns: [length]}\n  - filter: {expr: lenght > 3}\n",
-            "8: 'expr' names column 'lenght', which no earlier step makes; did you mean 'length'?",
+            "8: 'expr' names column 'lenght', which no earlier step produces; did you mean 'length'?",
         ),
         (
             "  - expand: {column: parts}\n  - filter: {expr: part_item}\n",
-            "8: 'expr' names column 'part_item', which no earlier step makes; did you mean 'parts_item'?",
+            "8: 'expr' names column 'part_item', which no earlier step produces; did you mean 'parts_item'?",
         ),
     ],
 )

@@ -68,7 +68,7 @@ REPLACED = [  # (what stands in a good file, what stands there instead, the line
         ["2: 'slots': expected a whole number of at least 1, got 1.5"],
     ),
     ('"mock:writer"', "a, dtype: bf16", ["2: 'dtype': unknown value 'bf16'; did you mean 'bfloat16'?"]),
-    ("  vectors", "  writer", ["3: duplicate key 'writer'; it stands in line 2 already"]),
+    ("  vectors", "  writer", ["3: duplicate key 'writer'; first used in line 2"]),
     ("  vectors", '  "v\\ud800"', ["3: 'v\\ud800' has half of a surrogate pair"]),
     ("task: embed", "task: !!python/name:os.system x", ["3: unsafe tag '!!python/name:os.system'"]),
     ("source: q", "source: !!python/object/new:os.system q", ["4: unsafe tag '!!python/object/new:os.system'"]),
@@ -89,7 +89,7 @@ REPLACED = [  # (what stands in a good file, what stands there instead, the line
     ),
     ("steps:\n", "steps:\n  - generate\n", ["7: expected one step such as '- filter: {expr: ...}', got 'generate'"]),
     ("- generate:", "- generat:", ["7: unknown step 'generat'; did you mean 'generate'?"]),
-    ("- generate:", "- score:", ["7: this version has no step 'score' yet"]),
+    ("- generate:", "- score:", ["7: step 'score' is not supported yet"]),
     ("model: writer", "model: writr", ["7: 'model': no model is named 'writr'; did you mean 'writer'?"]),
     ("model: writer", "model: vectors", ["7: 'model': 'vectors' has task embed, and this step needs task generate"]),
     ("prompt:", "promt:", ["7: unknown key 'promt' in generate; did you mean 'prompt'?"]),
@@ -113,7 +113,7 @@ REPLACED = [  # (what stands in a good file, what stands there instead, the line
     ("output: answer", "output: a, meta: 1", ["7: 'meta': expected true or false, got 1"]),
     ("output: answer", "output: a, stop: ['']", ["7: 'stop': expected a text or a list of texts, none of them empty"]),
     ("output: answer", "output: a, min_tokens: 9, max_tokens: 3", ["7: 'min_tokens' is 9, above 'max_tokens' 3"]),
-    ("output: answer", "output: a, name: source", ["7: 'name': 'source' means the source itself"]),
+    ("output: answer", "output: a, name: source", ["7: 'name': 'source' is reserved for the source"]),
     ("output: answer", "output: a, from: nowhere", ["7: 'from': no step is named 'nowhere'"]),
 ]
 
@@ -137,31 +137,31 @@ STEPS = [  # (steps, the lines of the error); the first step stands in line 7
     ("  - map: {function: 'a:b', columns: [a, a]}\n", ["7: 'columns': expected each name once, got ['a', 'a']"]),
     ("  - map: {function: 'a:b', versio: 1}\n", ["7: unknown key 'versio' in map; did you mean 'version'?"]),
     ("  - expand: {column: a, function: 'a:b'}\n", ["7: expand takes exactly one of 'function' and 'column'"]),
-    ("  - expand: {column: a, output: a}\n", ["7: 'output': the list column 'a' stays as it is"]),
+    ("  - expand: {column: a, output: a}\n", ["7: 'output': the list column 'a' is kept"]),
     ("  - embed: {model: vectors, output: v}\n", ["7: embed needs 'text'"]),
     ("  - embed: {model: writer, text: a, output: v}\n", ["7: 'model': 'writer' has task generate, and this step"]),
     ("  - filter: {expr: a, name: x}\n  - filter: {expr: b, name: x}\n", ["8: two steps are named 'x'"]),
-    ("  - filter: {expr: a, from: filter-2}\n  - filter: {expr: b}\n", ["7: 'from': step 'filter-2' does not stand"]),
+    ("  - filter: {expr: a, from: filter-2}\n  - filter: {expr: b}\n", ["7: 'from': step 'filter-2' is not above"]),
     ("  - filter: {expr: a}\n  - filter: {expr: b, from: filtr}\n", ["8: 'from': no step is named 'filtr'; did you"]),
-    ("  - filter: {expr: a}\n  - filter: {expr: b, from: source}\n", ["7: step 'filter' leads nowhere"]),
-    ("  - filter: {expr: a}\n  - join: {with: filter}\n", ["8: 'with': names the branch that 'from' names"]),
+    ("  - filter: {expr: a}\n  - filter: {expr: b, from: source}\n", ["7: step 'filter' is a dead end"]),
+    ("  - filter: {expr: a}\n  - join: {with: filter}\n", ["8: 'with': is the same branch as 'from'"]),
     (
         "  - generate:\n      model: writer\n      messages:\n        - {role: usr, content: a}\n      output: o\n",
         ["10: 'role': unknown value 'usr'; did you mean 'user'?"],
     ),
     (
         "  - generate:\n    model: writer\n    output: o\n",
-        ["7: expected one step such as '- filter: {expr: ...}', got the keys generate, model, output; indent what"],
+        ["7: expected one step such as '- filter: {expr: ...}', got the keys generate, model, output; indent the keys"],
     ),
     (
         ONE_STEP + '  - generate: {model: writer, prompt: "{{ answer }}", output: answer}\n',
-        ["8: column 'answer' is made by step 'generate' already; choose another name"],
+        ["8: column 'answer' is already produced by step 'generate'; choose another name"],
     ),
     (
         "  - generate: {model: writer, prompt: a, output: a, meta: true}\n"
         "  - map: {function: 'm:f', columns: [a]}\n"
         "  - generate: {model: writer, prompt: a, output: a_meta}\n",
-        ["9: column 'a_meta' is made by step 'generate' already; choose another name"],
+        ["9: column 'a_meta' is already produced by step 'generate'; choose another name"],
     ),
     (
         "  - filter: {expr: a, name: left}\n"

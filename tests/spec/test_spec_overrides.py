@@ -64,10 +64,10 @@ def test_later_ones_win() -> None:
         ("steps.7.n=3", "expected an index below 3, got '7'"),
         ("steps.generate.max_tokns=3", "unknown key 'max_tokns' in generate; did you mean 'max_tokens'?"),
         ("steps.generate.max_tokens=many", "'max_tokens': expected a whole number of at least 1, got 'many'"),
-        ("max_dead.x.y=3", "'max_dead.x' is a single value; nothing stands below it"),
+        ("max_dead.x.y=3", "'max_dead.x' is a single value and has no keys"),
         ("seed=[", "not valid YAML"),
         ("seed=!!python/name:os.system", "unsafe tag '!!python/name:os.system'"),
-        ("source.path.0.x=3", "'source.path' is a single value; nothing stands below it"),
+        ("source.path.0.x=3", "'source.path' is a single value and has no keys"),
     ],
 )
 def test_settings_that_can_not_be_meant(setting: str, message: str) -> None:

@@ -24,8 +24,8 @@ from penstock.spec.engines import AUTO
 _SHOWN_ROWS = 8
 _PACKAGED_ENGINE = "transformers"  # the one that is quick on a few cores
 _SMALL_MODEL_NOTE = """\
-These lines come from docwriter, a model of 5.5M parameters that ships with Penstock. Its English is fluent; its aim
-is fair on names that speak for themselves, poor elsewhere. It shows that the pipeline works, not what models can do."""
+These lines come from docwriter, a 5.5M-parameter model that ships with Penstock. They are fluent, but often wrong:
+the demo shows that the pipeline works, not what language models can do."""
 
 
 def demo(
@@ -91,9 +91,7 @@ def _require(engine: str) -> None:
 def _source(rows: int) -> str:
     functions = list(find_functions(rows))
     if not functions:
-        raise InputError(
-            "found no Python source with undocumented functions: this Python has no standard library sources"
-        )
+        raise InputError("no undocumented Python functions found: this Python has no standard library sources")
     last = functions[-1].package
     output.note(f"found {len(functions)} functions without a docstring, from {functions[0].package} to {last}")
     return source_text(functions)
@@ -118,7 +116,7 @@ def closing(files: DemoFiles, rows: list[dict[str, Any]], *, packaged: bool, aga
     steps = [
         ("read", f"head {shlex.quote(str(first_part))}", "every row, in the order of the source"),
         ("change", shlex.quote(str(files.pipeline)), "the pipeline, to make it your own"),
-        ("again", again, "finished rows are not done again"),
+        ("again", again, "finished rows are not repeated"),
         ("next", "penstock demo --out penstock-demo-2 --model Qwen/Qwen3-0.6B", "a real model (downloads 1.5 GB)"),
         ("", "penstock doctor", "what this machine can run"),
     ]

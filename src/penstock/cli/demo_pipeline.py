@@ -66,7 +66,7 @@ def write_files(files: DemoFiles, source: str, pipeline: str) -> None:
     if files.run.exists() and changed:
         names = " and ".join(path.name for path in changed)
         raise UsageError(
-            f"holds a demo with another {names}; give another folder with --out, or delete this one",
+            f"holds a demo with another {names}; choose another folder with --out, or delete this one",
             where=str(files.folder),
         )
     try:
@@ -75,5 +75,5 @@ def write_files(files: DemoFiles, source: str, pipeline: str) -> None:
             path.write_text(wanted[path], "utf-8")
     except OSError as error:
         raise UsageError(
-            f"can't be written: {error.strerror}; give another folder with --out", where=str(files.folder)
+            f"can't be written: {error.strerror}; choose another folder with --out", where=str(files.folder)
         ) from None

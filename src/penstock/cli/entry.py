@@ -20,7 +20,7 @@ INTERRUPTED_EXIT = 130
 def ending(tokens: Sequence[str]) -> tuple[str, int]:
     """What is told of a command line that was interrupted before a run took the signals or after, and its exit code."""
     if tokens[:1] == ["run"]:
-        return "stopped; the same command begins the run, or goes on with it", STOPPED_EXIT
+        return "stopped; run the same command to start or continue the run", STOPPED_EXIT
     return "stopped", INTERRUPTED_EXIT
 
 

@@ -148,9 +148,9 @@ def _advice(machine: Machine) -> list[str]:
     best = max(local, key=lambda info: (info.small_machines and not machine.gpus, info.preference))
     advice = []
     if installed.isdisjoint(info.name for info in local):
-        advice.append(f"no engine can load a model here yet: {engine_info.install_hint(best)}")
+        advice.append(f"no installed engine can load a model: {engine_info.install_hint(best)}")
     elif machine.gpus and best.name not in installed:
-        advice.append(f"the engine {best.name} makes better use of the GPUs: {engine_info.install_hint(best)}")
+        advice.append(f"the {best.name} engine has a higher throughput on GPUs: {engine_info.install_hint(best)}")
     torch = next((part.versions["torch"] for part in machine.engines if "torch" in part.versions), "")
     if machine.gpus and torch.endswith("+cpu"):
         advice.append(f"torch {torch} can't use the GPUs; install a CUDA build of torch")

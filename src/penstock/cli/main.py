@@ -24,13 +24,16 @@ _DEBUG_FLAG = "--debug"
 
 # name -> (import path, help). The help stands here so that `penstock --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("penstock.cli.run:run", "Run a pipeline, or resume it: the same command again continues."),
+    "run": ("penstock.cli.run:run", "Run a pipeline. Run the same command again to resume it."),
     "plan": ("penstock.cli.plan:plan", "Show which model goes where, and why, without loading anything."),
-    "retry": ("penstock.cli.retry:retry", "Run the dead rows of a run again: all, or those of some codes."),
-    "preview": ("penstock.cli.preview:preview", "Show what a few rows become, through every step."),
-    "status": ("penstock.cli.status:status", "Show what a run is doing or did."),
-    "doctor": ("penstock.cli.doctor:doctor", "Show what this machine has, what is missing, and how to get it."),
-    "demo": ("penstock.cli.demo:demo", "Run the main job on real text found on this machine."),
+    "retry": ("penstock.cli.retry:retry", "Retry the dead rows of a finished run: all, or those with given codes."),
+    "preview": ("penstock.cli.preview:preview", "Run the first rows through every step and print the result."),
+    "status": ("penstock.cli.status:status", "Show the state of a run."),
+    "doctor": (
+        "penstock.cli.doctor:doctor",
+        "Show hardware, installed engines, and how to install missing ones.",
+    ),
+    "demo": ("penstock.cli.demo:demo", "Run an example pipeline on Python source found on this machine."),
 }
 
 

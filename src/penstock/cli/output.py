@@ -26,7 +26,7 @@ _closed = False  # stdout was, when the process began
 
 
 class OutputLost(PenstockError):
-    """stdout does not take what the command was asked for. `quiet`: its reader has gone, and wants to hear nothing."""
+    """stdout can not be written. `quiet`: the reader closed the pipe, and no message is needed."""
 
     def __init__(self, reason: str, *, quiet: bool = False) -> None:
         super().__init__(f"the output could not be written to stdout: {reason}")
@@ -142,7 +142,7 @@ def lost(error: Exception) -> OutputLost:
     """stdout is given up: what is in its buffer, too, goes nowhere from here on."""
     _silence(sys.stdout)
     if isinstance(error, BrokenPipeError):
-        return OutputLost("its reader has gone", quiet=True)
+        return OutputLost("the reader closed the pipe", quiet=True)
     return OutputLost(getattr(error, "strerror", None) or str(error))
 
 

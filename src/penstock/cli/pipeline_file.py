@@ -43,7 +43,7 @@ def read_text(file: str, kind: str = "pipeline") -> str:
     except FileNotFoundError:
         raise ConfigError(f"no such {kind} file{_nearby(path)}", where=file) from None
     except PermissionError:
-        raise ConfigError(f"may not be read by user {os.getuid()}; change its permissions", where=file) from None
+        raise ConfigError(f"can't be read by user {os.getuid()}; change its permissions", where=file) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 text (byte {error.start})", where=file) from None
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ def plan(
     /,
     *,
     cluster: Annotated[
-        str | None, Parameter(help="A cluster file (YAML) of machines to plan for, in place of this one.")
+        str | None, Parameter(help="A cluster file (YAML) with the machines to plan for, instead of this one.")
     ] = None,
     set_: Sets = (),
     json_: AsJson = False,

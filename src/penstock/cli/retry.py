@@ -25,19 +25,19 @@ def retry(
     /,
     *,
     code: Annotated[
-        tuple[str, ...], Parameter(help="Only rows that died of this, for instance `engine_crash`. May be repeated.")
+        tuple[str, ...], Parameter(help="Only rows with this code, for example `engine_crash`. May be repeated.")
     ] = (),
     pipeline: Annotated[
-        str | None, Parameter(help="The pipeline file, where the folder does not tell it, or it has moved.")
+        str | None, Parameter(help="The pipeline file, if the output folder has no copy of it or it has moved.")
     ] = None,
     set_: Sets = (),
     executor: ExecutorName = "local",
     ray_address: Annotated[
-        str | None, Parameter(help="A Ray cluster, HOST:PORT or auto; else RAY_ADDRESS, else a fresh Ray here.")
+        str | None, Parameter(help="Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else a new local Ray.")
     ] = None,
     display: DisplayKind = "auto",
     takeover: Annotated[
-        bool, Parameter(help="Take the folder over from a process that still seems to own it.")
+        bool, Parameter(help="Take over the folder from a process that still appears to own it.")
     ] = False,
     json_: AsJson = False,
     debug: Debug = False,
@@ -57,9 +57,9 @@ def retry(
 
     for name in code:
         if name not in DEAD_CODES:
-            raise UsageError(f"no row dies of {name!r}{suggestion(name, DEAD_CODES)}", where="--code")
+            raise UsageError(f"unknown code {name!r}{suggestion(name, DEAD_CODES)}", where="--code")
     if not Path(directory).is_dir():
-        raise InputError("no such folder; give the output folder of a run", where=directory)
+        raise InputError("no such folder; pass the output folder of a run", where=directory)
     read_run(Path(directory))  # so that a folder of something else is told as that
     out = str(Path(directory).absolute())
     given = load(pipeline, set_) if pipeline is not None else _as_given(Path(directory), set_)
@@ -80,11 +80,11 @@ def retry(
         raise
     shown.close(result.facts, again=again)
     if (done := result.summary.get("retried")) and display not in ("json", "none"):
-        output.note(f"{noun(done['rows'], 'dead row')} run again: {noun(done['out'], 'row')} out, {done['dead']} dead")
+        output.note(f"{noun(done['rows'], 'dead row')} retried: {noun(done['out'], 'row')} out, {done['dead']} dead")
     if result.exit_code and display in ("json", "none"):
-        output.error(headline(result.facts) + f"; to go on: {again}")
+        output.error(headline(result.facts) + f"; to continue: {again}")
     if json_:
-        output.json_beside(result.summary, f"it is in {result.out_dir / 'summary.json'}")
+        output.json_beside(result.summary, f"see {result.out_dir / 'summary.json'}")
     return result.exit_code
 
 

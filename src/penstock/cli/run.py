@@ -26,23 +26,21 @@ def run(
     pipeline: PipelineFile,
     /,
     *,
-    out: Annotated[str | None, Parameter(help="The output folder, in place of the file's `sink.path`.")] = None,
-    limit: Annotated[
-        int | None, Parameter(help="Take at most this many rows of the source.", validator=Number(gte=1))
-    ] = None,
+    out: Annotated[str | None, Parameter(help="The output folder; overrides `sink.path`.")] = None,
+    limit: Annotated[int | None, Parameter(help="Read at most this many source rows.", validator=Number(gte=1))] = None,
     set_: Sets = (),
     executor: ExecutorName = "local",
     ray_address: Annotated[
-        str | None, Parameter(help="A Ray cluster, HOST:PORT or auto; else RAY_ADDRESS, else a fresh Ray here.")
+        str | None, Parameter(help="Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else a new local Ray.")
     ] = None,
     display: DisplayKind = "auto",
     takeover: Annotated[
-        bool, Parameter(help="Take the output folder over from a process that still seems to own it.")
+        bool, Parameter(help="Take over the output folder from a process that still appears to own it.")
     ] = False,
     json_: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Run a pipeline, or resume it: the same command again continues.
+    """Run a pipeline. Run the same command again to resume it.
 
     Ctrl-C once stops in good order (exit code 75), twice stops at once (130); both can be resumed.
     The output folder gets `data/`, `dead/` (rows that failed, with the reason) and `summary.json`.
@@ -62,7 +60,7 @@ def run(
         given=Given(pipeline, read_text(pipeline), tuple(set_), os.getcwd()),
     )
     if json_:
-        output.json_beside(result.summary, f"it is in {result.out_dir / 'summary.json'}")
+        output.json_beside(result.summary, f"see {result.out_dir / 'summary.json'}")
     return result.exit_code
 
 
@@ -108,7 +106,7 @@ def execute(
         raise
     shown.close(result.facts if closing else None, again=again)
     if result.exit_code and (display in ("json", "none") or not closing):
-        output.error(headline(result.facts) + (f"; to go on: {again}" if again else ""))
+        output.error(headline(result.facts) + (f"; to continue: {again}" if again else ""))
     return result
 
 

@@ -55,12 +55,12 @@ def status(
     json_: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Show what a run is doing or did. Reads what is durable, and does not disturb a run that is going on."""
+    """Show the state of a run. Reads what is durable, and does not disturb a run that is going on."""
     from penstock.ledger.view import read_run
 
     folder = Path(directory)
     if not folder.is_dir():
-        raise InputError("no such folder; give the output folder of a run", where=directory)
+        raise InputError("no such folder; pass the output folder of a run", where=directory)
     found = collect(read_run(folder), folder)
     if json_:
         output.json_data(msgspec.to_builtins(found))
@@ -103,7 +103,7 @@ def _owner(view: RunView) -> str | None:
     if view.owner is None or not view.owner_alive:
         return None
     ahead = clock_ahead_s(view.owner, time.time())
-    differs = "" if ahead is None else f", whose clock is {duration(ahead)} ahead: whether it is alive can't be told"
+    differs = "" if ahead is None else f", whose clock is {duration(ahead)} ahead, so it is unknown whether it is alive"
     return f"{view.owner.host}, process {view.owner.pid}{differs}"
 
 
@@ -189,8 +189,8 @@ def describe(status: Status) -> str:
         ("commit", f"{duration(status.last_commit_s)} ago"),
     ]
     if status.retry is not None:
-        on = "" if status.status == "retrying" else "; `penstock retry` goes on"
-        facts.append(("retry", f"{count(status.retry['ended'] or 0)} source rows of dead ones were run again{on}"))
+        on = "" if status.status == "retrying" else "; run `penstock retry` to continue"
+        facts.append(("retry", f"{count(status.retry['ended'] or 0)} source rows with dead rows retried{on}"))
     if status.owner:
         facts.append(("owner", status.owner))
     for place, (name, n) in enumerate(status.causes.items()):
@@ -207,7 +207,7 @@ def describe(status: Status) -> str:
                 )
             )
     if status.status in ("stopped", "failed", "interrupted"):
-        facts.append(("mend", "the same `penstock run` command again continues"))
+        facts.append(("next", "run the same `penstock run` command to continue"))
     if status.status == "too_many_dead":
-        facts.append(("mend", "the same `penstock run` command again, with a higher `--set max_dead=...`, continues"))
+        facts.append(("next", "run the same `penstock run` command with a higher `--set max_dead=...` to continue"))
     return f"{status.directory}\n{output.table(facts)}"

@@ -77,4 +77,4 @@ def reused(facts: RunFacts) -> str:
     if not facts.reused:
         return ""
     left = None if facts.total_rows is None else max(0, facts.total_rows - facts.committed)
-    return f"{units.count(facts.reused)} reused" + ("" if left is None else f", {units.count(left)} remain")
+    return f"{units.count(facts.reused)} reused" + ("" if left is None else f", {units.count(left)} remaining")

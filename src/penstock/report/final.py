@@ -35,15 +35,15 @@ def headline(facts: RunFacts) -> str:
     reason = f": {facts.reason}".replace("\n", "\n  ") if facts.reason else ""
     match facts.status:
         case "done" if facts.reused and facts.reused >= facts.rows_in:
-            return f"done: every row was finished before; nothing was loaded ({wall})"
+            return f"done: all rows were already finished; no model was loaded ({wall})"
         case "done":
             return f"done in {wall}"
         case "stopped" if facts.at_once:
-            return f"stopped at once after {wall}{reason}"
+            return f"stopped immediately after {wall}{reason}"
         case "stopped":
-            return f"stopped in good order after {wall}{reason}"
+            return f"stopped cleanly after {wall}{reason}"
         case "too_many_dead":
-            return f"ended after {wall}, more rows died than max_dead allows{reason}"
+            return f"ended after {wall}, more dead rows than max_dead allows{reason}"
         case _:
             return f"failed after {wall}{reason}"
 
@@ -53,9 +53,9 @@ def _rows(facts: RunFacts) -> str:
     if facts.filtered:
         parts.append(f"{units.count(facts.filtered)} filtered")
     if facts.reused:
-        parts.append(f"{units.count(facts.reused)} reused from before")
+        parts.append(f"{units.count(facts.reused)} reused")
     if facts.status != "done" and facts.total_rows is not None and facts.total_rows > facts.committed:
-        parts.append(f"{units.count(facts.total_rows - facts.committed)} remain")
+        parts.append(f"{units.count(facts.total_rows - facts.committed)} remaining")
     return "  rows     " + ", ".join(parts)
 
 
@@ -87,7 +87,7 @@ def _dead(facts: RunFacts) -> list[str]:
         rest = sum(cause.count for cause in causes[_CAUSES_SHOWN:])
         lines.append(f"    {units.count(rest)} x for {units.noun(len(causes) - _CAUSES_SHOWN, 'other cause')}")
     if earlier := facts.dead - sum(cause.count for cause in causes):
-        lines.append(f"    {units.count(earlier)} of them before this invocation: penstock status {facts.out_dir}")
+        lines.append(f"    {units.count(earlier)} of them in earlier invocations: penstock status {facts.out_dir}")
     return lines
 
 
@@ -99,13 +99,13 @@ def _cause(cause: DeadExample) -> list[str]:
         f"      first: {place}: {message}",
     ]
     if cause.code in MENDS:
-        lines.append(f"      mend:  {MENDS[cause.code]}")
+        lines.append(f"      fix:   {MENDS[cause.code]}")
     return lines
 
 
 def _next(facts: RunFacts, again: str | None) -> list[str]:
     if again is None or facts.status == "done":
         return []
-    intent = {"stopped": "resume", "too_many_dead": "go on"}.get(facts.status, "try again")
+    intent = {"stopped": "resume", "too_many_dead": "continue"}.get(facts.status, "retry")
     hint = "  (with a higher max_dead: --set max_dead=...)" if facts.status == "too_many_dead" else ""
-    return [f"  {intent + ':':<8} {again}{hint}", "           finished rows are kept and not done again"]
+    return [f"  {intent + ':':<9} {again}{hint}", "            finished rows are kept and not repeated"]

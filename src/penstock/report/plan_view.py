@@ -93,7 +93,7 @@ def _model(plan: Plan, model: ModelPlan, width: int) -> list[RenderableType]:
     for each in model.rejected:
         rejected.add_row(Text(each.layout, style="dim"), Text(each.reason, style="dim"))
     if model.rejected:
-        rows.append(("not taken", rejected))  # type: ignore[arg-type]
+        rows.append(("rejected", rejected))  # type: ignore[arg-type]
     if rows:
         parts.append(Padding(_labelled(rows), (0, 0, 0, 2)))
     return parts
@@ -134,7 +134,7 @@ def _block(model: ModelPlan, alike: list[ReplicaPlan], width: int, *, phases: bo
     rows: list[tuple[str, RenderableType]] = [("replicas", Text(f"{layout}, {each}{when}", style="bold"))]
     if first.memory.device and first.memory.weights:
         rows += [("memory", line) for line in _bar(first.memory, min(_BAR_WIDTH, width - 40), on_cores)]
-    rows.append(("at once", Text(_concurrency(model, first))))
+    rows.append(("concurrency", Text(_concurrency(model, first))))
     rows += [("where", Text(line)) for line in _places(alike)]
     return _labelled(rows)
 
@@ -154,7 +154,7 @@ def _bar(memory: Memory, width: int, on_cores: bool) -> list[Text]:
         if not size:
             continue
         legend.append(f"{mark} ", style=style)
-        word = "left over" if on_cores and name == "reserve" else _WORDS.get(name, name)
+        word = "unused" if on_cores and name == "reserve" else _WORDS.get(name, name)
         legend.append(f"{word} {units.byte_size(size)}   ")
     return [bar, legend]
 

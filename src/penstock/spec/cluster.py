@@ -122,7 +122,7 @@ def _name_problems(nodes: tuple[Node, ...]) -> Iterator[Problem]:
     for index, node in enumerate(nodes):
         twice = next((name for name in node.names if name in seen), None)
         if twice is not None:
-            yield Problem(("nodes", index, "name"), f"two nodes are named '{twice}'; give each a name of its own")
+            yield Problem(("nodes", index, "name"), f"two nodes are named '{twice}'; give each a unique name")
         seen.update(dict.fromkeys(node.names, index))
 
 

@@ -15,7 +15,7 @@ Known = tuple[str, ...] | None  # None: any column may be there
 
 
 def check_columns(pipeline: Pipeline, source_columns: Sequence[str] | None) -> None:
-    """Refuse templates that name a column which no earlier step makes, and outputs that would overwrite one of the
+    """Refuse templates that name a column which no earlier step produces, and outputs that would overwrite one of the
     source. `source_columns` None: not known, so only what steps say of each other is checked.
 
     Raises ConfigError with FILE:LINE of each.
@@ -46,7 +46,9 @@ def _problems(order: Sequence[StepNode], source: Known) -> Iterator[Problem]:
                     yield Problem(where, _unknown(name, key, before, makers.get(name)))
         for column in node.step.added_columns() or ():
             if source is not None and column in source:
-                message = f"column '{column}' is in the source already, and is never overwritten; choose another name"
+                message = (
+                    f"column '{column}' already exists in the source and can't be overwritten; choose another name"
+                )
                 yield Problem(output_path(node, column), message)
 
 
@@ -69,11 +71,11 @@ def _after(node: StepNode, before: Known) -> Known:
 
 
 def _unknown(name: str, key: KeyPath, before: tuple[str, ...], maker: str | None) -> str:
-    message = f"'{key[0]}' names column '{name}', which no earlier step makes"
+    message = f"'{key[0]}' names column '{name}', which no earlier step produces"
     if maker is not None:
-        return f"{message}; step '{maker}' makes it, and does not stand before this one"
+        return f"{message}; step '{maker}' produces it, but does not run before this one"
     near = nearest(name, before)
     if near is not None:
         return f"{message}; did you mean '{near}'?"
     listed = ", ".join(before[:SHOWN_COLUMNS]) + (", ..." if len(before) > SHOWN_COLUMNS else "")
-    return f"{message}; the columns here are: {listed or 'none'}"
+    return f"{message}; available columns: {listed or 'none'}"

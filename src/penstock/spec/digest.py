@@ -37,7 +37,7 @@ def function_digest(function: Callable[..., Any]) -> str:
             state.update(len(piece).to_bytes(8, "big"))
             state.update(piece)
     except RecursionError:
-        raise ConfigError('the function holds data that is nested too deep; give the step version="1"') from None
+        raise ConfigError('the function captures data that is nested too deeply; set version="1"') from None
     return state.hexdigest()
 
 
@@ -129,8 +129,8 @@ class _Walk:
             yield from self.pieces(state)
         else:
             raise ConfigError(
-                f"the function holds a value whose changes can't be seen, {shown(value)}; give the step a version, "
-                'for instance version="1", and raise it when the function changes'
+                f"the function captures a value whose changes can't be detected, {shown(value)}; set version on the "
+                'step, for example version="1", and raise it when the function changes'
             )
 
 

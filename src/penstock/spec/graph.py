@@ -95,7 +95,7 @@ def _reference_problems(steps: Sequence[Step]) -> Iterator[Problem]:
                 continue
             where = step_path(index, step, key)
             if name in every:
-                yield Problem(where, f"'{key}': step '{name}' does not stand above '{step.name}'; move it up")
+                yield Problem(where, f"'{key}': step '{name}' is not above '{step.name}'; move it up")
             else:
                 yield Problem(where, f"'{key}': no step is named '{name}'{suggestion(name, above)}")
         above.append(str(step.name))
@@ -121,8 +121,9 @@ def _loose_ends(order: Sequence[StepNode]) -> Iterator[Problem]:
         if node.index not in followed:
             yield Problem(
                 step_path(node.index, node.step),
-                f"step '{node.name}' leads nowhere: no step follows it, and rows leave at '{order[-1].name}'; "
-                "end the branches in one join, or remove it",
+                f"step '{node.name}' is a dead end: no step uses its output, and rows are written from "
+                f"'{order[-1].name}'; "
+                "join the branches, or remove it",
             )
 
 
@@ -133,7 +134,7 @@ def _join_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
         if len(node.step.follows()) < 2:
             continue
         if len(set(node.after)) < 2:
-            yield Problem(step_path(node.index, node.step, "with"), "'with': names the branch that 'from' names")
+            yield Problem(step_path(node.index, node.step, "with"), "'with': is the same branch as 'from'")
             continue
         left, right = (above[index] | {index} for index in node.after)
         for index in sorted(left ^ right):

@@ -134,7 +134,7 @@ class _Reader:
             return None
         ((kind, body),) = entry.items()
         if kind in LATER_KINDS:
-            self._problems.append(Problem((*path, kind), f"this version has no step '{kind}' yet"))
+            self._problems.append(Problem((*path, kind), f"step '{kind}' is not supported yet"))
         elif kind not in STEP_KINDS:
             hint = suggestion(kind, STEP_KINDS)
             self._problems.append(Problem((*path, kind), f"unknown step '{kind}'{hint}"))
@@ -159,5 +159,5 @@ class _Reader:
 def _indentation(entry: Any) -> str:
     """The usual cause of a step with several keys."""
     if isinstance(entry, dict) and len(entry) > 1 and next(iter(entry.values())) is None:
-        return f"; indent what belongs to '{next(iter(entry))}' below it"
+        return f"; indent the keys of '{next(iter(entry))}' below it"
     return ""

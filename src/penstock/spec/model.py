@@ -106,7 +106,9 @@ class Model(Spec):
 
         def __init__(self, *ref: str, **options: Any) -> None:
             if len(ref) > 1 or (ref and "ref" in options):
-                raise InvalidSpec("Model", [Problem(("ref",), "expected one reference; all else goes by name")])
+                raise InvalidSpec(
+                    "Model", [Problem(("ref",), "expected one reference; pass everything else by keyword")]
+                )
             super().__init__(**({"ref": ref[0]} if ref else {}), **options)
 
     @model_validator(mode="before")
@@ -175,7 +177,7 @@ def _problems(model: Model) -> Iterator[Problem]:
         yield Problem((), f"engine {remote.name} needs 'base_url', for instance http://localhost:8000/v1")
     other = named or asked
     if model.base_url is not None and other is not None and other != remote:
-        yield Problem(("base_url",), f"'base_url': goes with engine {remote.name}, not with {other.name}")
+        yield Problem(("base_url",), f"'base_url': is an option of engine {remote.name}, not of {other.name}")
     yield from _task_problems(model, asked)
     if named is not None:
         yield from option_problems(named, model.engine_options)
@@ -187,6 +189,6 @@ def _task_problems(model: Model, asked: EngineInfo | None) -> Iterator[Problem]:
     if model.task == "embed":
         able = [info for info in model_engines() if "embed" in info.tasks and info.devices]
         names = " or ".join(info.name for info in sorted(able, key=lambda info: -info.preference))
-        yield Problem(("task",), f"'task': engine {asked.name} does not embed; use {names}")
+        yield Problem(("task",), f"'task': engine {asked.name} does not support task embed; use {names}")
     else:
-        yield Problem(("task",), f"'task': engine {asked.name} embeds; say task: embed")
+        yield Problem(("task",), f"'task': engine {asked.name} supports only embed; set task: embed")

@@ -23,5 +23,5 @@ def collision_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
             earlier = made_by.setdefault(column, node)
             rewrites = node.step.rewrites and earlier.index in above[node.index]
             if earlier is not node and not rewrites:
-                message = f"column '{column}' is made by step '{earlier.name}' already; choose another name"
+                message = f"column '{column}' is already produced by step '{earlier.name}'; choose another name"
                 yield Problem(output_path(node, column), message)

@@ -48,7 +48,7 @@ def _assign(document: Document, words: list[str], value: Any, where: str) -> Non
             container[str(key)] = {}
             document.places[path] = where
         elif isinstance(container, dict) and not isinstance(container[str(key)], (dict, list)):
-            raise ConfigError(f"'{dotted(path)}' is a single value; nothing stands below it", where=where)
+            raise ConfigError(f"'{dotted(path)}' is a single value and has no keys", where=where)
         container = container[key]
     container[key] = value
     for place in [place for place in document.places if place[: len(path)] == path]:
@@ -64,7 +64,7 @@ def _next_key(container: Any, words: list[str], path: KeyPath, where: str) -> tu
                 return ".".join(words[:length]), words[length:]
         return words[0], words[1:]
     if not isinstance(container, list):
-        raise ConfigError(f"'{dotted(path)}' is a single value; nothing stands below it", where=where)
+        raise ConfigError(f"'{dotted(path)}' is a single value and has no keys", where=where)
     if path == ("steps",):
         return _step(container, words, where)
     return _index(container, words[0], where), words[1:]

@@ -150,7 +150,7 @@ class Rows:
         """The pipeline, equal to that of the same YAML file. `settings`: max_dead, commit_every_s, resources, window,
         seed. Raises ConfigError."""
         if self.sink is None:
-            raise UsageError("nothing says where the rows go; end with write(PATH), or run(out=PATH)", where="Rows")
+            raise UsageError("no output path; end with write(PATH) or run(out=PATH)", where="Rows")
         chain = self._chain()
         names = default_names([(rows.step.kind, rows.step.name) for rows in chain if rows.step is not None])
         name_of = {id(rows): name for rows, name in zip(chain, names, strict=True)}

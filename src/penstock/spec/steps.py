@@ -58,7 +58,7 @@ def _step_name(value: Any) -> str | None:
     if not isinstance(value, str) or not value or any(mark.isspace() or mark in "./:" for mark in value):
         raise ValueError(f"expected a name without spaces, dots, slashes or colons, got {shown(value)}")
     if value == SOURCE:
-        raise ValueError(f"'{SOURCE}' means the source itself; give the step another name")
+        raise ValueError(f"'{SOURCE}' is reserved for the source; choose another name for the step")
     return value
 
 
@@ -210,7 +210,7 @@ class PythonStep(Step):
         if isinstance(version, bool) or not isinstance(version, (str, int)) or version == "":
             raise ValueError(f"'version': expected text or a whole number, got {shown(version)}")
         if function is None:
-            raise ValueError("'version' belongs to 'function', which is not given")
+            raise ValueError("'version' requires 'function'")
         return {**rest, "function": _versioned(function, str(version))}
 
     @classmethod
@@ -291,11 +291,11 @@ class Expand(PythonStep):
         if (self.function is None) == (self.column is None):
             raise ValueError("expand takes exactly one of 'function' and 'column'")
         if self.function is not None and self.output is not None:
-            raise ValueError("'output' goes with 'column'; a function names its columns itself")
+            raise ValueError("'output' requires 'column'; a function names its own columns")
         if self.column is not None and self.columns is not None:
-            raise ValueError("'columns' goes with 'function'")
+            raise ValueError("'columns' requires 'function'")
         if self.column is not None and self.output == self.column:
-            raise ValueError(f"'output': the list column {self.column!r} stays as it is; name another column")
+            raise ValueError(f"'output': the list column {self.column!r} is kept; choose another name")
         return self
 
     def added_columns(self) -> Mapping[str, str] | None:

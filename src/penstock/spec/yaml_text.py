@@ -150,7 +150,7 @@ class _Walk:
                 self._document.refused.append(path)
                 continue
             if key in lines:
-                self._refuse(key_node, f"duplicate key '{key}'; it stands in line {lines[key]} already")
+                self._refuse(key_node, f"duplicate key '{key}'; first used in line {lines[key]} already")
                 continue
             lines[key] = key_node.start_mark.line + 1
             self._document.places[(*path, key)] = self._document.at(key_node)

@@ -69,7 +69,7 @@ class Trial:
 def ours(ray: Any, folder: Path, size: int, draw: random.Random) -> tuple[int, int, int]:
     """(groups that could be planned, groups started, groups torn)."""
     from penstock.errors import PlanError
-    from penstock.executors.base import Exit, Launch
+    from penstock.executors.base import Launch
     from penstock.executors.ray import RayExecutor
     from penstock.planning.targets import RayPlace
     from penstock.spec.load import load_pipeline
@@ -88,7 +88,7 @@ def ours(ray: Any, folder: Path, size: int, draw: random.Random) -> tuple[int, i
     draw.shuffle(replicas)
     chosen = replicas[:MOST_REPLICAS]
     executor = RayExecutor(ray=ray)
-    found = []
+    found: list[Started] = []
     try:
         for replica in chosen:
             launch = Launch(replica.id, replica.config, folder / f"{replica.id}.log", nodes=replica.nodes)
@@ -96,9 +96,9 @@ def ours(ray: Any, folder: Path, size: int, draw: random.Random) -> tuple[int, i
         until_s = time.monotonic() + 120
         while len(found) < len(chosen) and time.monotonic() < until_s:
             time.sleep(0.01)
-            found += executor.connections()
-            ended: list[Exit] = executor.exits()
-            assert not ended, ended[0].tail
+            for item in executor.news():
+                assert isinstance(item, Started), item.tail
+                found.append(item)
     finally:
         for started in found:
             if started.connection is not None:

@@ -18,7 +18,7 @@ from penstock.executors.base import Exit, Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
 from penstock.protocol.messages import EngineConfig, Request, Requests
-from penstock.testing.executors import MOCK, PATIENCE_S, Replica, gone, parent_of, wait_for_exits
+from penstock.testing.executors import MOCK, PATIENCE_S, Replica, exits, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.process
 
@@ -166,7 +166,7 @@ def test_a_nursery_that_died_is_told(launch: Callable[..., Launch]) -> None:
     os.kill(nursery.pid, signal.SIGKILL)
     with pytest.raises(PoolFailed, match="has ended"):
         executor.start(launch(PYTHON, forked=True), 0)
-    assert executor.exit_files() == []
+    assert executor.news_files() == []
     executor.close()
 
 
@@ -245,6 +245,6 @@ def wait_for_looks(executor: LocalExecutor) -> list[Exit]:
     until_s = time.monotonic() + PATIENCE_S
     found: list[Exit] = []
     while not found and time.monotonic() < until_s:
-        found = executor.exits()
+        found = exits(executor)
         time.sleep(0.01)
     return found

@@ -15,13 +15,16 @@ raises from `load` is the load's failure (`EngineLoadError` says which kind); wh
 `progress` ends the replica.
 
 `load` and `close` are called in the main thread of the host's process, which belongs to the engine; the other three
-in the thread of the host's loop. An engine whose work needs the main thread (signals, for one) is a `MainThreadEngine`.
+in the thread of the host's loop. What only some engines can do is a seam of its own, which they inherit from: an engine
+that gives memory back between two phases is a `Sleeper`, one whose work needs the main thread (signals, for one) a
+`MainThreadWorker`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeGuard
+from typing import Protocol
 
 import msgspec
 
@@ -61,38 +64,30 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-class SleepingEngine(Engine, Protocol):
-    """An engine whose Capacity says `can_sleep`. Both are called in the main thread, with nothing in flight; what they
-    raise ends the replica."""
+class Sleeper(ABC):
+    """An engine whose Capacity may say `can_sleep`. Both are called in the main thread, with nothing in flight; what
+    they raise ends the replica."""
 
+    @abstractmethod
     def sleep(self) -> None:
         """Give the devices' memory back; blocking."""
-        ...
 
+    @abstractmethod
     def wake(self) -> Capacity:
         """Take it again, and be as after `load`; blocking."""
-        ...
 
 
-class MainThreadEngine(Engine, Protocol):
-    """An engine that works in the main thread. The host knows it by these three methods."""
+class MainThreadWorker(ABC):
+    """An engine that works in the main thread of its host."""
 
+    @abstractmethod
     def run(self) -> None:
         """Work. Called in the main thread after `load`; the process ends under it, in place of `close`."""
-        ...
 
+    @abstractmethod
     def ahead(self) -> int:
         """How many requests beyond `slots` it wants at hand now, so that short ones cost no hop between threads."""
-        ...
 
+    @abstractmethod
     def give_back(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` that it has not begun; it never will."""
-        ...
-
-
-def is_sleeping_engine(engine: Engine) -> TypeGuard[SleepingEngine]:
-    return hasattr(engine, "sleep") and hasattr(engine, "wake")
-
-
-def is_main_thread_engine(engine: Engine) -> TypeGuard[MainThreadEngine]:
-    return hasattr(engine, "run") and hasattr(engine, "ahead")

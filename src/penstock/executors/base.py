@@ -1,7 +1,7 @@
 """The seam between the runtime and where replica processes live.
 
 An executor starts one replica at a time and tells, through a selectable socket per replica, what its host says, and
-through `exits` how it ended. It decides nothing: when to start, restart or kill is the core's business.
+through `news` how it ended. It decides nothing: when to start, restart or kill is the core's business.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Exit(msgspec.Struct, frozen=True):
 class Started(msgspec.Struct, frozen=True):
     """A replica has been started. `connection` speaks protocol/messages.py; it is non-blocking.
 
-    connection    None where the host has to dial back first: `connections` brings it
+    connection    None where the host has to dial back first: `news` brings it
     keeper_pid    of the topmost process of the replica, the keeper of its guardian; 0 where that is on another machine
     devices       what the replica got, where only the executor knows: NODE/gpu:N; () where the plan says it, or where
                   it has not been placed yet (no connection)
@@ -72,16 +72,13 @@ class Executor(Protocol):
         """End the replica's whole process group now. Its Exit follows."""
         ...
 
-    def exit_files(self) -> list[int]:
-        """File descriptors that become readable when `exits` or `connections` has something."""
+    def news_files(self) -> list[int]:
+        """File descriptors that become readable when `news` has something."""
         ...
 
-    def connections(self) -> list[Started]:
-        """Replicas whose hosts have dialled back since the last call; does not block."""
-        ...
-
-    def exits(self) -> list[Exit]:
-        """How replicas ended since the last call; does not block."""
+    def news(self) -> list[Started | Exit]:
+        """Replicas whose hosts have dialled back, and how replicas ended, since the last call; of one start in this
+        order. Does not block."""
         ...
 
     def close(self) -> None:

@@ -79,13 +79,11 @@ class LocalExecutor:
         if guarded is not None:
             guarded.kill(dump_stacks)
 
-    def exit_files(self) -> list[int]:
+    def news_files(self) -> list[int]:
         return [guarded.control.fileno() for guarded in self._running.values()]
 
-    def connections(self) -> list[Started]:
-        return []  # a host is born connected
-
-    def exits(self) -> list[Exit]:
+    def news(self) -> list[Started | Exit]:
+        """Exits only: a host is born connected."""
         self._reap()
         ended = [guarded for guarded in self._running.values() if guarded.look() is not None]
         for guarded in ended:

@@ -69,7 +69,6 @@ class RayExecutor:
         self._nodes = {node.name: node for node in ray_cluster.nodes(self._ray)}
         self._token = secrets.token_hex(16)
         self._news: WakeQueue[Started | Exit] = WakeQueue()
-        self._waiting: list[Started | Exit] = []
         self._starts: dict[tuple[str, int], _Start] = {}
         self._lock = threading.Lock()
         self._closing = False
@@ -98,20 +97,11 @@ class RayExecutor:
         else:
             start.kill(dump_stacks)
 
-    def exit_files(self) -> list[int]:
-        return [] if self._closing else [self._news.fileno(), *self._local.exit_files()]
+    def news_files(self) -> list[int]:
+        return [] if self._closing else [self._news.fileno(), *self._local.news_files()]
 
-    def connections(self) -> list[Started]:
-        self._waiting += self._news.take()
-        found = [each for each in self._waiting if isinstance(each, Started)]
-        self._waiting = [each for each in self._waiting if not isinstance(each, Started)]
-        return found
-
-    def exits(self) -> list[Exit]:
-        self._waiting += self._news.take()
-        found = [each for each in self._waiting if isinstance(each, Exit)]
-        self._waiting = [each for each in self._waiting if not isinstance(each, Exit)]
-        return [*found, *self._local.exits()]
+    def news(self) -> list[Started | Exit]:
+        return [*self._news.take(), *self._local.news()]
 
     def close(self) -> None:
         if self._closing:
@@ -128,11 +118,9 @@ class RayExecutor:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join()
-        self._waiting += self._news.take()
-        for told in self._waiting:
+        for told in self._news.take():
             if isinstance(told, Started) and told.connection is not None:
                 told.connection.close()  # nobody has asked for it any more
-        self._waiting.clear()
         self._news.close()
 
     # ------------------------------------------------------------ what threads tell
@@ -323,7 +311,7 @@ class _Start:
                 f"{self._launch.replica} did not dial back to {self._executor.listens_at[0]}; its node must reach the "
                 "coordinator's address"
             )
-        connection, self._connection = self._connection, None  # from here on it is whose `connections` hands it out
+        connection, self._connection = self._connection, None  # from here on it is whose `news` hands it out
         self._executor.tell(Started(self._launch.replica, self._incarnation, connection, 0, self._devices))
 
     def _place(self, seat: Seat) -> None:

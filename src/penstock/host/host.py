@@ -28,13 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from penstock import __version__
-from penstock.engines.base import (
-    Engine,
-    EngineLoadError,
-    MainThreadEngine,
-    is_main_thread_engine,
-    is_sleeping_engine,
-)
+from penstock.engines.base import Engine, EngineLoadError, MainThreadWorker, Sleeper
 from penstock.engines.registry import create
 from penstock.host.causes import failure_of, read_tail
 from penstock.host.log import print_traceback
@@ -73,7 +67,7 @@ def serve(connection: socket.socket, functions: Functions = ()) -> NoReturn:
     setup = loop.orders.get()
     engine = _load(setup, functions, loop) if isinstance(setup, Setup) else None
     if engine is not None:
-        if is_main_thread_engine(engine):
+        if isinstance(engine, MainThreadWorker):
             _work(engine)
         ending.patient = True
         _attend(engine, loop)
@@ -118,7 +112,7 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
         print_traceback(error)
         loop.load_failed(failure_of(error, read_tail("/proc/self/fd/2")))
         return None
-    if is_main_thread_engine(engine):
+    if isinstance(engine, MainThreadWorker):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
     # What loading left behind lives as long as the process: the collector need never look at it again.
     gc.collect()
@@ -141,7 +135,7 @@ def _attend(engine: Engine, loop: HostLoop) -> None:
     while (order := loop.orders.get()) is not None:
         began_s = time.monotonic()
         try:
-            if not is_sleeping_engine(engine):
+            if not isinstance(engine, Sleeper):
                 raise EngineLoadError("this engine can't sleep")
             if isinstance(order, Sleep):
                 engine.sleep()
@@ -162,7 +156,7 @@ def _make(setup: Setup, functions: Functions) -> Engine:
     return create(setup.config.engine)
 
 
-def _work(engine: MainThreadEngine) -> NoReturn:
+def _work(engine: MainThreadWorker) -> NoReturn:
     """The main thread's part of an engine that works there; the process ends under it."""
     try:
         engine.run()

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 
-from penstock.engines.base import Engine, MainThreadEngine, is_main_thread_engine
+from penstock.engines.base import Engine, MainThreadWorker
 from penstock.faults import fault
 from penstock.host.figures import Figures
 from penstock.host.log import print_traceback
@@ -83,7 +83,7 @@ class HostLoop(threading.Thread):
         self._news: WakeQueue[Loading | LoadFailed | Asleep | tuple[Ready, Engine]] = WakeQueue()
         self._figures = Figures()
         self._engine: Engine | None = None
-        self._worker: MainThreadEngine | None = None
+        self._worker: MainThreadWorker | None = None
         self._out: list[Answer] = []
         self._hungry = False  # a turn ended with more to feed
         self._progress = 0
@@ -194,7 +194,7 @@ class HostLoop(threading.Thread):
             self._channel.send(ready)
             return
         self._engine = engine
-        self._worker = engine if is_main_thread_engine(engine) else None
+        self._worker = engine if isinstance(engine, MainThreadWorker) else None
         self._queue.open(ready.capacity)
         self._figures.start(ready.capacity.slots, time.monotonic())
         self._channel.send(ready)

@@ -77,13 +77,18 @@ class Replica:
                 return answers
 
 
+def exits(executor: Executor) -> list[Exit]:
+    """Of the executor's news, how replicas ended."""
+    return [item for item in executor.news() if isinstance(item, Exit)]
+
+
 def wait_for_exits(executor: Executor, count: int) -> list[Exit]:
     """The next `count` exits, through the descriptors that the executor names."""
     found: list[Exit] = []
     until_s = time.monotonic() + PATIENCE_S
     while len(found) < count and time.monotonic() < until_s:
-        select.select(executor.exit_files(), [], [], 0.1)
-        found += executor.exits()
+        select.select(executor.news_files(), [], [], 0.1)
+        found += exits(executor)
     assert len(found) == count, found
     return found
 
@@ -92,9 +97,10 @@ def wait_for_connection(executor: Executor, started: Started) -> Started:
     """`started`, once its host can be spoken to."""
     until_s = time.monotonic() + PATIENCE_S
     while started.connection is None and time.monotonic() < until_s:
-        select.select(executor.exit_files(), [], [], 0.1)
-        for found in executor.connections():
+        select.select(executor.news_files(), [], [], 0.1)
+        for found in executor.news():
             if (found.replica, found.incarnation) == (started.replica, started.incarnation):
+                assert isinstance(found, Started), f"{started.replica} ended: {found.tail}"
                 started = found
     assert started.connection is not None, f"{started.replica} did not dial back"
     return started
@@ -148,7 +154,7 @@ class ExecutorConformance:
         replica.send(Close())
         (end,) = wait_for_exits(executor, 1)
         assert (end.replica, end.incarnation, end.status) == ("writer-0", 0, 0)
-        assert executor.exits() == []
+        assert executor.news() == []
 
     def test_a_killed_replica_exits_once(self, executor: Executor, start: Callable[..., Replica]) -> None:
         start().make_ready()
@@ -156,7 +162,7 @@ class ExecutorConformance:
         executor.kill("writer-0", 0)
         (end,) = wait_for_exits(executor, 1)
         assert end.status < 0
-        assert executor.exits() == []
+        assert executor.news() == []
 
     def test_stacks_are_in_the_tail_when_asked_for(self, executor: Executor, start: Callable[..., Replica]) -> None:
         start().make_ready()
@@ -184,12 +190,12 @@ class ExecutorConformance:
 
     def test_a_kill_of_an_unknown_replica_is_ignored(self, executor: Executor) -> None:
         executor.kill("nobody-0", 3)
-        assert executor.exits() == []
+        assert executor.news() == []
 
     def test_close_leaves_no_process(self, executor: Executor, start: Callable[..., Replica]) -> None:
         replicas = [start(f"writer-{number}").make_ready() for number in range(3)]
         executor.close()
-        assert executor.exit_files() == []
+        assert executor.news_files() == []
         if self.local:
             for replica in replicas:
                 assert replica.hello is not None

@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.engines.base import Emit, EngineLoadError, QueuedRequest
+from penstock.engines.base import Emit, EngineLoadError, QueuedRequest, Sleeper
 from penstock.engines.mock.schedule import Schedule
 from penstock.engines.mock.text import MAX_OUTPUT_TOKENS, Writer, prompt_text
 from penstock.protocol.messages import Answer, Capacity, EngineConfig, Output
@@ -60,7 +60,7 @@ class MockOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be a number from 0 on")
 
 
-class MockEngine:
+class MockEngine(Sleeper):
     """See the module. Without a cost a request is answered within `submit`."""
 
     def __init__(self) -> None:

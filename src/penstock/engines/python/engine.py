@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from types import GeneratorType
 from typing import Any
 
-from penstock.engines.base import Emit, EngineLoadError, QueuedRequest
+from penstock.engines.base import Emit, EngineLoadError, MainThreadWorker, QueuedRequest
 from penstock.engines.python.time_limit import OverTime, TimeLimit
 from penstock.protocol.messages import Answer, Capacity, EngineConfig
 from penstock.protocol.values import UnsendableValue, escaped, to_wire
@@ -38,7 +38,7 @@ _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 Function = Callable[[Any], Any]
 
 
-class PythonEngine:
+class PythonEngine(MainThreadWorker):
     """names: "module:name" by step, "" where a step has none; a function in `forked` at that place goes before it."""
 
     def __init__(

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from penstock.engines.base import Emit, QueuedRequest
+from penstock.engines.base import Emit, QueuedRequest, Sleeper
 from penstock.engines.sampling import RowFault, fit, resolve
 from penstock.engines.transformers.load import Loaded, load_model
 from penstock.engines.transformers.row import Job, Row, rows_of
@@ -32,7 +32,7 @@ PATIENCE_STEPS = 4
 than a prefill of one."""
 
 
-class TransformersEngine:
+class TransformersEngine(Sleeper):
     """See penstock.engines.base.Engine."""
 
     def __init__(self) -> None:

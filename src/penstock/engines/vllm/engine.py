@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from penstock.engines.base import Emit, QueuedRequest
+from penstock.engines.base import Emit, QueuedRequest, Sleeper
 from penstock.engines.sampling import Resolved, RowFault, fit, resolve
 from penstock.engines.vllm.errors import fault_of, is_death
 from penstock.engines.vllm.load import on_gpu, start_vllm
@@ -31,7 +31,7 @@ ENCODE_AT_ONCE = 16
 Ready = tuple[Request, Any, Any]  # the request, vLLM's prompt, vLLM's sampling parameters
 
 
-class VllmEngine:
+class VllmEngine(Sleeper):
     """See penstock.engines.base.Engine."""
 
     def __init__(self) -> None:

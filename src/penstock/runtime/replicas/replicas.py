@@ -126,7 +126,7 @@ class Replicas:
 
     def _watch_exits(self) -> None:
         """Have the selector tell when a replica has ended; forget the files of those that have."""
-        files = set(self._executor.exit_files())
+        files = set(self._executor.news_files())
         for file in sorted(self._watched - files):
             self._selector.unregister(file)
         for file in sorted(files - self._watched):
@@ -224,10 +224,11 @@ class Replicas:
     def _ended(self) -> list[Event]:
         """What the executor has to tell: who can be spoken to now, and who has ended."""
         events: list[Event] = []
-        for started in self._executor.connections():
-            events += self._connected(self._index[started.replica], started)
-        for exit_ in self._executor.exits():
-            events += self._exited(exit_)
+        for item in self._executor.news():
+            if isinstance(item, Started):
+                events += self._connected(self._index[item.replica], item)
+            else:
+                events += self._exited(item)
         self._watch_exits()
         return events
 

@@ -69,7 +69,7 @@ class Trial:
 def ours(ray: Any, folder: Path, size: int, draw: random.Random) -> tuple[int, int, int]:
     """(groups that could be planned, groups started, groups torn)."""
     from penstock.errors import PlanError
-    from penstock.executors.base import Launch
+    from penstock.executors.base import Launch, Started
     from penstock.executors.ray import RayExecutor
     from penstock.planning.targets import RayPlace
     from penstock.spec.load import load_pipeline

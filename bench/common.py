@@ -235,6 +235,19 @@ def main(measure: Callable[[argparse.Namespace], list[Figure]], about: str, **op
         arguments.json.write_text(json.dumps([dataclasses.asdict(figure) for figure in figures]))
 
 
+def host_of(log: Path) -> int:
+    """The host process that writes to this log."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                if os.readlink(entry / "fd" / "1") == str(log) and b"--fd" in command and b"guardian" not in command:
+                    return int(entry.name)
+            except OSError:
+                continue
+    raise SystemExit(f"no process writes to {log}")
+
+
 def say(message: str) -> None:
     """A line on how far a benchmark is; stdout is for the table."""
     print(message, file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from common import Figure, main, say, work_folder, write_jsonl
+from common import Figure, host_of, main, say, work_folder, write_jsonl
 from penstock.report.facts import RunFacts
 from penstock.runtime.run.api import RunOptions, run
 from penstock.spec.load import load_pipeline
@@ -43,7 +43,7 @@ class Story:
             self.all_ready_at = facts.wall_s
         if self.killed_at < 0 <= self.all_ready_at <= facts.wall_s - SETTLED_S:
             self.killed_at = facts.wall_s
-            os.kill(_host(self._folder / "out" / "logs" / "writer-0.log"), signal.SIGKILL)
+            os.kill(host_of(self._folder / "out" / "logs" / "writer-0.log"), signal.SIGKILL)
 
     def rate(self, begin: float, end: float) -> float:
         inside = [(at, rows) for at, rows, _ in self.samples if begin <= at <= end]
@@ -54,19 +54,6 @@ class Story:
 
     def first_not(self, state: str, after: float) -> float:
         return next(at for at, _, seen in self.samples if at > after and seen != state)
-
-
-def _host(log: Path) -> int:
-    """The host process that writes to this log."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-                if os.readlink(entry / "fd" / "1") == str(log) and b"--fd" in command and b"guardian" not in command:
-                    return int(entry.name)
-            except OSError:
-                continue
-    raise SystemExit(f"no process writes to {log}")
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:

@@ -26,6 +26,7 @@ BENCHMARKS = (
     "commit_cost",
     "kill_at_half",
     "replica_killed",
+    "survivor",
     "poison",
     "planning",
     "ray_placement",

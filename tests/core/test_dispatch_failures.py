@@ -265,9 +265,10 @@ def test_who_was_there_before_the_suspects_is_a_suspect_of_its_own_death_only() 
     dispatch = DrivenDispatch(2, circuit_deaths=100)
     dispatch.ready(0, 1, slots=1)
     dispatch.submit(0, 1, 2, 3)
-    dispatch.machine.replicas[0].load_s = 100.0
     held = dispatch.out(1)
     dispatch.lose(0)
+    dispatch.tell(ev.Tick(), after_s=1.0)
+    dispatch.tell(ev.ReplicaLoadFailed(replica=0, incarnation=2, reason="no such model"))
     assert dispatch.machine.replicas[1].solo and dispatch.out(1) == held
     dispatch.lose(1)
     assert dispatch.machine.replicas[1].deaths, "no death of the lane"
@@ -305,7 +306,8 @@ def test_a_replica_with_nothing_to_do_takes_the_suspects_meanwhile() -> None:
     assert dispatch.sent() == {1: [0]}
 
 
-def test_a_long_load_is_not_waited_for() -> None:
+def test_the_last_that_is_ready_serves_while_another_loads() -> None:
+    """However long that takes; with nothing else to do it takes the suspects."""
     dispatch = DrivenDispatch(2)
     dispatch.ready(0, 1, slots=1)
     dispatch.submit(0, 1, 2, 3, 4)
@@ -313,6 +315,49 @@ def test_a_long_load_is_not_waited_for() -> None:
     dispatch.machine.replicas[0].load_s = 60.0
     dispatch.lose(0)
     dispatch.tell(dispatch.answers(1, *dispatch.out(1)))
+    assert dispatch.out(1) == [4]
+    dispatch.tell(dispatch.answers(1, 4))
+    assert dispatch.out(1) == mine[:1]
+
+
+def alone_with_suspects() -> tuple[DrivenDispatch, list[int]]:
+    """Replica 0 died with four requests and can't load again; replica 1 has had them to try since 0.5 s."""
+    dispatch = DrivenDispatch(2)
+    dispatch.ready(0, 1, slots=4)
+    dispatch.submit(*range(8))
+    mine = dispatch.out(0)
+    dispatch.lose(0)
+    dispatch.tell(ev.Tick(), after_s=0.5)
+    dispatch.tell(ev.ReplicaLoadFailed(replica=0, incarnation=2, reason="no such model"))
+    dispatch.submit(*range(50, 70))
+    assert not dispatch.sent(), "what it has in flight ends before it tries suspects"
+    dispatch.tell(dispatch.answers(1, *dispatch.out(1)), after_s=1.0)
+    assert dispatch.out(1) == mine[:2]
+    return dispatch, mine
+
+
+def test_suspects_have_half_of_the_time_of_the_last_that_is_ready() -> None:
+    dispatch, mine = alone_with_suspects()
+    dispatch.tell(dispatch.answers(1, *mine[:2]), after_s=3.0)
+    assert min(dispatch.out(1)) == 50, "others wait, and one group was its turn: it took 4 s"
+    dispatch.tell(dispatch.answers(1, 50), ev.Tick(), after_s=3.9)
+    assert not dispatch.machine.replicas[1].solo
+    dispatch.submit(*range(70, 90))
+    dispatch.tell(dispatch.answers(1, 51), ev.Tick(), after_s=0.2)
+    assert not dispatch.sent(), "now it is the turn of the suspects again"
+    dispatch.tell(dispatch.answers(1, *dispatch.out(1)))
+    assert dispatch.out(1) == mine[2:]
+
+
+def test_a_load_after_a_death_in_the_lane_belongs_to_the_turn_of_the_suspects() -> None:
+    dispatch, mine = alone_with_suspects()
+    dispatch.lose(1, after_s=1.0)
+    dispatch.tell(ev.Tick(), after_s=0.1)
+    dispatch.tell(ev.ReplicaReady(replica=1, incarnation=2, slots=4, kv_tokens=0), after_s=18.0)
+    assert min(dispatch.out(1)) == 50
+    dispatch.tell(dispatch.answers(1, 50), after_s=20.0)
+    assert dispatch.sent(), "a turn of 20.1 s"
+    dispatch.tell(dispatch.answers(1, *dispatch.out(1)), after_s=0.2)
     assert dispatch.out(1) == mine[:1]
 
 

@@ -157,16 +157,16 @@ def neighbours_of_a_suspect_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def suspects_tried_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suspects go back to the others."""
-    attempt = Dispatch._try_suspects
+    attempt = Failover.try_suspects
 
-    def crowd(self: Dispatch, pool: Pool, sends: Any) -> None:
+    def crowd(self: Failover, pool: Pool, sends: Any) -> None:
         for request in pool.quarantine.requests():
             pool.lanes.push(request)
         pool.quarantine.groups.clear()
         pool.quarantine.count = 0
         attempt(self, pool, sends)
 
-    monkeypatch.setattr(Dispatch, "_try_suspects", crowd)
+    monkeypatch.setattr(Failover, "try_suspects", crowd)
 
 
 @plant
@@ -184,6 +184,34 @@ def others_run_beside_the_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _spare(replica: Replica) -> int:
     return replica.slots + replica.lookahead - len(replica.in_flight)
+
+
+@plant
+def survivor_starved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ready replica tries one group of suspects after another while other requests wait."""
+    monkeypatch.setattr(Quarantine, "must_serve", lambda self, replica, now, *, others_wait: False)
+
+
+@plant
+def load_after_a_suspects_death_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn of the suspects ends with the death of their replica: the load is not made up for."""
+
+    def at_once(self: Quarantine, now: float) -> None:
+        if self.turn_began is not None:
+            self.next_turn = now + (now - self.turn_began)
+            self.turn_began = None
+
+    monkeypatch.setattr(Quarantine, "close_turn", at_once)
+
+
+@plant
+def suspects_never_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ready replica serves for ever, whoever waits."""
+
+    def for_ever(self: Quarantine, replica: Replica, now: float, *, others_wait: bool) -> bool:
+        return not any(each.state == "ready" for each in self._replicas if each is not replica)
+
+    monkeypatch.setattr(Quarantine, "must_serve", for_ever)
 
 
 @plant

@@ -15,6 +15,7 @@ from penstock.core.dispatch.dispatch import LOADS_BEFORE_GIVING_UP
 from penstock.sim.replicas import Answer
 from penstock.sim.scenario import Scenario
 from penstock.sim.tally import Tally
+from penstock.sim.turns import Turns
 from penstock.sim.violations import Violation
 
 __all__ = ["RequestChecks"]
@@ -96,6 +97,7 @@ class RequestChecks:
         self._turn = 0
         self.draining = False
         self._answered = 0
+        self._turns = [Turns() for _ in range(scenario.pools)]
 
     def out_on(self, replica: int) -> list[tuple[int, int]]:
         return list(self.replicas[replica].out.items())
@@ -310,7 +312,7 @@ class RequestChecks:
             replica.slow = True
             replica.times_slow += 1
 
-    def sent(self, send: ev.Send) -> None:
+    def sent(self, send: ev.Send, now: float) -> None:
         replica = self.replicas[send.replica]
         if self.draining or not replica.ready or replica.leaving or send.incarnation != replica.incarnation:
             raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which is not to have any")
@@ -335,10 +337,18 @@ class RequestChecks:
         suspects = sum(self.tasks[number].suspect for number in replica.out)
         if suspects not in (0, len(replica.out)):
             raise Violation(f"replica {send.replica} tries suspects beside others: {sorted(replica.out)}")
+        if suspects:
+            self._begin_turn(replica, now)
         if suspects > replica.slots:
             raise Violation(f"replica {send.replica} has {suspects} suspects, more than its {replica.slots} slots")
         if len(replica.out) > replica.slots + self.limits.max_lookahead:
             raise Violation(f"replica {send.replica} with {replica.slots} slots was sent {len(replica.out)} requests")
+
+    def _begin_turn(self, replica: _Replica, now: float) -> None:
+        ready = [each for each in self.replicas if each.pool == replica.pool and each.ready]
+        last, others_wait = len(ready) == 1, bool(self.waiting[replica.pool])
+        self._turns[replica.pool].begin(now, last=last, others_wait=others_wait)
+        self.tally.hit("suspects: on the last ready replica", int(last and others_wait))
 
     def take_back(self, take: ev.TakeBackFrom) -> None:
         replica = self.replicas[take.replica]
@@ -411,9 +421,13 @@ class RequestChecks:
 
     # ------------------------------------------------------------ after every turn
 
-    def check(self) -> None:
+    def check(self, now: float) -> None:
         """Nobody idles while there is something to do."""
         self._turn += 1
+        for pool, turns in enumerate(self._turns):
+            ready = [replica for replica in self.replicas if replica.pool == pool and replica.ready]
+            if ready and not any(self.tasks[task].suspect for replica in ready for task in replica.out):
+                turns.end(now)
         if self.draining:
             return
         for index, replica in enumerate(self.replicas):

@@ -146,7 +146,7 @@ class Coordinator:
         check_dispatch(self.dispatch)
         if self.status:
             return
-        self.requests.check()
+        self.requests.check(self.world.now)
         commits = self.flow.commits
         self.rows.check(self.flow.limits, commits.partial, set(commits.ended))
         tasks = self.requests.tasks
@@ -266,7 +266,7 @@ class Coordinator:
             host.later(self.world.scenario.latency_s, partial(host.receive, partial(deliver, host)))
 
     def _send(self, send: ev.Send) -> Iterable[Event]:
-        self.requests.sent(send)
+        self.requests.sent(send, self.world.now)
         items: Sequence[SimRequest] = [
             self.rows.request(task, attempt) for task, attempt in zip(send.tasks, send.attempts, strict=True)
         ]

@@ -93,6 +93,7 @@ SOMETIMES = (
     "stall",
     "slow commit",
     "suspect answered",
+    "suspects: on the last ready replica",
     "take-back: empty",
     "take-back: some",
     "undisturbed",

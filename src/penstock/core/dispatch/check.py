@@ -150,5 +150,11 @@ def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
     nobody = chosen is None or chosen.state == "failed"
     if nobody and any(replica.state == "ready" for replica in pool.replicas):
         raise dispatch._broken(f"pool {pool.name} has suspects, and nobody tries them")
-    if chosen is not None and chosen.state == "ready" and not (chosen.solo and chosen.in_flight):
+    if chosen is None or chosen.state != "ready":
+        return
+    looked_at, others_wait = quarantine.looked_at, pool.lanes.count > 0
+    serves = not chosen.solo and quarantine.must_serve(chosen, looked_at, others_wait=others_wait)
+    if not serves and not (chosen.solo and chosen.in_flight):
         raise dispatch._broken(f"{chosen.shape.name} is to try suspects, and does not")
+    if chosen.solo and quarantine.turn_began is None:
+        raise dispatch._broken(f"{chosen.shape.name} tries suspects, and nobody counts the time")

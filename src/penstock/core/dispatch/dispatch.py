@@ -394,38 +394,12 @@ class Dispatch(Machine):
         for pool in self._dirty.values():
             sends: Tasks = {}
             if pool.quarantine.groups or pool.quarantine.replica is not None:
-                self._try_suspects(pool, sends)
+                self.failover.try_suspects(pool, sends)
             filled = pool.fill(self._now)
             self._emit_sends(sends)
             self._emit_sends(filled)
             self._emit_recalls(pool.to_take_back())
         self._dirty.clear()
-
-    def _try_suspects(self, pool: Pool, sends: Tasks) -> None:
-        """The lane runs one group of suspects after another, once what it had in flight is done."""
-        quarantine = pool.quarantine
-        replica = quarantine.choose(self._now, others_wait=pool.lanes.count > 0)
-        if replica is None:
-            return
-        if quarantine.groups and not replica.solo:
-            replica.solo = True
-            pool.recount(replica)
-            self._emit(
-                ev.Recovered(kind="suspect", replica=replica.index, count=quarantine.count, reason="tried apart")
-            )
-        if replica.in_flight:
-            return
-        if quarantine.groups:
-            group = quarantine.take(replica.slots)
-            replica.trying, replica.alone = len(group), group[0].task if len(group) == 1 else -1
-            for request in group:
-                pool.give(replica, request, sends, self._now)
-            pool.recount(replica)
-        else:
-            replica.solo, replica.trying, replica.alone = False, 0, -1
-            quarantine.replica = None
-            pool.offer(replica)
-            pool.recount(replica)
 
     def _emit_sends(self, sends: Tasks) -> None:
         for index, (tasks, attempts) in sends.items():

@@ -14,7 +14,7 @@ from penstock.core import events as ev
 if TYPE_CHECKING:
     from penstock.core.dispatch.dispatch import Dispatch
     from penstock.core.dispatch.lanes import Request
-    from penstock.core.dispatch.pool import Pool
+    from penstock.core.dispatch.pool import Pool, Tasks
     from penstock.core.dispatch.replica import Replica
 
 __all__ = ["Failover", "add_failure", "failures"]
@@ -109,6 +109,51 @@ class Failover:
         dispatch.emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
         dispatch.fail(ends)
         return counts
+
+    # ------------------------------------------------------------ suspects are tried apart
+
+    def try_suspects(self, pool: Pool, sends: Tasks) -> None:
+        """The lane runs one group of suspects after another, once what it had in flight is done."""
+        quarantine, now, others_wait = pool.quarantine, self._dispatch.now, pool.lanes.count > 0
+        quarantine.looked_at = now
+        replica = quarantine.choose(now, others_wait=others_wait)
+        if replica is None or not replica.solo or (replica.trying and not replica.in_flight):
+            quarantine.close_turn(now)  # answered; or the lane died, and a replica can serve again
+        if replica is None or (replica.solo and replica.in_flight):
+            return
+        if not quarantine.groups or quarantine.must_serve(replica, now, others_wait=others_wait):
+            if replica.solo or not quarantine.groups:
+                self._leave_lane(pool, replica)
+            return
+        if not replica.solo:
+            replica.solo = True
+            quarantine.begin_turn(now)
+            pool.recount(replica)
+            self._dispatch.emit(
+                ev.Recovered(kind="suspect", replica=replica.index, count=quarantine.count, reason="tried apart")
+            )
+        if not replica.in_flight:
+            self._try_group(pool, replica, sends)
+
+    def _try_group(self, pool: Pool, replica: Replica, sends: Tasks) -> None:
+        quarantine, now = pool.quarantine, self._dispatch.now
+        if quarantine.turn_began is None:
+            quarantine.begin_turn(now)
+        group = quarantine.take(replica.slots)
+        replica.trying, replica.alone = len(group), group[0].task if len(group) == 1 else -1
+        for request in group:
+            pool.give(replica, request, sends, now)
+        pool.recount(replica)
+
+    def _leave_lane(self, pool: Pool, replica: Replica) -> None:
+        """It serves the others: nothing is left to try, or they have waited for their turn."""
+        quarantine = pool.quarantine
+        replica.solo, replica.trying, replica.alone = False, 0, -1
+        quarantine.replica = None
+        pool.offer(replica)
+        pool.recount(replica)
+        if quarantine.groups:
+            quarantine.choose(self._dispatch.now, others_wait=True)
 
 
 def failures(replica: Replica, batch: int = 0) -> ev.FailRequests:

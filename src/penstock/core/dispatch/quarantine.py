@@ -6,6 +6,9 @@
     a request that kills alone, twice, is at fault
 
 One guilty request of n costs about log2(n) + 2 deaths, and the innocent ones are answered on the way.
+
+The last ready replica of a pool serves: suspects wait for a replica that comes back, which has nothing to lose. Where
+none does, they get half of its time at most, the loads after their deaths included, one group a turn.
 """
 
 from __future__ import annotations
@@ -25,9 +28,12 @@ SPARE_DEATHS = 4  # in the lane without an answer, beyond what halving takes
 
 
 class Quarantine:
-    """replica: the lane, which runs nothing else while groups wait. count: suspects that wait.
+    """replica: the lane, which runs nothing else while it tries a group. count: suspects that wait.
 
-    fruitless: deaths in the lane since its last answer
+    fruitless   deaths in the lane since its last answer
+    turn_began  when the lane last stopped taking other requests; None while no turn is open
+    looked_at   when the dispatcher last decided about the lane
+    next_turn   until then the last ready replica of the pool belongs to the other requests
     """
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
@@ -36,6 +42,9 @@ class Quarantine:
         self.replica: Replica | None = None
         self.count = 0
         self.fruitless = 0
+        self.turn_began: float | None = None
+        self.next_turn = 0.0
+        self.looked_at = 0.0
 
     def add(self, suspects: list[Request]) -> None:
         """Requests that were in flight at a death elsewhere; tried after those that wait."""
@@ -76,23 +85,46 @@ class Quarantine:
         slots = self.replica.slots if self.replica is not None else 1
         return slots.bit_length() + SPARE_DEATHS
 
+    # ------------------------------------------------------------ turns
+
+    def begin_turn(self, now: float) -> None:
+        self.turn_began = now
+
+    def close_turn(self, now: float) -> None:
+        """A turn costs the others the time until a replica can serve them again: the wait for what the lane had in
+        flight, the group, and a load where it died of it. They have the next stretch of that length."""
+        if self.turn_began is not None and any(each.state == "ready" for each in self._replicas):
+            self.next_turn = now + (now - self.turn_began)
+            self.turn_began = None
+
+    def must_serve(self, replica: Replica, now: float, *, others_wait: bool) -> bool:
+        """Whether the replica is to take other requests before the next group: it is the only one that can."""
+        if now >= self.next_turn or not (others_wait or replica.in_flight):
+            return False
+        return not any(each.state == "ready" for each in self._replicas if each is not replica)
+
+    # ------------------------------------------------------------ the lane
+
     def choose(self, now: float, *, others_wait: bool) -> Replica | None:
-        """The lane, where it is ready: one that has nothing to do; or the replica that died, if it is back soon, for it
-        has nothing in flight then, and the others go on undisturbed; else the one with the least in flight.
+        """The lane, where it is ready: one that has nothing to do; or one that comes back, for it has nothing in flight
+        then, and the others go on undisturbed; only where none comes the one with the least in flight.
 
         Once chosen it keeps its suspects through its deaths, so that no other replica dies of them; only where it takes
         long to come back, one that has nothing to do takes its place.
         """
         chosen = self.replica
+        ready = [each for each in self._replicas if each.state == "ready"]
         if chosen is not None and chosen.state == "ready":
-            return chosen
+            if chosen.solo or not chosen.in_flight:
+                return chosen
+            chosen = None  # it serves the others: perhaps another one is better by now
         if chosen is not None and self._is_soon_back(chosen, now):
             return None
-        idle = [] if others_wait else [each for each in self._replicas if each.state == "ready" and not each.in_flight]
-        if idle:
-            self.replica = idle[0]
+        empty = [] if others_wait else [each for each in ready if not each.in_flight]
+        if empty:
+            self.replica = empty[0]
         elif chosen is None or not self._is_coming(chosen, now):
-            self.replica = self._any(now)
+            self.replica = self._any(ready, now)
         chosen = self.replica
         return chosen if chosen is not None and chosen.state == "ready" else None
 
@@ -105,13 +137,10 @@ class Quarantine:
         """And not long overdue: it may wait for a device, or for a node that is gone."""
         return replica.state in _COMING and now <= replica.expected_ready_at() + OVERDUE_S
 
-    def _any(self, now: float) -> Replica | None:
-        ready = [each for each in self._replicas if each.state == "ready"]
+    def _any(self, ready: list[Replica], now: float) -> Replica | None:
         coming = [each for each in self._replicas if each.died_at >= 0 and self._is_coming(each, now)]
         if coming:
-            soonest = min(coming, key=lambda each: (each.expected_ready_at(), each.index))
-            if not ready or self._is_soon_back(soonest, now):
-                return soonest
+            return min(coming, key=lambda each: (each.expected_ready_at(), each.index))
         return min(ready, key=lambda each: (len(each.in_flight), each.index)) if ready else None
 
 

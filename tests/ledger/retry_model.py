@@ -17,7 +17,7 @@ from penstock.ledger import Ledger
 from penstock.ledger.base import CommitBatch, Counts
 from penstock.runtime.retry.scope import ChosenSource, Selection
 from penstock.runtime.rows.store import RowStore
-from penstock.runtime.run.invocation import cut_for_retry, open_pipeline_source
+from penstock.runtime.run.scope import cut_for_retry, open_pipeline_source
 from penstock.spec.identity import pipeline_identity
 from penstock.spec.load import load_pipeline
 from penstock.spec.pipeline import Pipeline

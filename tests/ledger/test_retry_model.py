@@ -15,8 +15,10 @@ from penstock.ledger.base import Counts
 from penstock.ledger.view import read_run
 from penstock.report.facts import RunFacts
 from penstock.runtime.retry import retry as retrying
-from penstock.runtime.run.api import RunOptions, nothing_to_do
-from penstock.runtime.watch.clock import RunClock
+from penstock.runtime.run.api import nothing_to_do
+from penstock.runtime.run.options import Listener, RunOptions
+from penstock.runtime.run.session import Session
+from penstock.runtime.watch.signals import Interrupts
 from penstock.spec.pipeline import Pipeline
 
 FILES = ("a.jsonl", "b.jsonl", "empty.jsonl", "c.jsonl")
@@ -36,9 +38,9 @@ def run_again(
     pipeline: Pipeline, drawn: Drawn, round: int, codes: tuple[str, ...], exit_code: int = 0
 ) -> dict[str, int]:
     class InModel(retrying._Retry):
-        def _run(self, clock: RunClock, *rest: object) -> tuple[RunFacts, int]:
+        def _run(self, lent: Session, listener: Listener) -> tuple[RunFacts, int]:
             Model(pipeline, drawn, round, self.selection).run(self._inner)
-            return nothing_to_do(pipeline, self._out_dir, clock), 0
+            return nothing_to_do(pipeline, self._out_dir, lent.clock), 0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrying, "_Retry", InModel)
@@ -56,7 +58,7 @@ def test_a_stop_between_a_retry_that_was_begun_and_the_rest(tmp_path: Path, monk
     begun = retrying._Retry(pipeline, RunOptions(), tmp_path / "out", (), ("refused",))
     before = read_run(tmp_path / "out").counts.dead
     with monkeypatch.context() as patch:
-        patch.setattr(retrying.Interrupts, "asked", True)
+        patch.setattr(Interrupts, "asked", True)
         did = run_again(pipeline, drawn, NEVER, (), exit_code=75)
     assert did["rows"] == len(begun.selection.chosen) > 0
     left = read_run(tmp_path / "out").counts.dead

@@ -301,7 +301,7 @@ def test_a_loop_that_stands_still_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_errors_of_a_disk_may_pass_and_others_do_not() -> None:
-    from penstock.data.streams import may_pass
+    from penstock.data.passing import may_pass
 
     assert may_pass(OSError(errno.EIO, "Input/output error")) and may_pass(OSError(errno.ESTALE, "Stale file handle"))
     assert not may_pass(OSError(errno.ENOENT, "gone")) and not may_pass(OSError("Corrupt snappy compressed data"))

@@ -15,7 +15,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Parameter
 
 from penstock.cli import output
-from penstock.cli.entry import end_at_once, ending, listen, restore, stoppable
+from penstock.cli.interrupted import end_at_once, ending, listen, restore, stoppable
 from penstock.errors import PenstockError
 from penstock.redaction import without_secrets
 

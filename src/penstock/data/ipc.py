@@ -10,9 +10,9 @@ import pyarrow as pa
 from penstock.data.arrow_rows import storage_schema
 from penstock.data.ipc_sizes import unfolded_bytes
 from penstock.data.limits import MAX_BATCH_BYTES
+from penstock.data.passing import may_pass
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof, byte_range
-from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 _FILE_MAGIC = b"ARROW1"

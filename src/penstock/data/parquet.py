@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from penstock.data.arrow_rows import storage_schema
 from penstock.data.decoded import longest_named
 from penstock.data.limits import MAX_ROWS_PER_FILE_BYTE
+from penstock.data.passing import may_pass
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof, byte_range
-from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 _BATCH_ROWS = 1024  # rows handed on at once: bounds memory whatever the size of a row group

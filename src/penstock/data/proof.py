@@ -16,8 +16,8 @@ from typing import Any
 
 from penstock.core.flow.evidence import Evidence
 from penstock.core.shape import SourceMark
+from penstock.data.passing import may_pass
 from penstock.data.paths import TEXT_FORMATS, DataFile
-from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 __all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_content", "byte_range", "head_of"]

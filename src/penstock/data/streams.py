@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from penstock.data.passing import may_pass
 from penstock.data.paths import DataFile
 from penstock.errors import InputError
 
 if TYPE_CHECKING:
     from penstock.data.proof import FileProof
 
-# The disk or the network failed, and may come back; the file itself may be sound.
-_PASSING = frozenset((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH))
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ZSTD_INPUT_BYTES = 1024
 UTF8_MARK = b"\xef\xbb\xbf"
-
-
-def may_pass(error: BaseException) -> bool:
-    """Whether what failed is the disk or the network under a file, so that it may be read again."""
-    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 class ByteStream(Protocol):

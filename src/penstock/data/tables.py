@@ -11,9 +11,9 @@ from penstock.data.arrow_rows import batch_rows
 from penstock.data.base import Chunk, Unreadable
 from penstock.data.decoded import fitting_rows
 from penstock.data.limits import MAX_LINE_BYTES
+from penstock.data.passing import may_pass
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof
-from penstock.data.streams import may_pass
 from penstock.errors import InputError
 
 

@@ -36,23 +36,14 @@ from penstock.planning.preflight import check_feasible
 from penstock.report.facts import RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.report.units import noun
-from penstock.runtime.inbox import Inbox
 from penstock.runtime.retry.chosen_list import ChosenList
 from penstock.runtime.retry.dead_rows import DeadRows, positions_of, read_dead
 from penstock.runtime.retry.scope import Chosen, Selection, counts_without
-from penstock.runtime.run.api import (
-    Listener,
-    RunOptions,
-    RunResult,
-    displayed,
-    drive,
-    nothing_to_do,
-    place_of,
-    tell_summary,
-)
-from penstock.runtime.run.invocation import Invocation, RunAgain, open_pipeline_source
-from penstock.runtime.watch.clock import RunClock, process_age_s
-from penstock.runtime.watch.signals import Interrupts
+from penstock.runtime.run.api import displayed, drive, nothing_to_do, place_of, tell_summary
+from penstock.runtime.run.invocation import Invocation
+from penstock.runtime.run.options import Listener, RunOptions, RunResult
+from penstock.runtime.run.scope import RunScope, open_pipeline_source
+from penstock.runtime.run.session import Session, session
 from penstock.spec.identity import identity_diff, pipeline_identity
 from penstock.spec.pipeline import Pipeline
 
@@ -71,25 +62,24 @@ def retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str] = ()) 
 def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], listener: Listener) -> RunResult:
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
     cut = _finished(out_dir).run.cut
-    clock = RunClock(process_age_s() if options.whole_process else 0.0)
     retrying = _Retry(pipeline, options, out_dir, cut, codes)
-    if not retrying.selection.chosen:
-        facts = nothing_to_do(pipeline, out_dir, clock)
-        facts.warnings.append(f"no row died{_of(codes)}: nothing to do")
-        return RunResult(0, summary(facts), out_dir, facts)
-    with closing(Inbox()) as inbox, Interrupts(inbox) as interrupts:  # until what came of it is in its place, and told
-        result = retrying.run_to_its_end(clock, listener, inbox, interrupts)
+    with session(whole_process=options.whole_process) as lent:  # until what came of it is in its place, and told
+        if not retrying.selection.chosen:
+            facts = nothing_to_do(pipeline, out_dir, lent.clock)
+            facts.warnings.append(f"no row died{_of(codes)}: nothing to do")
+            return RunResult(0, summary(facts), out_dir, facts)
+        result = retrying.run_to_its_end(lent, listener)
         if not retrying.begun or result.facts.status != "done":
             return result
         rest = _Retry(pipeline, options, out_dir, cut, codes, done=retrying.selection.keys)
         if not rest.selection.chosen:
             return result
-        if interrupts.asked:
+        if lent.interrupts.asked:
             left = noun(len(rest.selection.chosen), "other dead row")
             facts = msgspec.structs.replace(result.facts, status="stopped", reason=f"{left} to be run again")
             written = summary(facts) | {"retried": result.summary["retried"]}
             return RunResult(tell_summary(out_dir, written, facts, 75, needed=True), written, out_dir, facts)
-        return rest.run_to_its_end(clock, listener, inbox, interrupts, after=result)
+        return rest.run_to_its_end(lent, listener, after=result)
 
 
 def _finished(out_dir: Path) -> RunView:
@@ -177,16 +167,9 @@ class _Retry:
 
     # ------------------------------------------------------------ running them
 
-    def run_to_its_end(
-        self,
-        clock: RunClock,
-        listener: Listener,
-        inbox: Inbox,
-        interrupts: Interrupts,
-        after: RunResult | None = None,
-    ) -> RunResult:
+    def run_to_its_end(self, lent: Session, listener: Listener, after: RunResult | None = None) -> RunResult:
         """Run them and put them in their places. after: what the same command has run again before."""
-        facts, code = self._run(clock, listener, inbox, interrupts)
+        facts, code = self._run(lent, listener)
         told = list(after.facts.warnings) if after is not None else []
         if self.begun:
             rows = noun(len(self.selection.chosen), "dead row")
@@ -211,18 +194,17 @@ class _Retry:
         code = tell_summary(self._out_dir, written, facts, code, needed=True)
         return RunResult(code, written, self._out_dir, facts)
 
-    def _run(self, clock: RunClock, listener: Listener, inbox: Inbox, interrupts: Interrupts) -> tuple[RunFacts, int]:
+    def _run(self, lent: Session, listener: Listener) -> tuple[RunFacts, int]:
         if self._has_ended():
-            return nothing_to_do(self._pipeline, self._out_dir, clock), 0
+            return nothing_to_do(self._pipeline, self._out_dir, lent.clock), 0
         options = self._options
         check_feasible(self._pipeline)
         holder = f"the retry in {self._out_dir.absolute()} (process {os.getpid()})"
-        again = RunAgain(self.selection, self._out_dir, self._columns(), self._entry.mark)
+        # Their deaths count nothing against max_dead: they were counted when they died first.
+        scope = RunScope(self._inner, self._out_dir, None, 1.0, self.selection, self._columns(), self._entry.mark)
         with closing(place_of(self._pipeline, options, holder)) as place:
             planned = place.plan(self._pipeline, self._cut or (len(self._pipeline.steps),))
-            with Invocation(
-                self._pipeline, options, self._inner, place, planned, clock, inbox, interrupts, again
-            ) as invocation:
+            with Invocation(self._pipeline, scope, options, place, planned, lent) as invocation:
                 facts, code = drive(invocation, self._inner, listener)
             listener(facts)
         return msgspec.structs.replace(facts, out_dir=str(self._out_dir)), code

@@ -6,10 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -22,59 +21,18 @@ from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import LocalPlace, Place, open_place
 from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
-from penstock.runtime.inbox import Inbox
 from penstock.runtime.run.invocation import Invocation
+from penstock.runtime.run.options import EXIT_CODES, STOPPED_AT_ONCE, Listener, RunOptions, RunResult
 from penstock.runtime.run.output_inside_input import refuse_overlap
-from penstock.runtime.run.pipeline_snapshot import Given
-from penstock.runtime.watch.clock import RunClock, process_age_s
+from penstock.runtime.run.scope import RunScope
+from penstock.runtime.run.session import session
+from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.live import telling
-from penstock.runtime.watch.signals import Interrupts, StopNow
+from penstock.runtime.watch.signals import StopNow
 from penstock.spec.identity import pipeline_identity, pools
 from penstock.spec.pipeline import Pipeline
 
-Listener = Callable[[RunFacts], None]
-
-EXIT_CODES = {"done": 0, "failed": 1, "too_many_dead": 3, "stopped": 75}
-STOPPED_AT_ONCE = 130
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run, as opposed to what; none of it is part of a run's identity.
-
-    out         the output folder, in place of the sink's path
-    limit       take at most this many rows of the source
-    executor    local | ray
-    ray_address      of a Ray cluster, HOST:PORT or auto; None: RAY_ADDRESS, else a fresh Ray on this machine
-    placement_group  of Ray: take devices from this one only; it belongs to the caller
-    takeover    take the folder over from a process that still seems to own it
-    display     for the Python API: auto | rich | plain | json | none, on stderr
-    listener    called about every `interval_s` seconds with fresh facts, from the run's own thread; replaces `display`
-    given       how the pipeline was given, noted in the run directory for `penstock retry`
-    whole_process  count times from the start of the process (the command line) rather than from this call
-    """
-
-    out: str | None = None
-    limit: int | None = None
-    executor: str = "local"
-    ray_address: str | None = None
-    placement_group: Any = None
-    takeover: bool = False
-    display: Literal["auto", "rich", "plain", "json", "none"] = "auto"
-    listener: Listener | None = None
-    interval_s: float = 0.5
-    given: Given | None = None
-    whole_process: bool = False
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended. `summary` is the content of summary.json; exit codes as in the public contract."""
-
-    exit_code: int
-    summary: dict[str, Any]
-    out_dir: Path
-    facts: RunFacts
+__all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "place_of", "run", "tell_summary"]
 
 
 def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
@@ -108,41 +66,38 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
         raise UsageError("the output folder (--out) has no name; give a path")
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
     refuse_overlap(pipeline.source.paths, out_dir, pipeline.sink.format)
-    clock = RunClock(process_age_s() if options.whole_process else 0.0)
-    inbox = Inbox()
     holder = f"the run in {out_dir.absolute()} (process {os.getpid()})"
-    with ExitStack() as stack:
-        stack.callback(inbox.close)
-        with Interrupts(inbox) as interrupts:
-            stands = _standing(out_dir)
-            complete = stands is not None and _is_complete(stands, options.limit)
-            if not complete:
-                check_feasible(pipeline)
-            place = LocalPlace(holder) if complete else place_of(pipeline, options, holder)
-            stack.callback(place.close)
-            planned = RunPlan((), (), {}) if complete else place.plan(pipeline, _settled_cut(stands, pipeline))
-            fault("run.planned")
-            while True:
-                with Invocation(pipeline, options, out_dir, place, planned, clock, inbox, interrupts) as invocation:
-                    if complete:
-                        invocation.refuse_longer()
-                        facts, code = nothing_to_do(pipeline, out_dir, clock), 0
-                    else:
-                        facts, code = drive(invocation, out_dir, listener)
-                if facts.status == "done" and not complete and not _is_complete(read_run(out_dir), options.limit):
-                    continue  # it was taken up in a later phase, of rows that a life before took in under its limit
-                wider = invocation.wider_model() if facts.status == "failed" else None
-                if wider is None:
-                    break
-                pipeline = wider  # from the ledger on, with more tensor parallelism
-                planned = place.plan(pipeline, planned.cut)
-            if facts.at_once or facts.status == "failed":
-                facts = _durable(facts, out_dir)
-            listener(facts)
-            fault("run.ended")
-            written = summary(facts)
-            code = tell_summary(out_dir, written, facts, code, needed=not complete)
-            fault("run.summary_written")
+    with ExitStack() as stack, session(whole_process=options.whole_process) as lent:
+        stands = _standing(out_dir)
+        complete = stands is not None and _is_complete(stands, options.limit)
+        if not complete:
+            check_feasible(pipeline)
+        place = LocalPlace(holder) if complete else place_of(pipeline, options, holder)
+        stack.callback(place.close)
+        planned = RunPlan((), (), {}) if complete else place.plan(pipeline, _settled_cut(stands, pipeline))
+        fault("run.planned")
+        while True:
+            scope = RunScope(out_dir, out_dir, options.limit, pipeline.max_dead)
+            with Invocation(pipeline, scope, options, place, planned, lent) as invocation:
+                if complete:
+                    invocation.refuse_longer()
+                    facts, code = nothing_to_do(pipeline, out_dir, lent.clock), 0
+                else:
+                    facts, code = drive(invocation, out_dir, listener)
+            if facts.status == "done" and not complete and not _is_complete(read_run(out_dir), options.limit):
+                continue  # it was taken up in a later phase, of rows that a life before took in under its limit
+            wider = invocation.wider_model() if facts.status == "failed" else None
+            if wider is None:
+                break
+            pipeline = wider  # from the ledger on, with more tensor parallelism
+            planned = place.plan(pipeline, planned.cut)
+        if facts.at_once or facts.status == "failed":
+            facts = _durable(facts, out_dir)
+        listener(facts)
+        fault("run.ended")
+        written = summary(facts)
+        code = tell_summary(out_dir, written, facts, code, needed=not complete)
+        fault("run.summary_written")
     return RunResult(code, written, out_dir, facts)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
@@ -19,25 +19,14 @@ from penstock.ledger.base import CommitBatch, Counts
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.replicas.replicas import Replicas
-from penstock.runtime.rows.reader import ChunkRead, Reader, SourceFailed
-from penstock.runtime.rows.store import RowStore
-from penstock.runtime.rows.tasks import Tasks
-from penstock.runtime.rows.totals import Totals
+from penstock.runtime.rows.reader import ChunkRead, SourceFailed
 from penstock.runtime.rows.writer import BatchCommitted, Writer
+from penstock.runtime.run.phases import Phase
 from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.signals import Interrupts
 
 _POINTS = {kind: f"perform.{kind.__name__}" for kind in Instruction.__subclasses__()}
 TICK_S = 0.2  # how often the core looks at its clocks
-
-
-class Phase(NamedTuple):
-    """What belongs to one phase: where its rows come from, what is held of them, and what is done to them."""
-
-    reader: Reader
-    store: RowStore
-    tasks: Tasks
-    totals: Totals
 
 
 class Shell:

@@ -1,0 +1,55 @@
+"""How an interrupted command line ends: what it says, its exit code, and the handlers of signals before a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+__all__ = ["end_at_once", "ending", "listen", "restore", "stoppable"]
+
+Handler = Callable[[int, FrameType | None], None]
+
+STOPPED_EXIT = 75
+INTERRUPTED_EXIT = 130
+
+
+def ending(tokens: Sequence[str]) -> tuple[str, int]:
+    """What is told of a command line that was interrupted before a run took the signals or after, and its exit code."""
+    if tokens[:1] == ["run"]:
+        return "stopped; run the same command to start or continue the run", STOPPED_EXIT
+    return "stopped", INTERRUPTED_EXIT
+
+
+def end_at_once(tokens: Sequence[str]) -> Handler:
+    """A handler of signals that ends the process in good order.
+
+    It raises nothing: an exception that comes from anywhere is made another by one library, and swallowed by the next.
+    """
+    told, code = ending(tokens)
+
+    def end(number: int = 0, frame: FrameType | None = None) -> None:
+        try:
+            os.write(2, f"penstock: {told}\n".encode())
+        finally:
+            os._exit(code)  # also where nobody can be told
+
+    return end
+
+
+def stoppable(tokens: Sequence[str]) -> bool:
+    """Whether the command is one that SIGTERM, as well as Ctrl-C, ends in good order."""
+    return tokens[:1] in (["run"], ["retry"])
+
+
+def listen(handler: Handler, numbers: Iterable[signal.Signals]) -> dict[signal.Signals, Any]:
+    """Take these signals, but not those that the process was told to ignore; returns the handlers that stood there."""
+    taken = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
+def restore(before: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

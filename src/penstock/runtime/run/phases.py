@@ -1,0 +1,201 @@
+"""The phases of one invocation: what each holds and reads, and what its flow is told of where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from penstock.core.flow.flow import Flow
+from penstock.core.flow.limit import admission_ends
+from penstock.core.shape import FlowLimits, FlowShape, Progress, StepShape
+from penstock.data.base import Source
+from penstock.data.columns import TableBuilder
+from penstock.ledger.base import Counts
+from penstock.ledger.ledger import Ledger
+from penstock.planning.phases import PhasePlan
+from penstock.planning.run_plan import RunPlan
+from penstock.runtime.replicas.record import Record
+from penstock.runtime.rows.reader import Reader
+from penstock.runtime.rows.store import RowStore
+from penstock.runtime.rows.tasks import Tasks
+from penstock.runtime.rows.totals import Totals
+from penstock.runtime.run.scope import RunScope
+from penstock.runtime.run.session import Session
+from penstock.runtime.watch.stalls import Stalls
+from penstock.spec.pipeline import Pipeline
+from penstock.steps.base import StepLogic
+
+__all__ = ["WINDOW_ROWS_PER_REPLICA", "Phase", "Phases"]
+
+WINDOW_ROWS_PER_REPLICA = 2_048  # twice what the engines with the most sequences hold
+
+
+class Phase(NamedTuple):
+    """A phase that is ready to run: where its rows come from, what is held of them, and what is done to them.
+
+    estimate: rows that it will have seen at its end, as far as that can be told
+    """
+
+    flow: Flow
+    reader: Reader
+    store: RowStore
+    tasks: Tasks
+    totals: Totals
+    estimate: Callable[[], int | None]
+
+
+class Phases:
+    """Makes one phase after the other; the reader of the one before ends when the next is made, or with `close`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scope: RunScope,
+        plan: RunPlan,
+        ledger: Ledger,
+        source: Source,
+        logics: Sequence[StepLogic],
+        record: Record,
+        session: Session,
+        stalls: Stalls,
+    ) -> None:
+        self._pipeline, self._scope, self._plan = pipeline, scope, plan
+        self._ledger, self._source, self._logics = ledger, source, logics
+        self._record, self._session, self._stalls = record, session, stalls
+        self._nodes = pipeline.order()
+        self._names = [node.name for node in self._nodes]
+        self._reader: Reader | None = None
+        self._stack = ExitStack()
+
+    @property
+    def holds_source(self) -> bool:
+        """Whether a reader is still in a read that does not come back; closing the source would wait for it."""
+        return self._reader is not None and self._reader.holds_source
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def begin(self, number: int) -> Phase:
+        self._stack.close()
+        self._session.interrupts.repeat()
+        phase, ledger, scope = self._plan.phases[number], self._ledger, self._scope
+        source = ledger.inputs() if number else self._source
+        known = _known_columns(source.schema, self._logics[phase.begin : phase.end])
+        ledger.begin_phase(partial(_builder, known, scope.columns, phase.end == len(self._nodes)))
+        state = ledger.state
+        carries = number < ledger.phases - 1
+        limits = self._limits(source.total_rows if number else None)
+        self._note_limit(limits.source_rows)
+        flow = Flow(self._flow_shape(limits, phase, carries=carries), self._progress(number), self._session.clock.now())
+        totals = Totals(state.counts, flow.tally.counts(), self._names, first=number == 0, carries=carries)
+        store = RowStore(source, in_phases=ledger.phases > 1)
+        tasks = Tasks(
+            self._nodes,
+            self._logics,
+            self._plan.pool_of_step,
+            store,
+            self._record,
+            self._pipeline.seed,
+            ledger.paid(),
+            scope.selection,
+        )
+        mark = scope.mark or state.mark
+        reader = Reader(source, self._session.inbox, state.watermark, state.ended_above, limits.read_rows, mark)
+        self._read_with(reader)
+        estimate = source.estimate_rows if number else self._estimate_rows
+        return Phase(flow, reader, store, tasks, totals, estimate)
+
+    def _read_with(self, reader: Reader) -> None:
+        reader.start()
+        self._reader = reader
+        self._stack.callback(reader.close)
+        for activity in (reader.reading, reader.finding):
+            self._stalls.add(activity)
+            self._stack.callback(self._stalls.remove, activity)
+
+    def _estimate_rows(self) -> int | None:
+        known, limit = self._source.estimate_rows(), self._scope.limit
+        return limit if known is None else known if limit is None else min(known, limit)
+
+    # ------------------------------------------------------------ what the flow is told
+
+    def _limits(self, rows_of_phase: int | None) -> FlowLimits:
+        """The window holds a few times what the replicas can; a pipeline may say otherwise."""
+        default = FlowLimits()
+        window = self._pipeline.window
+        rows = max(default.window_rows, WINDOW_ROWS_PER_REPLICA * len(self._plan.replicas))
+        rows = window.rows if window is not None and window.rows else rows
+        window_bytes = window.bytes if window is not None and window.bytes else default.window_bytes
+        return msgspec.structs.replace(
+            default,
+            window_rows=rows,
+            window_bytes=window_bytes,
+            read_rows=max(1, min(default.read_rows, rows // 4)),
+            commit_every_s=self._pipeline.commit_every_s,
+            max_dead=self._max_dead(rows_of_phase),
+            source_rows=self._scope.limit if rows_of_phase is None else None,
+        )
+
+    def _max_dead(self, rows_of_phase: int | None) -> int | float:
+        """How many may still die in a later phase, as a count or as a share of the rows that it has."""
+        allowed, before = self._scope.max_dead, self._ledger.state.phase_counts
+        if rows_of_phase is None:
+            return allowed
+        if isinstance(allowed, int):
+            return max(0, allowed - before.dead_sources)
+        if allowed >= 1.0:
+            return allowed  # all of them, whatever share of the run they are
+        return max(0.0, allowed * before.rows_in - before.dead_sources) / max(1, rows_of_phase)
+
+    def _note_limit(self, limit: int | None) -> None:
+        """Say why more rows are taken in than were asked for."""
+        ends = admission_ends(limit, self._progress(0))
+        if ends is not None and limit is not None and ends > max(limit, self._ledger.state.watermark):
+            self._record.note(
+                f"--limit {limit}: an earlier invocation has finished rows up to row {ends - 1}, so that those before "
+                "it are completed as well; otherwise the output would have gaps"
+            )
+
+    def _flow_shape(self, limits: FlowLimits, phase: PhasePlan, *, carries: bool) -> FlowShape:
+        steps = tuple(
+            StepShape(node.name, node.after, logic.pool is not None)
+            for node, logic in zip(self._nodes, self._logics, strict=True)
+        )
+        ordered = carries or self._pipeline.sink.order == "input"
+        return FlowShape(steps, limits, ordered=ordered, begin=phase.begin, end=phase.end)
+
+    def _progress(self, number: int) -> Progress:
+        """Where the phase stands. After the first, its flow counts the dead of its own rows only."""
+        state = self._ledger.state
+        counts, before = state.counts, state.phase_counts if number else Counts()
+        return Progress(
+            watermark=state.watermark,
+            ended_above=tuple(sorted(state.ended_above)),
+            out=counts.out,
+            dead=counts.dead - before.dead,
+            filtered=counts.filtered - before.filtered,
+            dead_sources=counts.dead_sources - before.dead_sources,
+            steps=tuple(counts.steps.get(name, (0, 0, 0)) for name in self._names),
+            mark=None if number else state.mark,
+        )
+
+
+def _known_columns(source: pa.Schema, logics: Sequence[StepLogic]) -> pa.Schema:
+    """The columns of the output whose types are known before the first row: the source's, then those of the steps."""
+    fields = {field.name: field for field in source}
+    for logic in logics:
+        for field in logic.columns or ():
+            fields[field.name] = field
+    return pa.schema(list(fields.values()))
+
+
+def _builder(known: pa.Schema, output: pa.Schema | None, last: bool, fixed: pa.Schema | None) -> TableBuilder:
+    """output: what data/ has, where rows are run again: the last phase writes just that, and one before it no other
+    types. fixed: what the phase has settled on before."""
+    fixed = output if fixed is None and last else fixed
+    return TableBuilder(known, types=output) if fixed is None else TableBuilder.from_fixed(fixed)

@@ -21,10 +21,13 @@ exceptions: they become dead rows with one of `DEAD_CODES`.
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 __all__ = [
     "DEAD_CODES",
     "CommitError",
     "ConfigError",
+    "ExitCode",
     "Fenced",
     "InputError",
     "InvariantError",
@@ -40,10 +43,21 @@ __all__ = [
 ]
 
 
+class ExitCode(IntEnum):
+    """What the command line ends with, and `RunResult.exit_code`. The list is published in docs/cli.md."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2  # or configuration, a plan that does not fit, an input that can't be read at all
+    TOO_MANY_DEAD = 3
+    STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command continues
+    STOPPED_AT_ONCE = 130  # as shells have it for SIGINT
+
+
 class PenstockError(Exception):
     """Base of all errors. `message` is for people, `where` (FILE, FILE:LINE or a path of keys) may be None."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
     def __init__(self, message: str, *, where: str | None = None) -> None:
         super().__init__(message)
@@ -55,17 +69,17 @@ class PenstockError(Exception):
 
 
 class UsageError(PenstockError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class ConfigError(PenstockError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class InputError(PenstockError):
     """`passing`: the disk or the network failed, not the file; it may be read again."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
     def __init__(self, message: str, *, where: str | None = None, passing: bool = False) -> None:
         super().__init__(message, where=where)
@@ -73,30 +87,30 @@ class InputError(PenstockError):
 
 
 class PlanError(PenstockError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class MissingDependency(PenstockError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class RunMismatch(PenstockError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class RunOwned(PenstockError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class Fenced(PenstockError):
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class CommitError(PenstockError):
     """`errno`: of the operating system, where it gave one. `fatal` False: nothing became visible, and the same batch
     may be committed again once there is room; True: end, and let the same command resume from what is durable."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
     def __init__(self, message: str, *, where: str | None = None, errno: int | None = None, fatal: bool = True) -> None:
         super().__init__(message, where=where)
@@ -107,7 +121,7 @@ class CommitError(PenstockError):
 class LedgerDamaged(PenstockError):
     """A message without a full stop says what is wrong; the mend, alike for all of them, is put behind it."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
     def __init__(self, message: str, *, where: str | None = None) -> None:
         if not message.endswith("."):
@@ -116,15 +130,15 @@ class LedgerDamaged(PenstockError):
 
 
 class PoolFailed(PenstockError):
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class Stalled(PenstockError):
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class InvariantError(PenstockError):
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 # The closed list of reasons for which a row dies: code -> what it means. Published in docs/dead-rows.md.

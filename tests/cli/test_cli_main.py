@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from penstock.cli import main as cli
+from penstock.cli.entry import without_debug
 from penstock.cli.main import main
-from penstock.errors import ConfigError, PenstockError
+from penstock.errors import ConfigError, ExitCode, PenstockError
 
 
 def told(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -99,6 +101,25 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert code == 2
     assert "Traceback" in err
     assert err.endswith("penstock: unknown key\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "rest", "debug"),
+    [
+        (["--debug", "run", "x"], ["run", "x"], True),
+        (["run", "x", "--debug"], ["run", "x"], True),
+        (["run", "x"], ["run", "x"], False),
+        (["run", "--", "--debug"], ["run", "--", "--debug"], False),
+        (["--debug", "run", "--", "--debug"], ["run", "--", "--debug"], True),
+    ],
+)
+def test_debug_stands_anywhere_and_is_no_option_of_a_command(words: list[str], rest: list[str], debug: bool) -> None:
+    assert without_debug(words) == (rest, debug)
+
+
+def test_the_published_exit_codes_are_those_of_the_program() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8").partition("## Exit codes")[2]
+    assert re.findall(r"^\| (\d+) \|", text, re.MULTILINE) == [str(int(code)) for code in ExitCode]
 
 
 def test_an_unexpected_error_keeps_its_traceback_in_a_file(

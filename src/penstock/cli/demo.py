@@ -17,7 +17,7 @@ from penstock.cli import output
 from penstock.cli.demo_functions import find_functions
 from penstock.cli.demo_pipeline import DemoFiles, pipeline_text, source_text, write_files
 from penstock.cli.machine import usable_cores
-from penstock.cli.options import Debug, DisplayKind
+from penstock.cli.options import DisplayKind
 from penstock.errors import InputError, MissingDependency
 from penstock.spec.engines import AUTO
 
@@ -40,7 +40,6 @@ def demo(
     engine: Annotated[str | None, Parameter(help="The engine: transformers, vllm, ...")] = None,
     replicas: Annotated[int | None, Parameter(help="Copies of the model.", validator=Number(gte=1))] = None,
     display: DisplayKind = "auto",
-    debug: Debug = False,
 ) -> int:
     """Run the main job on real text: the functions of the installed Python packages that have no docstring.
 

@@ -6,11 +6,11 @@ import msgspec
 
 from penstock.cli import output
 from penstock.cli.machine import Machine, Part, examine
-from penstock.cli.options import AsJson, Debug
+from penstock.cli.options import AsJson
 from penstock.report.units import byte_size
 
 
-def doctor(*, json_: AsJson = False, debug: Debug = False) -> int:
+def doctor(*, json_: AsJson = False) -> int:
     """Show what this machine has, what is missing, and the exact command that gets it. Changes nothing."""
     machine = examine()
     if json_:

@@ -1,7 +1,5 @@
-"""The entry point `penstock`: commands by name, imported when called, and the one place where errors are told.
-
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 too many dead rows, 75 stopped in good order, 130 at once.
-"""
+"""The entry point `penstock`: commands by name, imported when called, and the one place where errors are shown. Exit
+codes are those of `penstock.errors.ExitCode`."""
 
 from __future__ import annotations
 
@@ -15,12 +13,14 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Parameter
 
 from penstock.cli import output
+<<<<<<< HEAD
 from penstock.cli.interrupted import end_at_once, ending, listen, restore, stoppable
 from penstock.errors import PenstockError
+=======
+from penstock.cli.entry import DEBUG_FLAG, end_at_once, ending, listen, restore, stoppable, without_debug
+from penstock.errors import ExitCode, PenstockError
+>>>>>>> 966b953 (cli: exit codes stand in errors.ExitCode; --debug is a flag of penstock itself)
 from penstock.redaction import without_secrets
-
-USAGE_EXIT = 2
-_DEBUG_FLAG = "--debug"
 
 # name -> (import path, help). The help stands here so that `penstock --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -50,6 +50,7 @@ def build_app(called: str | None = None) -> App:
         help="Run datasets through models on every accelerator you have, and keep each of them full.",
         # Rendering Markdown takes a library of its own, which the list of commands can do without.
         help_format="markdown" if called in COMMANDS else "plaintext",
+        help_epilogue=f"{DEBUG_FLAG}, in any command, shows the traceback of an error.",
         version=_version,
         default_parameter=Parameter(negative=(), show_default=False),
         result_action="return_value",
@@ -62,12 +63,11 @@ def build_app(called: str | None = None) -> App:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors end here, in one message each."""
-    tokens = list(sys.argv[1:] if argv is None else argv)
+    tokens, debug = without_debug(sys.argv[1:] if argv is None else argv)
     # Arrow's own allocator keeps what it frees, beside the allocator of all else: memory would move by tens of MB. Read
     # by pyarrow when it is loaded.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     output.open_standard()
-    debug = _DEBUG_FLAG in tokens
     signals = _Signals(tokens)
     try:
         code = build_app(next(iter(tokens), None))(tokens, exit_on_error=False, print_error=False)
@@ -109,7 +109,7 @@ def _usage(error: CycloptsError, tokens: list[str]) -> int:
     command = next((token for token in tokens if token in COMMANDS), None)
     output.error(" ".join(str(error).split()))
     output.note(f"Try `penstock {command} --help`." if command else "Try `penstock --help`.")
-    return USAGE_EXIT
+    return ExitCode.USAGE
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -159,8 +159,8 @@ def _unexpected(error: Exception, *, debug: bool) -> int:
         output.traceback()
         output.error(what)
     else:
-        output.error(f"{what} (traceback in {_keep_traceback()}; {_DEBUG_FLAG} shows it)")
-    return 1
+        output.error(f"{what} (traceback in {_keep_traceback()}; {DEBUG_FLAG} shows it)")
+    return ExitCode.FAILED
 
 
 def _keep_traceback() -> str:

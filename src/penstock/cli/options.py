@@ -12,7 +12,6 @@ Sets = Annotated[
     Parameter(name="--set", help="Override one value of the file: `a.b=c`. May be repeated."),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print the facts as JSON on stdout.")]
-Debug = Annotated[bool, Parameter(help="Show the traceback of an error.")]
 DisplayKind = Annotated[
     Literal["auto", "rich", "plain", "json", "none"],
     Parameter(

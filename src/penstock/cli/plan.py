@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from penstock.cli import output
-from penstock.cli.options import AsJson, Debug, PipelineFile, Sets
+from penstock.cli.options import AsJson, PipelineFile, Sets
 from penstock.cli.pipeline_file import load, read_text
+from penstock.errors import ExitCode
 
 if TYPE_CHECKING:
     from penstock.planner.result import Plan
 
-_DOES_NOT_FIT_EXIT = 2
 _WIDTH = 100  # where stdout is no terminal
 
 
@@ -27,7 +27,6 @@ def plan(
     ] = None,
     set_: Sets = (),
     json_: AsJson = False,
-    debug: Debug = False,
 ) -> int:
     """Show which model goes where, and why, without loading anything.
 
@@ -49,7 +48,7 @@ def plan(
     if made.fits:
         return 0
     output.error(made.reason or "the models do not fit")
-    return _DOES_NOT_FIT_EXIT
+    return ExitCode.USAGE
 
 
 def drawn(made: Plan) -> str:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from penstock.cli import output
-from penstock.cli.options import AsJson, Debug, DisplayKind, PipelineFile, Sets
+from penstock.cli.options import AsJson, DisplayKind, PipelineFile, Sets
 from penstock.cli.pipeline_file import load
 from penstock.cli.run import execute
 
@@ -30,7 +30,6 @@ def preview(
     set_: Sets = (),
     display: DisplayKind = "auto",
     json_: AsJson = False,
-    debug: Debug = False,
 ) -> int:
     """Run the first rows through every step and show what they become.
 

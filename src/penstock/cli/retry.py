@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from penstock.cli import output
-from penstock.cli.options import AsJson, Debug, DisplayKind, ExecutorName, Sets
+from penstock.cli.options import AsJson, DisplayKind, ExecutorName, Sets
 from penstock.cli.pipeline_file import load
 from penstock.errors import DEAD_CODES, InputError, UsageError
 from penstock.spec.problems import suggestion
@@ -40,7 +40,6 @@ def retry(
         bool, Parameter(help="Take over the folder from a process that still appears to own it.")
     ] = False,
     json_: AsJson = False,
-    debug: Debug = False,
 ) -> int:
     """Run the dead rows of a finished run again: all of them, or those of some codes.
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from penstock.cli import output
-from penstock.cli.options import AsJson, Debug, DisplayKind, ExecutorName, PipelineFile, Sets
+from penstock.cli.options import AsJson, DisplayKind, ExecutorName, PipelineFile, Sets
 from penstock.cli.pipeline_file import load, read_text
 from penstock.redaction import MASK, shown_setting
 from penstock.runtime.run.pipeline_snapshot import Given
@@ -38,7 +38,6 @@ def run(
         bool, Parameter(help="Take over the output folder from a process that still appears to own it.")
     ] = False,
     json_: AsJson = False,
-    debug: Debug = False,
 ) -> int:
     """Run a pipeline. Run the same command again to resume it.
 

@@ -11,7 +11,7 @@ import msgspec
 from cyclopts import Parameter
 
 from penstock.cli import output
-from penstock.cli.options import AsJson, Debug
+from penstock.cli.options import AsJson
 from penstock.errors import InputError
 from penstock.ledger.owner import clock_ahead_s
 from penstock.report.redact import told_of_row
@@ -53,7 +53,6 @@ def status(
     /,
     *,
     json_: AsJson = False,
-    debug: Debug = False,
 ) -> int:
     """Show the state of a run. Reads what is durable, and does not disturb a run that is going on."""
     from penstock.ledger.view import read_run

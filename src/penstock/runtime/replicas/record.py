@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.core import events as ev
+from penstock.errors import ExitCode
 from penstock.executors.base import Exit
 from penstock.executors.guardian import KERNEL_KILLS
 from penstock.executors.logs import log_of
@@ -81,7 +82,7 @@ class Record:
         self.dead: dict[tuple[str, str], DeadExample] = {}
         self.notes: deque[str] = deque(maxlen=SHOWN_NOTES)
         self.failure = ""
-        self.exit_code = 1  # of a run that failed
+        self.exit_code: int = ExitCode.FAILED  # of a run that failed
         self.devices: dict[int, tuple[str, ...]] = {}  # what it got, () before it is placed; absent: as planned
         self.out_of_memory: set[int] = set()  # pools whose replicas ran out of memory on the last rung
         self.load_codes: dict[int, str] = {}  # replica -> why it could not load, a code of messages.LoadFailed

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cli import main as cli
-from penstock.cli.entry import without_debug
+from penstock.cli.interrupted import without_debug
 from penstock.cli.main import main
 from penstock.errors import ConfigError, ExitCode, PenstockError
 

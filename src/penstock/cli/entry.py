@@ -5,65 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 
-<<<<<<< HEAD
-from penstock.cli.interrupted import end_at_once, listen, restore, stoppable
+from penstock.cli.interrupted import end_at_once, listen, restore, stoppable, without_debug
 
 __all__ = ["main"]
-=======
-from penstock.errors import ExitCode
-
-__all__ = ["DEBUG_FLAG", "end_at_once", "ending", "listen", "main", "restore", "stoppable", "without_debug"]
-
-DEBUG_FLAG = "--debug"
-
-Handler = Callable[[int, FrameType | None], None]
-
-
-def without_debug(words: Sequence[str]) -> tuple[list[str], bool]:
-    """A command line without `--debug`, and whether it had it: a flag of `penstock` itself, wherever it stands."""
-    end = words.index("--") if "--" in words else len(words)  # what follows are arguments, whatever they look like
-    options = [word for word in words[:end] if word != DEBUG_FLAG]
-    return [*options, *words[end:]], len(options) < end
-
-
-def ending(tokens: Sequence[str]) -> tuple[str, int]:
-    """What is told of a command line that was interrupted before a run took the signals or after, and its exit code."""
-    if tokens[:1] == ["run"]:
-        return "stopped; run the same command to start or continue the run", ExitCode.STOPPED
-    return "stopped", ExitCode.STOPPED_AT_ONCE
-
-
-def end_at_once(tokens: Sequence[str]) -> Handler:
-    """A handler of signals that ends the process in good order.
-
-    It raises nothing: an exception that comes from anywhere is made another by one library, and swallowed by the next.
-    """
-    told, code = ending(tokens)
-
-    def end(number: int = 0, frame: FrameType | None = None) -> None:
-        try:
-            os.write(2, f"penstock: {told}\n".encode())
-        finally:
-            os._exit(code)  # also where nobody can be told
-
-    return end
-
-
-def stoppable(tokens: Sequence[str]) -> bool:
-    """Whether the command is one that SIGTERM, as well as Ctrl-C, ends in good order."""
-    return tokens[:1] in (["run"], ["retry"])
-
-
-def listen(handler: Handler, numbers: Iterable[signal.Signals]) -> dict[signal.Signals, Any]:
-    """Take these signals, but not those that the process was told to ignore; returns the handlers that stood there."""
-    taken = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    return {number: signal.signal(number, handler) for number in taken}
-
-
-def restore(before: Mapping[signal.Signals, Any]) -> None:
-    for number, handler in before.items():
-        signal.signal(number, handler)
->>>>>>> 966b953 (cli: exit codes stand in errors.ExitCode; --debug is a flag of penstock itself)
 
 
 def main() -> int:

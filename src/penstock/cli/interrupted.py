@@ -8,19 +8,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-__all__ = ["end_at_once", "ending", "listen", "restore", "stoppable"]
+from penstock.errors import ExitCode
+
+__all__ = ["DEBUG_FLAG", "end_at_once", "ending", "listen", "restore", "stoppable", "without_debug"]
 
 Handler = Callable[[int, FrameType | None], None]
 
-STOPPED_EXIT = 75
-INTERRUPTED_EXIT = 130
+DEBUG_FLAG = "--debug"
+
+
+def without_debug(words: Sequence[str]) -> tuple[list[str], bool]:
+    """A command line without `--debug`, and whether it had it: a flag of `penstock` itself, wherever it stands."""
+    end = words.index("--") if "--" in words else len(words)  # what follows are arguments, whatever they look like
+    options = [word for word in words[:end] if word != DEBUG_FLAG]
+    return [*options, *words[end:]], len(options) < end
 
 
 def ending(tokens: Sequence[str]) -> tuple[str, int]:
     """What is told of a command line that was interrupted before a run took the signals or after, and its exit code."""
     if tokens[:1] == ["run"]:
-        return "stopped; run the same command to start or continue the run", STOPPED_EXIT
-    return "stopped", INTERRUPTED_EXIT
+        return "stopped; run the same command to start or continue the run", ExitCode.STOPPED
+    return "stopped", ExitCode.STOPPED_AT_ONCE
 
 
 def end_at_once(tokens: Sequence[str]) -> Handler:

@@ -13,13 +13,8 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Parameter
 
 from penstock.cli import output
-<<<<<<< HEAD
-from penstock.cli.interrupted import end_at_once, ending, listen, restore, stoppable
-from penstock.errors import PenstockError
-=======
-from penstock.cli.entry import DEBUG_FLAG, end_at_once, ending, listen, restore, stoppable, without_debug
+from penstock.cli.interrupted import DEBUG_FLAG, end_at_once, ending, listen, restore, stoppable, without_debug
 from penstock.errors import ExitCode, PenstockError
->>>>>>> 966b953 (cli: exit codes stand in errors.ExitCode; --debug is a flag of penstock itself)
 from penstock.redaction import without_secrets
 
 # name -> (import path, help). The help stands here so that `penstock --help` imports no command.

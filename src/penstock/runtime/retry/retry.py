@@ -78,15 +78,9 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
             left = noun(len(rest.selection.chosen), "other dead row")
             facts = msgspec.structs.replace(result.facts, status="stopped", reason=f"{left} to be run again")
             written = summary(facts) | {"retried": result.summary["retried"]}
-<<<<<<< HEAD
-            return RunResult(tell_summary(out_dir, written, facts, 75, needed=True), written, out_dir, facts)
+            code = tell_summary(out_dir, written, facts, ExitCode.STOPPED, needed=True)
+            return RunResult(code, written, out_dir, facts)
         return rest.run_to_its_end(lent, listener, after=result)
-=======
-            return RunResult(
-                tell_summary(out_dir, written, facts, ExitCode.STOPPED, needed=True), written, out_dir, facts
-            )
-        return rest.run_to_its_end(clock, listener, inbox, interrupts, after=result)
->>>>>>> 966b953 (cli: exit codes stand in errors.ExitCode; --debug is a flag of penstock itself)
 
 
 def _finished(out_dir: Path) -> RunView:

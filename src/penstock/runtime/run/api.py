@@ -22,7 +22,7 @@ from penstock.planning.targets import LocalPlace, Place, open_place
 from penstock.report.facts import PoolFacts, RunFacts, StepFacts
 from penstock.report.summary import summary
 from penstock.runtime.run.invocation import Invocation
-from penstock.runtime.run.options import EXIT_CODES, STOPPED_AT_ONCE, Listener, RunOptions, RunResult
+from penstock.runtime.run.options import EXIT_CODES, Listener, RunOptions, RunResult
 from penstock.runtime.run.output_inside_input import refuse_overlap
 from penstock.runtime.run.scope import RunScope
 from penstock.runtime.run.session import session
@@ -32,57 +32,7 @@ from penstock.runtime.watch.signals import StopNow
 from penstock.spec.identity import pipeline_identity, pools
 from penstock.spec.pipeline import Pipeline
 
-<<<<<<< HEAD
 __all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "place_of", "run", "tell_summary"]
-=======
-Listener = Callable[[RunFacts], None]
-
-EXIT_CODES = {
-    "done": ExitCode.DONE,
-    "failed": ExitCode.FAILED,
-    "too_many_dead": ExitCode.TOO_MANY_DEAD,
-    "stopped": ExitCode.STOPPED,
-}
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run, as opposed to what; none of it is part of a run's identity.
-
-    out         the output folder, in place of the sink's path
-    limit       take at most this many rows of the source
-    executor    local | ray
-    ray_address      of a Ray cluster, HOST:PORT or auto; None: RAY_ADDRESS, else a fresh Ray on this machine
-    placement_group  of Ray: take devices from this one only; it belongs to the caller
-    takeover    take the folder over from a process that still seems to own it
-    display     for the Python API: auto | rich | plain | json | none, on stderr
-    listener    called about every `interval_s` seconds with fresh facts, from the run's own thread; replaces `display`
-    given       how the pipeline was given, noted in the run directory for `penstock retry`
-    whole_process  count times from the start of the process (the command line) rather than from this call
-    """
-
-    out: str | None = None
-    limit: int | None = None
-    executor: str = "local"
-    ray_address: str | None = None
-    placement_group: Any = None
-    takeover: bool = False
-    display: Literal["auto", "rich", "plain", "json", "none"] = "auto"
-    listener: Listener | None = None
-    interval_s: float = 0.5
-    given: Given | None = None
-    whole_process: bool = False
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended. `summary` is the content of summary.json; exit_code: an ExitCode."""
-
-    exit_code: int
-    summary: dict[str, Any]
-    out_dir: Path
-    facts: RunFacts
->>>>>>> 966b953 (cli: exit codes stand in errors.ExitCode; --debug is a flag of penstock itself)
 
 
 def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from penstock.errors import ExitCode
 from penstock.report.facts import RunFacts
 from penstock.runtime.run.pipeline_snapshot import Given
 
-__all__ = ["EXIT_CODES", "STOPPED_AT_ONCE", "Listener", "RunOptions", "RunResult"]
+__all__ = ["EXIT_CODES", "Listener", "RunOptions", "RunResult"]
 
 Listener = Callable[[RunFacts], None]
 
-EXIT_CODES = {"done": 0, "failed": 1, "too_many_dead": 3, "stopped": 75}
-STOPPED_AT_ONCE = 130
+EXIT_CODES = {
+    "done": ExitCode.DONE,
+    "failed": ExitCode.FAILED,
+    "too_many_dead": ExitCode.TOO_MANY_DEAD,
+    "stopped": ExitCode.STOPPED,
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. `summary` is the content of summary.json; exit codes as in the public contract."""
+    """How a run ended. `summary` is the content of summary.json; exit_code: an ExitCode."""
 
     exit_code: int
     summary: dict[str, Any]

@@ -52,7 +52,7 @@ def test_the_exit_code_of_a_run_is_what_the_run_did(folder: Path, way: str) -> N
     assert told.startswith(
         f"the output could not be written to stdout: {'it is closed' if '&' in way else 'No '}" if lost else ""
     )
-    assert (f"it is in {out}/summary.json" in told) == lost
+    assert (f"see {out}/summary.json" in told) == lost
     rows = "".join(part.read_text() for part in (folder / out / "data").iterdir())
     assert rows == "".join(part.read_text() for part in (folder / "done" / "data").iterdir())
     assert rows.count("\n") == 20

@@ -104,7 +104,7 @@ def test_an_archive_that_breaks_off_late_keeps_what_came_before(tmp_path: Path) 
     whole = gzip.compress(noise.encode())
     write(tmp_path, PIPELINE.replace("q.jsonl", "q.jsonl.gz"), whole[: len(whole) * 9 // 10], "q.jsonl.gz")
     told = support.run(tmp_path)
-    told.says(2, "q.jsonl.gz: the compressed data ends early; it is likely a partial upload", "try again:")
+    told.says(2, "q.jsonl.gz: the compressed data ends early; it is likely a partial upload", "retry:")
     figures = summary(tmp_path)
     assert figures["status"] == "failed"
     assert figures["rows"]["out"] == len(output(tmp_path)) > 1000

@@ -201,7 +201,7 @@ def test_the_others_go_on_meanwhile() -> None:
 @pytest.mark.parametrize("guilty", [0, 100, 255])
 def test_one_of_256_is_found_within_ten_deaths_and_all_others_are_answered(guilty: int) -> None:
     dispatch = suspected(1, tasks=256, slots=256)
-    dispatch.machine.replicas[0].deaths.clear()
+    dispatch.machine.replicas[0].restarts.deaths.clear()
     deaths, answered, backoff, failures = 1, set(), False, []
     while dispatch.machine.pools[0].waiting():
         dispatch.bring_back(0, slots=256)
@@ -210,7 +210,7 @@ def test_one_of_256_is_found_within_ten_deaths_and_all_others_are_answered(guilt
             if guilty in out:
                 deaths += 1
                 dispatch.lose(0)
-                backoff |= bool(dispatch.machine.replicas[0].deaths)
+                backoff |= bool(dispatch.machine.replicas[0].restarts.deaths)
                 failures += dispatch.all(ev.FailRequests)
                 break
             answered.update(innocent)
@@ -241,11 +241,11 @@ def test_only_who_kills_alone_twice_is_given_up() -> None:
 
 def test_a_replica_on_which_nothing_works_is_to_blame_itself() -> None:
     dispatch = suspected(1, tasks=2, slots=1, solo_crashes=100)
-    dispatch.machine.replicas[0].deaths.clear()
+    dispatch.machine.replicas[0].restarts.deaths.clear()
     for _ in range(12):
         dispatch.bring_back(0, slots=1)
         dispatch.lose(0)
-    assert dispatch.machine.replicas[0].deaths, "the budget of the lane is spent"
+    assert dispatch.machine.replicas[0].restarts.deaths, "the budget of the lane is spent"
     assert dispatch.machine.pools[0].waiting() == 2
 
 
@@ -269,9 +269,9 @@ def test_who_was_there_before_the_suspects_is_a_suspect_of_its_own_death_only() 
     dispatch.lose(0)
     dispatch.tell(ev.Tick(), after_s=1.0)
     dispatch.tell(ev.ReplicaLoadFailed(replica=0, incarnation=2, reason="no such model"))
-    assert dispatch.machine.replicas[1].solo and dispatch.out(1) == held
+    assert dispatch.machine.replicas[1].state == "quarantined" and dispatch.out(1) == held
     dispatch.lose(1)
-    assert dispatch.machine.replicas[1].deaths, "no death of the lane"
+    assert dispatch.machine.replicas[1].restarts.deaths, "no death of the lane"
     assert all(request.solo_crashes == 0 for request in dispatch.machine.pools[0].quarantine.requests())
 
 
@@ -301,7 +301,7 @@ def test_the_lane_keeps_its_suspects_through_its_deaths() -> None:
 
 def test_a_replica_with_nothing_to_do_takes_the_suspects_meanwhile() -> None:
     dispatch = suspected(2, tasks=1)
-    dispatch.machine.replicas[0].load_s = 60.0
+    dispatch.machine.replicas[0].restarts.load_s = 60.0
     dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
     assert dispatch.sent() == {1: [0]}
 
@@ -312,7 +312,7 @@ def test_the_last_that_is_ready_serves_while_another_loads() -> None:
     dispatch.ready(0, 1, slots=1)
     dispatch.submit(0, 1, 2, 3, 4)
     mine = dispatch.out(0)
-    dispatch.machine.replicas[0].load_s = 60.0
+    dispatch.machine.replicas[0].restarts.load_s = 60.0
     dispatch.lose(0)
     dispatch.tell(dispatch.answers(1, *dispatch.out(1)))
     assert dispatch.out(1) == [4]
@@ -341,7 +341,7 @@ def test_suspects_have_half_of_the_time_of_the_last_that_is_ready() -> None:
     dispatch.tell(dispatch.answers(1, *mine[:2]), after_s=3.0)
     assert min(dispatch.out(1)) == 50, "others wait, and one group was its turn: it took 4 s"
     dispatch.tell(dispatch.answers(1, 50), ev.Tick(), after_s=3.9)
-    assert not dispatch.machine.replicas[1].solo
+    assert dispatch.machine.replicas[1].state == "ready"
     dispatch.submit(*range(70, 90))
     dispatch.tell(dispatch.answers(1, 51), ev.Tick(), after_s=0.2)
     assert not dispatch.sent(), "now it is the turn of the suspects again"

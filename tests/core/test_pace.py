@@ -266,7 +266,7 @@ def test_who_tries_suspects_is_not_compared() -> None:
     engines = Engines([0, 0, 0], slots=4, seconds=paced(1, 1, 10))
     busy(engines)
     engines.run(100)
-    engines.dispatch.replicas[2].solo = True
+    engines.dispatch.replicas[2].move("isolate")
     assert engines.run(600) == []
 
 

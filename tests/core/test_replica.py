@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from core_kit import request
+from core_kit import DrivenDispatch, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.dispatch.replica import TRANSITIONS, Replica
+from penstock.core import events as ev
+from penstock.core.dispatch.replica import Replica
+from penstock.core.dispatch.states import COMING, SERVES, TRANSITIONS, UP
 from penstock.core.shape import DispatchLimits, ReplicaShape
+from penstock.errors import InvariantError
 
 STATES = (
-    "off", "starting", "ready", "killed", "waiting", "failed", "falling_asleep", "asleep", "waking", "leaving",
+    "off", "starting", "ready", "quarantined", "killed", "waiting", "failed",
+    "falling_asleep", "asleep", "waking", "leaving",
 )  # fmt: skip
-EVENTS = ("start", "ready", "load_failed", "lost", "kill", "give_up", "leave", "sleep", "asleep", "wake")
+EVENTS = (
+    "start", "ready", "isolate", "rejoin", "load_failed", "lost", "kill", "give_up", "leave", "sleep", "asleep", "wake",
+)  # fmt: skip
 # What may happen, said once more: a change to the table has to be made here as well, on purpose.
 EXPECTED = {
     ("off", "start"): "starting",
@@ -23,6 +29,12 @@ EXPECTED = {
     ("starting", "kill"): "killed",
     ("ready", "lost"): "waiting",
     ("ready", "kill"): "killed",
+    ("ready", "isolate"): "quarantined",
+    ("quarantined", "rejoin"): "ready",
+    ("quarantined", "lost"): "waiting",
+    ("quarantined", "kill"): "killed",
+    ("quarantined", "sleep"): "falling_asleep",
+    ("quarantined", "leave"): "leaving",
     ("killed", "lost"): "waiting",
     ("killed", "load_failed"): "failed",
     ("killed", "ready"): "killed",
@@ -76,13 +88,29 @@ def test_transition(state: str, event: str) -> None:
     replica = made()
     replica.state = state
     following = EXPECTED.get((state, event))
-    assert replica.move(event) is (following is not None)
+    assert replica.can(event) is (following is not None)
+    if following is None:
+        with pytest.raises(InvariantError, match=f"replica-0 is {state}: {event} is impossible"):
+            replica.move(event)
+    else:
+        replica.move(event)
     assert replica.state == (following or state)
 
 
 def test_the_table_names_no_other_state_or_event() -> None:
     assert set(TRANSITIONS) == set(STATES)
     assert {event for row in TRANSITIONS.values() for event in row} == set(EVENTS)
+    assert SERVES | COMING == UP < set(STATES)
+
+
+def test_an_impossible_transition_tells_the_story_and_orders_nothing() -> None:
+    dispatch = DrivenDispatch(1)
+    dispatch.ready(0)
+    replica = dispatch.machine.replicas[0]
+    replica.state = "waiting"
+    with pytest.raises(InvariantError, match=r"(?s)replica-0 is waiting: kill is impossible.*ReplicaReady\("):
+        dispatch.machine.supervisor.kill(replica, "no reason", because="hung")
+    assert not [said for said in dispatch.machine._out if isinstance(said, ev.KillReplica)]
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != "ready"])
@@ -109,8 +137,8 @@ def test_count_tells_excess_idle_and_recalled() -> None:
     assert replica.count() == (2, 0, 0)
     replica.recalled = 1
     assert replica.count() == (1, 0, 1)
-    replica.solo = True
     replica.take_all()
+    replica.move("isolate")
     assert replica.count() == (0, 0, 0)
 
 
@@ -138,7 +166,7 @@ def test_progress_deadline() -> None:
     replica = ready(progress_timeout_s=10.0, progress_factor=5.0)
     assert replica.progress_deadline() is None
     give(replica, 1)
-    replica.progress_at = 3.0
+    replica.liveness.progress_at = 3.0
     assert replica.progress_deadline() == 13.0
     replica.saw(1, 1, 4.0)
     assert replica.progress_deadline() == 14.0
@@ -167,41 +195,41 @@ def test_restarts_back_off_and_the_circuit_opens() -> None:
     replica = made(restart_backoff_s=1.0, restart_backoff_max_s=5.0, circuit_deaths=4, circuit_window_s=1000.0)
     delays = []
     for death in range(4):
-        replica.died(100.0 * death, 0.0, counts=True)
-        delays.append(replica.start_at - 100.0 * death)
-        assert replica.circuit_open() is (death == 3)
+        replica.restarts.died(100.0 * death, 0.0, counts=True)
+        delays.append(replica.restarts.start_at - 100.0 * death)
+        assert replica.restarts.circuit_open() is (death == 3)
     assert delays == [1.0, 2.0, 4.0, 5.0]
 
 
 def test_old_deaths_are_forgotten_and_those_of_suspects_do_not_count() -> None:
     replica = made(restart_backoff_s=1.0, circuit_deaths=2, circuit_window_s=10.0)
-    replica.died(0.0, 0.0, counts=True)
-    replica.died(5.0, 0.9, counts=False)
-    assert replica.start_at == 5.0
-    replica.died(20.0, 0.0, counts=True)
-    assert not replica.circuit_open()
-    assert replica.start_at == 21.0
+    replica.restarts.died(0.0, 0.0, counts=True)
+    replica.restarts.died(5.0, 0.9, counts=False)
+    assert replica.restarts.start_at == 5.0
+    replica.restarts.died(20.0, 0.0, counts=True)
+    assert not replica.restarts.circuit_open()
+    assert replica.restarts.start_at == 21.0
 
 
 def test_the_death_that_was_a_requests_fault_is_forgiven_and_no_other() -> None:
     replica = made(circuit_deaths=5, circuit_window_s=1000.0)
-    replica.died(1.0, 0.0, counts=True)
-    replica.died(2.0, 0.0, counts=True, device_failed=True)
-    replica.forgive(1.0)
-    replica.forgive(1.0)
-    replica.died(3.0, 0.0, counts=True, device_failed=True)
-    assert replica.circuit_open(), "its device has failed twice"
-    replica.forgive(2.0)
-    assert not replica.circuit_open()
+    replica.restarts.died(1.0, 0.0, counts=True)
+    replica.restarts.died(2.0, 0.0, counts=True, device_failed=True)
+    replica.restarts.forgive(1.0)
+    replica.restarts.forgive(1.0)
+    replica.restarts.died(3.0, 0.0, counts=True, device_failed=True)
+    assert replica.restarts.circuit_open(), "its device has failed twice"
+    replica.restarts.forgive(2.0)
+    assert not replica.restarts.circuit_open()
 
 
 @given(st.floats(0.0, 1.0, exclude_max=True), st.integers(1, 12))
 def test_jitter_lengthens_by_a_quarter_at_most(jitter: float, deaths: int) -> None:
     replica = made(restart_backoff_s=0.5, restart_backoff_max_s=60.0, circuit_window_s=1e9)
     for _ in range(deaths):
-        replica.died(0.0, jitter, counts=True)
+        replica.restarts.died(0.0, jitter, counts=True)
     plain = min(0.5 * 2 ** (deaths - 1), 60.0)
-    assert plain <= replica.start_at <= plain * 1.25
+    assert plain <= replica.restarts.start_at <= plain * 1.25
 
 
 def test_lookahead_covers_the_slots_that_come_free_at_once() -> None:

@@ -65,7 +65,7 @@ def test_replicas_leave_from_any_state() -> None:
     assert kinds(lost(driven, 0)) == ["Recovered"]
     assert kinds(lost(driven, 1))[-1] == "PoolsClosed"
     assert [replica.state for replica in driven.machine.replicas] == ["off"] * 3
-    assert driven.machine.replicas[0].deaths == driven.machine.replicas[1].deaths
+    assert driven.machine.replicas[0].restarts.deaths == driven.machine.replicas[1].restarts.deaths
 
 
 def test_a_pool_that_is_used_again_sleeps_and_wakes() -> None:
@@ -162,7 +162,7 @@ def test_out_of_memory_at_the_start_steps_down_without_counting_as_a_death() -> 
         lost(driven, 0)
         (start,) = [each for each in driven.tell(ev.Tick(), after_s=0.1) if isinstance(each, ev.StartReplica)]
         assert start.rung == rung
-    assert not driven.machine.replicas[0].deaths
+    assert not driven.machine.replicas[0].restarts.deaths
     ready(driven, 0)
     lost(driven, 0)
     (start,) = [each for each in driven.tell(ev.Tick(), after_s=5.0) if isinstance(each, ev.StartReplica)]

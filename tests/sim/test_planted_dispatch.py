@@ -17,6 +17,8 @@ from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
+from penstock.core.dispatch.restarts import MemoryShare, Restarts
+from penstock.core.dispatch.supervisor import Supervisor
 
 PLANTED, plant = planted()
 
@@ -72,7 +74,9 @@ def token_credit_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
 def offer_forgotten_after_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica gets no more once its first requests are answered: idle while work waits."""
     offer = Pool.offer
-    monkeypatch.setattr(Pool, "offer", lambda self, replica: None if replica.progress > 3 else offer(self, replica))
+    monkeypatch.setattr(
+        Pool, "offer", lambda self, replica: None if replica.liveness.progress > 3 else offer(self, replica)
+    )
 
 
 @plant
@@ -146,7 +150,7 @@ def neighbours_of_a_suspect_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     requeue = Failover.requeue
 
     def blame(self: Failover, pool: Pool, replica: Replica, reason: str) -> None:
-        if replica.solo and replica.alone not in replica.in_flight:
+        if replica.trying and replica.alone not in replica.in_flight:
             for request in replica.in_flight.values():
                 request.solo_crashes += 1
         requeue(self, pool, replica, reason)
@@ -179,7 +183,7 @@ def half_of_the_suspects_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def others_run_beside_the_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lane takes what comes, too."""
-    monkeypatch.setattr(Replica, "spare", lambda self: _spare(self) if self.state == "ready" else 0)
+    monkeypatch.setattr(Replica, "spare", lambda self: _spare(self) if self.serves else 0)
 
 
 def _spare(replica: Replica) -> int:
@@ -217,7 +221,7 @@ def suspects_never_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def restarted_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The circuit never opens."""
-    monkeypatch.setattr(Replica, "circuit_open", lambda self: False)
+    monkeypatch.setattr(Restarts, "circuit_open", lambda self: False)
 
 
 @plant
@@ -314,7 +318,11 @@ def all_replicas_in_every_phase(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def nothing_held_back_is_offered_after_a_rung(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was held back for a replica that was loading stays so when it runs out of memory."""
-    monkeypatch.setattr(Dispatch, "touch", lambda self, replica: self.pools[replica.shape.pool].recount(replica))
+
+    def touch(self: Supervisor, replica: Replica) -> None:
+        self._dispatch.pools[replica.shape.pool].recount(replica)
+
+    monkeypatch.setattr(Supervisor, "touch", touch)
 
 
 @plant
@@ -326,21 +334,21 @@ def phases_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def what_sleeps_is_never_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool opens without those of its replicas that sleep."""
-    move = Replica.move
-    monkeypatch.setattr(Replica, "move", lambda self, event: event != "wake" and move(self, event))
+    can = Replica.can
+    monkeypatch.setattr(Replica, "can", lambda self, event: event != "wake" and can(self, event))
 
 
 @plant
 def what_was_too_much_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that ran out of memory starts again with as much room."""
 
-    def uncut(self: Replica) -> bool:
-        cut(self)
+    def uncut(self: MemoryShare, slots: int, kv_tokens: int) -> bool:
+        cut(self, slots, kv_tokens)
         self.share = 1.0
         return True
 
-    cut = Replica.cut
-    monkeypatch.setattr(Replica, "cut", uncut)
+    cut = MemoryShare.cut
+    monkeypatch.setattr(MemoryShare, "cut", uncut)
 
 
 @plant
@@ -359,13 +367,13 @@ def memory_is_a_suspects_death(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def what_a_slow_replica_had_is_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that is replaced because it is slow is taken for one that died of what it had."""
-    eject = Dispatch._eject
+    eject = Supervisor._eject
 
-    def blame(self: Dispatch, replica: Replica, share: float) -> None:
+    def blame(self: Supervisor, replica: Replica, share: float) -> None:
         eject(self, replica, share)
-        replica.ejected = False
+        replica.ending_because = "hung"
 
-    monkeypatch.setattr(Dispatch, "_eject", blame)
+    monkeypatch.setattr(Supervisor, "_eject", blame)
 
 
 @plant
@@ -384,7 +392,7 @@ def who_tries_suspects_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quarantine lane, where few run at a time, is compared with the others."""
 
     def lane(self: Peers, now: float) -> list[tuple[Replica, float]]:
-        return [(replica, 0.1) for replica in self._replicas if replica.solo and replica.state == "ready"]
+        return [(replica, 0.1) for replica in self._replicas if replica.state == "quarantined"]
 
     monkeypatch.setattr(Peers, "slow_ones", lane)
 
@@ -392,12 +400,12 @@ def who_tries_suspects_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def device_that_failed_counts_as_any_death(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica whose device has failed twice is started again."""
-    died = Replica.died
+    died = Restarts.died
 
-    def forgetful(self: Replica, now: float, jitter: float, *, counts: bool, device_failed: bool = False) -> None:
+    def forgetful(self: Restarts, now: float, jitter: float, *, counts: bool, device_failed: bool = False) -> None:
         died(self, now, jitter, counts=counts)
 
-    monkeypatch.setattr(Replica, "died", forgetful)
+    monkeypatch.setattr(Restarts, "died", forgetful)
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -11,7 +11,7 @@ from math import ceil
 from msgspec import Struct
 
 from penstock.core import events as ev
-from penstock.core.dispatch.dispatch import LOADS_BEFORE_GIVING_UP
+from penstock.core.dispatch.restarts import LOADS_BEFORE_GIVING_UP
 from penstock.sim.replicas import Answer
 from penstock.sim.scenario import Scenario
 from penstock.sim.tally import Tally

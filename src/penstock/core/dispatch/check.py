@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from math import inf
 
-from penstock.core.dispatch.dispatch import LOADS_BEFORE_GIVING_UP, Dispatch
+from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.dispatch.lanes import SUSPECT, WAITING, Request
 from penstock.core.dispatch.pool import _TOP, Pool
 from penstock.core.dispatch.replica import Replica
+from penstock.core.dispatch.states import UP
 
 __all__ = ["check_dispatch"]
 
@@ -20,7 +21,7 @@ def check_dispatch(dispatch: Dispatch) -> None:
     seen: set[int] = set()
     for pool in dispatch.pools:
         _check_places(dispatch, pool, seen)
-        if dispatch._drain_until is None:
+        if dispatch.draining_until is None:
             _check_work_conserved(dispatch, pool)
             _check_tail(dispatch, pool)
             _check_suspects(dispatch, pool)
@@ -61,7 +62,7 @@ def _check_request(dispatch: Dispatch, request: Request, seen: set[int], place: 
 
 def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     name, requests = replica.shape.name, replica.in_flight.values()
-    if replica.in_flight and replica.state not in ("ready", "killed"):
+    if replica.in_flight and not (replica.serves or replica.state == "killed"):
         raise dispatch._broken(f"{name} is {replica.state} with {len(replica.in_flight)} requests in flight")
     tokens = sum(request.cost for request in requests)
     work = sum(request.work for request in requests)
@@ -80,14 +81,14 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
 
 
 def _check_restarts(dispatch: Dispatch, replica: Replica) -> None:
-    if replica.state != "failed" and (replica.circuit_open() or replica.never_ready >= LOADS_BEFORE_GIVING_UP):
+    if replica.state != "failed" and replica.restarts.exhausted():
         raise dispatch._broken(f"{replica.shape.name} goes on beyond its limit of restarts")
 
 
 def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
     """Replicas are loaded while their pool is open, and in their phases; what has left does not come back by itself."""
     pool, name, residency = dispatch.pools[replica.shape.pool], replica.shape.name, dispatch.residency
-    up = replica.state in ("starting", "ready", "waking", "waiting", "killed")
+    up = replica.state in UP
     if up and not pool.opened:
         raise dispatch._broken(f"{name} is {replica.state}, and its pool is closed")
     if up and not residency.belongs(replica):
@@ -98,8 +99,8 @@ def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
         raise dispatch._broken(f"requests wait for {pool.name}, and nothing is started")
     if (replica.state in ("leaving", "falling_asleep")) != (replica.index in residency.leaving):
         raise dispatch._broken(f"{name} is {replica.state}, and the phase before thinks otherwise")
-    if replica.rung > replica.shape.rungs:
-        raise dispatch._broken(f"{name} stands on rung {replica.rung} of {replica.shape.rungs}")
+    if replica.memory.rung > replica.shape.rungs:
+        raise dispatch._broken(f"{name} stands on rung {replica.memory.rung} of {replica.shape.rungs}")
 
 
 def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
@@ -141,20 +142,20 @@ def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
     """Suspects are being tried, by one replica, which runs nothing else."""
     quarantine, chosen = pool.quarantine, pool.quarantine.replica
     for replica in pool.replicas:
-        if replica.solo and replica.state == "ready" and replica is not chosen:
+        if replica.state == "quarantined" and replica is not chosen:
             raise dispatch._broken(f"{replica.shape.name} tries suspects, and so does another")
     if quarantine.count != sum(map(len, quarantine.groups)) or not all(quarantine.groups):
         raise dispatch._broken(f"pool {pool.name} counts {quarantine.count} suspects of {quarantine.groups}")
     if not quarantine.groups:
         return
     nobody = chosen is None or chosen.state == "failed"
-    if nobody and any(replica.state == "ready" for replica in pool.replicas):
+    if nobody and any(replica.serves for replica in pool.replicas):
         raise dispatch._broken(f"pool {pool.name} has suspects, and nobody tries them")
-    if chosen is None or chosen.state != "ready":
+    if chosen is None or not chosen.serves:
         return
-    looked_at, others_wait = quarantine.looked_at, pool.lanes.count > 0
-    serves = not chosen.solo and quarantine.must_serve(chosen, looked_at, others_wait=others_wait)
-    if not serves and not (chosen.solo and chosen.in_flight):
+    looked_at, others_wait, apart = quarantine.looked_at, pool.lanes.count > 0, chosen.state == "quarantined"
+    serves = not apart and quarantine.must_serve(chosen, looked_at, others_wait=others_wait)
+    if not serves and not (apart and chosen.in_flight):
         raise dispatch._broken(f"{chosen.shape.name} is to try suspects, and does not")
-    if chosen.solo and quarantine.turn_began is None:
+    if apart and quarantine.turn_began is None:
         raise dispatch._broken(f"{chosen.shape.name} tries suspects, and nobody counts the time")

@@ -8,7 +8,7 @@ A request is in exactly one place and leaves exactly once:
      failover.py, quarantine.py ◀── replica lost ────────────┘
 
 An answer is taken only if its request is in flight on that replica, of that incarnation, with that attempt; any other
-is dropped and counted. A replica's states and what moves it between them are the table in `replica.py`.
+is dropped and counted. A replica's states and what moves it between them are the table in `states.py`.
 
 A request that was in flight at a death is a suspect: one replica runs suspects apart, in halves, and only one that
 kills it alone, twice, is given up (`engine_crash`). So a row that merely sat beside a poisonous one does not die.
@@ -28,10 +28,9 @@ from penstock.core.dispatch.lanes import NO_DEADLINE, SUSPECT, Request
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
+from penstock.core.dispatch.supervisor import Supervisor
 from penstock.core.machine import Machine
 from penstock.core.shape import DispatchShape
-
-LOADS_BEFORE_GIVING_UP = 2  # starts in a row that end before the replica is ready
 
 
 class Dispatch(Machine):
@@ -43,16 +42,19 @@ class Dispatch(Machine):
         super().__init__()
         self.shape = shape
         self.limits = shape.limits
-        self.replicas = [Replica(index, replica, shape.limits) for index, replica in enumerate(shape.replicas)]
+        self.replicas = [
+            Replica(index, replica, shape.limits, self._broken) for index, replica in enumerate(shape.replicas)
+        ]
         self.pools = [
             Pool(index, name, [r for r in self.replicas if r.shape.pool == index])
             for index, name in enumerate(shape.pools)
         ]
         self.residency = Residency(self)
         self.failover = Failover(self)
+        self.supervisor = Supervisor(self)
         self.requests: dict[int, Request] = {}  # all that were submitted and have not ended, wherever they are
         self.stale_answers = 0
-        self._drain_until: float | None = None
+        self.draining_until: float | None = None
         self._drained = False
         self._dirty: dict[int, Pool] = {}
         self._handlers = {
@@ -62,13 +64,13 @@ class Dispatch(Machine):
             ev.Submit: self._on_submit,
             ev.Exhausted: self._on_exhausted,
             ev.CancelRequests: self._on_cancel_requests,
-            ev.ReplicaReady: self._on_replica_ready,
-            ev.ReplicaLoadFailed: self._on_replica_load_failed,
-            ev.ReplicaLost: self._on_replica_lost,
+            ev.ReplicaReady: self.supervisor.on_replica_ready,
+            ev.ReplicaLoadFailed: self.supervisor.on_replica_load_failed,
+            ev.ReplicaLost: self.supervisor.on_replica_lost,
             ev.AnswersArrived: self._on_answers_arrived,
-            ev.HeartbeatArrived: self._on_heartbeat,
+            ev.HeartbeatArrived: self.supervisor.on_heartbeat,
             ev.DrainRequested: self._on_drain_requested,
-            ev.Tick: self._on_tick,
+            ev.Tick: self.supervisor.on_tick,
         }
 
     # ------------------------------------------------------------ requests come in
@@ -118,7 +120,7 @@ class Dispatch(Machine):
 
     def _on_answers_arrived(self, event: ev.AnswersArrived) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation or replica.state != "ready":
+        if event.incarnation != replica.incarnation or not replica.serves:
             self._stale(replica, len(event.tasks), "from a replica that was given up")
             return
         pool = self.pools[replica.shape.pool]
@@ -250,146 +252,15 @@ class Dispatch(Machine):
             self.stale_answers += count
             self._emit(ev.Recovered(kind="stale_answer", replica=replica.index, count=count, reason=reason))
 
-    # ------------------------------------------------------------ replicas
-
-    def start(self, replica: Replica) -> None:
-        if self._drain_until is None and replica.move("start"):
-            replica.incarnation += 1
-            replica.loaded = replica.lowered = replica.ejected = False
-            replica.heard_at = None
-            replica.progress_at = replica.started_at = self._now
-            self._emit(
-                ev.StartReplica(
-                    replica=replica.index, incarnation=replica.incarnation, rung=replica.rung, share=replica.share
-                )
-            )
-
-    def _on_replica_ready(self, event: ev.ReplicaReady) -> None:
-        replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation or not replica.move("ready") or replica.state != "ready":
-            return
-        replica.became_ready(event.slots, event.kv_tokens, self._now, shared=event.shared)
-        pool = self.pools[replica.shape.pool]
-        pool.offer(replica)
-        pool.recount(replica)
+    def dirty(self, pool: Pool) -> None:
+        """Something has changed for what waits in the pool: decide again at the end of this call."""
         self._dirty[pool.index] = pool
-
-    def _on_replica_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
-        replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation or replica.lowered:
-            return
-        if replica.state == "waking":
-            self.kill(replica, f"it did not wake up: {event.reason}", dump_stacks=False)  # and is loaded anew
-            return
-        if event.out_of_memory and self.residency.lower(replica, event.reason):
-            return
-        if replica.move("load_failed") and replica.state == "failed":
-            replica.last_reason, replica.out_of_memory = event.reason, event.out_of_memory
-            pool = self.pools[replica.shape.pool]
-            self._dirty[pool.index] = pool  # nothing need be held back for it any more
-            self.check_pool(pool)
-
-    def _on_replica_lost(self, event: ev.ReplicaLost) -> None:
-        replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation or not replica.move("lost") or replica.state == "failed":
-            return
-        pool = self.pools[replica.shape.pool]
-        self._dirty[pool.index] = pool
-        replica.last_reason = event.reason
-        if replica.state == "off":  # it had to leave, or died asleep
-            self.failover.requeue(pool, replica, event.reason)
-            self.residency.left(replica)
-            return
-        replica.never_ready += not (replica.loaded or replica.lowered)
-        counts = self.failover.died(pool, replica, event)
-        replica.died(self._now, event.jitter, counts=counts, device_failed=event.device_failed)
-        too_slow = replica.ejected and replica.times_slow >= self.limits.slow_times
-        if too_slow or replica.never_ready >= LOADS_BEFORE_GIVING_UP or replica.circuit_open():
-            replica.move("give_up")
-            self._emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
-            self.check_pool(pool)
-
-    def check_pool(self, pool: Pool) -> None:
-        """Say so when every replica that it has in this phase was given up."""
-        here = [replica for replica in pool.replicas if self.residency.belongs(replica)]
-        if all(replica.state == "failed" for replica in here) and not pool.down:
-            pool.down = True
-            reasons = sorted({replica.last_reason for replica in here})
-            starved = all(replica.out_of_memory for replica in here)
-            self._emit(ev.PoolDown(pool=pool.index, reason="\n".join(reasons), out_of_memory=starved))
-
-    def _on_heartbeat(self, event: ev.HeartbeatArrived) -> None:
-        replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation:
-            return
-        if replica.state == "ready":
-            replica.saw(event.progress, event.executing, self._now)
-        elif replica.state in ("starting", "waking"):
-            replica.heard_at = self._now
-
-    def _on_tick(self, event: ev.Tick) -> None:
-        for pool in self.pools:
-            if pool.quarantine.groups:
-                self._dirty[pool.index] = pool  # who was to try them may be overdue
-            if self._drain_until is None:
-                for peers in pool.peers:
-                    for replica, share in peers.slow_ones(self._now):
-                        self._eject(replica, share)
-        for replica in self.replicas:
-            if replica.state == "waiting":
-                if self._now >= replica.start_at and not self.residency.closing:
-                    self._restart(replica)
-                continue
-            deadline = replica.progress_deadline()
-            if deadline is not None and self._now >= deadline:
-                if replica.state == "falling_asleep":
-                    self.residency.too_slow(replica)
-                else:
-                    self._kill_hung(replica)
-
-    def _restart(self, replica: Replica) -> None:
-        died, reason = not replica.lowered, replica.last_reason
-        self.start(replica)
-        if died and replica.state == "starting":
-            self._emit(ev.Recovered(kind="restart", replica=replica.index, count=1, reason=reason))
-
-    def _kill_hung(self, replica: Replica) -> None:
-        loads = replica.state in ("starting", "waking")
-        doing = "loading" if loads else f"{len(replica.in_flight)} requests in flight"
-        reason = f"no progress for {self._now - replica.progress_at:.0f} s ({doing})"
-        if loads and replica.heard_at is not None and self._now - replica.progress_at < self.limits.load_timeout_s:
-            reason = f"silent for {self._now - replica.heard_at:.0f} s while loading"
-        self._emit(ev.Recovered(kind="hang", replica=replica.index, count=1, reason=reason))
-        self.kill(replica, reason, dump_stacks=True)
-
-    def _eject(self, replica: Replica, share: float) -> None:
-        """A new start may mend it; where it does not, the replica is given up."""
-        replica.ejected = True
-        replica.times_slow += 1
-        reason = f"it works at {share:.0%} of the pace of its like"
-        self._emit(ev.Recovered(kind="slow", replica=replica.index, count=max(1, round(100 * share)), reason=reason))
-        self.kill(replica, reason, dump_stacks=False)
-
-    def touch(self, replica: Replica) -> None:
-        """It will not serve for now: what was to come back from it will not, and nothing need be held back for it."""
-        pool = self.pools[replica.shape.pool]
-        pool.recount(replica)
-        self._dirty[pool.index] = pool
-
-    def kill(self, replica: Replica, reason: str, *, dump_stacks: bool) -> None:
-        replica.move("kill")
-        self.touch(replica)
-        self._emit(
-            ev.KillReplica(
-                replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=dump_stacks
-            )
-        )
 
     # ------------------------------------------------------------ decisions, once per call
 
     def _settle(self) -> None:
-        if self._drain_until is not None:
-            self._check_drained(self._drain_until)
+        if self.draining_until is not None:
+            self._check_drained(self.draining_until)
             return
         for pool in self._dirty.values():
             sends: Tasks = {}
@@ -413,8 +284,8 @@ class Dispatch(Machine):
     # ------------------------------------------------------------ ending in good order
 
     def _on_drain_requested(self, event: ev.DrainRequested) -> None:
-        if self._drain_until is None:
-            self._drain_until = self._now + event.grace_s
+        if self.draining_until is None:
+            self.draining_until = self._now + event.grace_s
             for pool in self.pools:
                 self._emit_recalls(pool.to_take_back(everything=True))
 

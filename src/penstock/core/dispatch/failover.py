@@ -27,14 +27,14 @@ class Failover:
 
     def died(self, pool: Pool, replica: Replica, event: ev.ReplicaLost) -> bool:
         """Deal with what it had. Whether the death counts for the circuit, and for how long it stays down."""
-        if replica.ejected:
+        if replica.ending_because == "slow":
             self.requeue(pool, replica, event.reason)
             return True
-        if event.out_of_memory and replica.loaded:
+        if event.out_of_memory and replica.restarts.loaded:
             return self._starved(pool, replica, event.reason)
         in_lane = replica.trying > 0 and not pool.quarantine.died()
         self.requeue(pool, replica, event.reason)
-        return not (in_lane or replica.lowered)
+        return not (in_lane or replica.ending_because == "memory")
 
     def requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight goes elsewhere, to the suspects, or ends."""
@@ -46,7 +46,7 @@ class Failover:
         pool.recount(replica)
         for request in requests:
             request.recalled = request.kept = False
-            if replica.ejected:
+            if replica.ending_because == "slow":
                 pool.lanes.push(request)  # no death: it was told to end
                 continue
             request.crashes += 1
@@ -71,7 +71,7 @@ class Failover:
     def _forgive(self, guilty: Request) -> None:
         """The death that made it a suspect was no replica's: it does not count for the circuit."""
         if guilty.killed >= 0:
-            self._dispatch.replicas[guilty.killed].forgive(guilty.killed_at)
+            self._dispatch.replicas[guilty.killed].restarts.forgive(guilty.killed_at)
 
     def _starved(self, pool: Pool, replica: Replica, reason: str) -> bool:
         """It ran out of memory at work, and uses less of its room from now on; its requests go elsewhere, none is a
@@ -81,7 +81,7 @@ class Failover:
         """
         dispatch = self._dispatch
         in_lane = replica.trying > 0
-        smaller = replica.cut()
+        smaller = replica.memory.cut(replica.slots, replica.kv_tokens)
         counts = not smaller and (not in_lane or pool.quarantine.died())
         requests = replica.take_all()
         again: list[Request] = []
@@ -105,7 +105,7 @@ class Failover:
         else:
             for request in again:
                 pool.lanes.push(request)
-        share = round(100 * replica.share)
+        share = round(100 * replica.memory.share)
         dispatch.emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
         dispatch.fail(ends)
         return counts
@@ -117,16 +117,17 @@ class Failover:
         quarantine, now, others_wait = pool.quarantine, self._dispatch.now, pool.lanes.count > 0
         quarantine.looked_at = now
         replica = quarantine.choose(now, others_wait=others_wait)
-        if replica is None or not replica.solo or (replica.trying and not replica.in_flight):
+        apart = replica is not None and replica.state == "quarantined"
+        if replica is None or not apart or (replica.trying and not replica.in_flight):
             quarantine.close_turn(now)  # answered; or the lane died, and a replica can serve again
-        if replica is None or (replica.solo and replica.in_flight):
+        if replica is None or (apart and replica.in_flight):
             return
         if not quarantine.groups or quarantine.must_serve(replica, now, others_wait=others_wait):
-            if replica.solo or not quarantine.groups:
+            if apart or not quarantine.groups:
                 self._leave_lane(pool, replica)
             return
-        if not replica.solo:
-            replica.solo = True
+        if not apart:
+            replica.move("isolate")
             quarantine.begin_turn(now)
             pool.recount(replica)
             self._dispatch.emit(
@@ -148,7 +149,9 @@ class Failover:
     def _leave_lane(self, pool: Pool, replica: Replica) -> None:
         """It serves the others: nothing is left to try, or they have waited for their turn."""
         quarantine = pool.quarantine
-        replica.solo, replica.trying, replica.alone = False, 0, -1
+        if replica.state == "quarantined":
+            replica.move("rejoin")
+        replica.trying, replica.alone = 0, -1
         quarantine.replica = None
         pool.offer(replica)
         pool.recount(replica)

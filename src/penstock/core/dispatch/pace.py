@@ -71,7 +71,7 @@ class Peers:
 
     def slow_ones(self, now: float) -> list[tuple[Replica, float]]:
         """Those whom the window has just shown far behind the median, with the share of it that they reach."""
-        serving = [replica for replica in self._replicas if replica.state == "ready" and not replica.solo]
+        serving = [replica for replica in self._replicas if replica.state == "ready"]
         members = [(replica.index, replica.incarnation) for replica in serving]
         unseen, self._looked_at = now - self._looked_at, now
         if members != self._members or unseen > _UNSEEN_S:

@@ -67,7 +67,7 @@ class Pool:
         """Work that each replica has to do of what is left; None while the end of the source is not in sight."""
         if not self.by_work:
             return None
-        ready = [replica for replica in self.replicas if replica.state == "ready"]
+        ready = [replica for replica in self.replicas if replica.serves]
         self._loading = sum(replica.state in ("starting", "waking") for replica in self.replicas)
         if not ready or not (self._loading or any(replica.shared for replica in ready)):
             return None
@@ -152,7 +152,7 @@ class Pool:
     def give(self, replica: Replica, request: Request, sends: Tasks, now: float) -> None:
         in_flight = replica.in_flight
         if not in_flight:
-            replica.progress_at = now  # it owed nothing until now
+            replica.liveness.progress_at = now  # it owed nothing until now
         if replica.pace.at != now:
             replica.pace.advance(len(in_flight), now)
         request.attempt += 1

@@ -18,10 +18,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 from penstock.core.dispatch.lanes import SUSPECT, Request
 from penstock.core.dispatch.replica import Replica
+from penstock.core.dispatch.states import COMING
 
 __all__ = ["Quarantine"]
 
-_COMING = frozenset(("starting", "waiting", "killed", "waking"))
 SOON_S = 2.0  # requests of a dead replica are somebody else's by then, if it is not back itself
 OVERDUE_S = 10.0  # later than its last load took: then it is not waited for
 SPARE_DEATHS = 4  # in the lane without an answer, beyond what halving takes
@@ -93,7 +93,7 @@ class Quarantine:
     def close_turn(self, now: float) -> None:
         """A turn costs the others the time until a replica can serve them again: the wait for what the lane had in
         flight, the group, and a load where it died of it. They have the next stretch of that length."""
-        if self.turn_began is not None and any(each.state == "ready" for each in self._replicas):
+        if self.turn_began is not None and any(each.serves for each in self._replicas):
             self.next_turn = now + (now - self.turn_began)
             self.turn_began = None
 
@@ -101,7 +101,7 @@ class Quarantine:
         """Whether the replica is to take other requests before the next group: it is the only one that can."""
         if now >= self.next_turn or not (others_wait or replica.in_flight):
             return False
-        return not any(each.state == "ready" for each in self._replicas if each is not replica)
+        return not any(each.serves for each in self._replicas if each is not replica)
 
     # ------------------------------------------------------------ the lane
 
@@ -113,9 +113,9 @@ class Quarantine:
         long to come back, one that has nothing to do takes its place.
         """
         chosen = self.replica
-        ready = [each for each in self._replicas if each.state == "ready"]
-        if chosen is not None and chosen.state == "ready":
-            if chosen.solo or not chosen.in_flight:
+        ready = [each for each in self._replicas if each.serves]
+        if chosen is not None and chosen.serves:
+            if chosen.state == "quarantined" or not chosen.in_flight:
                 return chosen
             chosen = None  # it serves the others: perhaps another one is better by now
         if chosen is not None and self._is_soon_back(chosen, now):
@@ -126,19 +126,19 @@ class Quarantine:
         elif chosen is None or not self._is_coming(chosen, now):
             self.replica = self._any(ready, now)
         chosen = self.replica
-        return chosen if chosen is not None and chosen.state == "ready" else None
+        return chosen if chosen is not None and chosen.serves else None
 
     @staticmethod
     def _is_soon_back(replica: Replica, now: float) -> bool:
-        return replica.state in _COMING and abs(replica.expected_ready_at() - now) <= SOON_S
+        return replica.state in COMING and abs(replica.expected_ready_at() - now) <= SOON_S
 
     @staticmethod
     def _is_coming(replica: Replica, now: float) -> bool:
         """And not long overdue: it may wait for a device, or for a node that is gone."""
-        return replica.state in _COMING and now <= replica.expected_ready_at() + OVERDUE_S
+        return replica.state in COMING and now <= replica.expected_ready_at() + OVERDUE_S
 
     def _any(self, ready: list[Replica], now: float) -> Replica | None:
-        coming = [each for each in self._replicas if each.died_at >= 0 and self._is_coming(each, now)]
+        coming = [each for each in self._replicas if each.restarts.died_at >= 0 and self._is_coming(each, now)]
         if coming:
             return min(coming, key=lambda each: (each.expected_ready_at(), each.index))
         return min(ready, key=lambda each: (len(each.in_flight), each.index)) if ready else None

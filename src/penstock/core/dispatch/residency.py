@@ -58,13 +58,14 @@ class Residency:
         for replica in pool.replicas:
             if not self.belongs(replica):
                 continue
-            if replica.move("wake"):
-                replica.heard_at = None
-                replica.progress_at = replica.started_at = self._dispatch.now
+            if replica.can("wake"):
+                replica.move("wake")
+                replica.restarts.started_at = self._dispatch.now
+                replica.liveness.loads(self._dispatch.now)
                 self._dispatch.emit(ev.WakeReplica(replica=replica.index, incarnation=replica.incarnation))
             elif replica.state == "off":
-                self._dispatch.start(replica)
-        self._dispatch.check_pool(pool)  # those of this phase may all have been given up in another
+                self._dispatch.supervisor.start(replica)
+        self._dispatch.supervisor.check_pool(pool)  # those of this phase may all have been given up in another
 
     # ------------------------------------------------------------ pools close
 
@@ -83,29 +84,35 @@ class Residency:
 
     def _leave(self, replica: Replica, *, sleep: bool) -> None:
         dispatch = self._dispatch
-        if sleep and replica.move("sleep"):
-            replica.progress_at = dispatch.now
+        if sleep and replica.state == "asleep":
+            return
+        if sleep and replica.can("sleep"):
+            replica.move("sleep")
+            replica.liveness.progress_at = dispatch.now
             self.leaving[replica.index] = replica
             dispatch.emit(ev.SleepReplica(replica=replica.index, incarnation=replica.incarnation))
-        elif not (sleep and replica.state == "asleep") and replica.move("leave") and replica.state == "leaving":
-            self.leaving[replica.index] = replica
-            self._end(replica, LEFT)
-        dispatch.touch(replica)
-
-    def _end(self, replica: Replica, reason: str) -> None:
-        self._dispatch.emit(
-            ev.KillReplica(replica=replica.index, incarnation=replica.incarnation, reason=reason, dump_stacks=False)
-        )
+        elif replica.can("leave"):
+            replica.move("leave")
+            if replica.state == "leaving":
+                replica.ending_because = "phase"
+                self.leaving[replica.index] = replica
+                dispatch.supervisor.order_end(replica, LEFT)
+        dispatch.supervisor.touch(replica)
 
     def too_slow(self, replica: Replica) -> None:
         """It does not fall asleep: end it."""
         replica.move("leave")
-        self._end(replica, f"it did not fall asleep in {self._dispatch.limits.sleep_timeout_s:.0f} s")
+        replica.ending_because = "phase"
+        self._dispatch.supervisor.order_end(
+            replica, f"it did not fall asleep in {self._dispatch.limits.sleep_timeout_s:.0f} s"
+        )
 
     def asleep(self, event: ev.ReplicaAsleep) -> None:
         replica = self._dispatch.replicas[event.replica]
-        if event.incarnation == replica.incarnation and replica.move("asleep") and replica.state == "asleep":
-            self.left(replica)
+        if event.incarnation == replica.incarnation and replica.can("asleep"):
+            replica.move("asleep")
+            if replica.state == "asleep":
+                self.left(replica)
 
     def left(self, replica: Replica) -> None:
         """The replica has ended, or sleeps."""
@@ -124,13 +131,14 @@ class Residency:
 
     def lower(self, replica: Replica, reason: str) -> bool:
         """A start that ran out of memory goes one rung down, once its processes are gone; False on the last one."""
-        ends = replica.state == "killed"  # already, for something else
-        if replica.rung >= replica.shape.rungs or not (ends or replica.move("kill")):
+        memory, ends = replica.memory, replica.state == "killed"  # already, for something else
+        if memory.rung >= replica.shape.rungs or not (ends or replica.can("kill")):
             return False
-        replica.rung += 1
-        replica.lowered = True
-        self._dispatch.emit(ev.Recovered(kind="ladder", replica=replica.index, count=replica.rung, reason=reason))
-        self._dispatch.touch(replica)
-        if not ends:
-            self._end(replica, reason)
+        memory.rung += 1
+        self._dispatch.emit(ev.Recovered(kind="ladder", replica=replica.index, count=memory.rung, reason=reason))
+        if ends:
+            replica.ending_because = "memory"
+            self._dispatch.supervisor.touch(replica)
+        else:
+            self._dispatch.supervisor.kill(replica, reason, because="memory")
         return True

@@ -21,6 +21,7 @@ STATES = {
     "off": "starting",
     "starting": "starting",
     "ready": "ready",
+    "quarantined": "ready",
     "killed": "stopping",
     "leaving": "stopping",
     "waiting": "restarting",
@@ -213,13 +214,17 @@ class Observer:
         """Why a replica does nothing; "" when it works."""
         match replica.state:
             case "ready" if replica.in_flight:
-                return "tries suspects apart" if replica.solo else ""
+                return ""
+            case "quarantined":
+                return "tries suspects apart"
             case "ready":
                 return self._why_idle()
             case "waiting":
-                return f"starts again in {max(0.0, replica.start_at - now):.0f} s: {replica.last_reason}"
+                return (
+                    f"starts again in {max(0.0, replica.restarts.start_at - now):.0f} s: {replica.restarts.last_reason}"
+                )
             case "failed":
-                return replica.last_reason
+                return replica.restarts.last_reason
             case "leaving":
                 return "its phase has ended"
             case "off":

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import Figure, main, say
-from penstock.engines.base import QueuedRequest
 from penstock.engines.openai.engine import OpenAIEngine
 from penstock.protocol.messages import Answer, EngineConfig, Request
 
@@ -70,7 +69,7 @@ def ask(port: int, count: int, concurrency: int) -> tuple[float, float]:
     try:
         for warm in (concurrency, count):
             began_s, began_cpu_s = time.monotonic(), time.process_time()
-            engine.submit([QueuedRequest(Request(number, 1, f"question {number}"), None) for number in range(warm)])
+            engine.submit([Request(f"question {number}", id=number, attempt=1) for number in range(warm)])
             for _ in range(warm):
                 left.acquire()
         return time.monotonic() - began_s, time.process_time() - began_cpu_s

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.protocol.messages import Answer, EngineConfig, Ready, Request, Requests, Sampling
+from penstock.protocol.messages import Answer, EngineConfig, Ready, Request, Sampling, requests_message
 from penstock.testing.harness import HostHarness
 
 LOAD_S = 900.0
@@ -34,16 +34,14 @@ def hosted(config: EngineConfig, folder: Path, env: dict[str, str]) -> Iterator[
 
 def one_pass(host: HostHarness, prompts: Sequence[Any], samplings: Sequence[Sampling]) -> tuple[list[Answer], float]:
     """All requests at once; the answers in their order, and the seconds from the first byte sent to the last answer."""
-    kinds = list(dict.fromkeys(samplings))
-    index = {kind: place for place, kind in enumerate(kinds)}
     first = host._next_id
     host._next_id += len(prompts)
     items = [
-        Request(first + place, 1, prompt, index[sampling], first + place)
+        Request(prompt, sampling, first + place, 1, first + place)
         for place, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True))
     ]
     began_s = time.monotonic()
-    host.send(Requests(items, kinds))
+    host.send(requests_message(items))
     answers = {answer.id: answer for answer in host.answers(len(items), PASS_S)}
     return [answers[item.id] for item in items], time.monotonic() - began_s
 

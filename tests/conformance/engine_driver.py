@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import penstock
-from penstock.engines.base import Engine, QueuedRequest
+from penstock.engines.base import Engine
 from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request, Sampling
 
 DOCWRITER = str(Path(penstock.__file__).parent / "models" / "docwriter")
@@ -60,8 +60,9 @@ class EngineDriver:
         each = list(sampling) if isinstance(sampling, Sequence) else [sampling] * len(payloads)
         ids = list(range(self._next_id, self._next_id + len(payloads)))
         self._next_id += len(payloads)
-        requests = [Request(number, 1, payload, seed=seed) for number, payload in zip(ids, payloads, strict=True)]
-        self.engine.submit([QueuedRequest(request, one) for request, one in zip(requests, each, strict=True)])
+        self.engine.submit(
+            [Request(payload, one, number, 1, seed) for number, payload, one in zip(ids, payloads, each, strict=True)]
+        )
         return ids
 
     def wait(self, ids: Sequence[int]) -> list[Answer]:

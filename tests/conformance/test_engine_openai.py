@@ -23,6 +23,7 @@ from penstock.engines.openai.failures import CallFailed
 from penstock.engines.openai.request import address
 from penstock.engines.openai.retry import Backoff, backoff_s, retry_after_s
 from penstock.protocol.messages import EngineConfig, Sampling
+from penstock.protocol.payloads import TokenIds, chat
 
 AT_ONCE = Backoff(first_s=0.0, most_s=0.0)
 KEY = "sk-a-very-secret-key"
@@ -65,14 +66,16 @@ def test_a_prompt_is_a_user_message_and_usage_is_counted() -> None:
 def test_messages_go_as_they_are_and_completions_take_raw_prompts() -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     with Service() as service, driver(service) as engine:
-        engine.ask([messages])
+        engine.ask([chat(messages)])
     assert service.bodies[0]["messages"] == messages
     body = {"choices": [{"index": 0, "text": " there", "finish_reason": "length"}]}
     with Service([(200, body)]) as service, driver(service, api="completions") as engine:
-        answer, refused = engine.ask(["Hello", messages])
+        answer, refused = engine.ask(["Hello", chat(messages)])
+        engine.ask([TokenIds([5, 6])])
     assert (answer.outputs[0].text, answer.outputs[0].finish_reason) == (" there", "length")
     assert refused.code == "refused" and "chat" in refused.message
-    assert service.paths == ["/v1/completions"] and service.bodies[0]["prompt"] == "Hello"
+    assert service.paths == ["/v1/completions"] * 2
+    assert [body["prompt"] for body in service.bodies] == ["Hello", [5, 6]]
 
 
 def test_the_seed_is_sent_where_it_has_an_effect() -> None:

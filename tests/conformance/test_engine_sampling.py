@@ -65,7 +65,7 @@ def test_a_number_that_is_none_is_refused_by_name(field: str, value: float) -> N
     sampling = msgspec.structs.replace(Sampling(), **{field: value})
     with pytest.raises(RowFault, match=field) as raised:
         resolve(sampling, NOTHING, 0)
-    assert raised.value.answer(Request(1, 2, "a prompt")).code == "refused"
+    assert raised.value.answer(Request("a prompt", id=1, attempt=2)).code == "refused"
 
 
 torch = pytest.importorskip("torch")
@@ -77,7 +77,7 @@ VOCABULARY = 12
 
 def row(seed: int = 0, **fields: object) -> Row:
     sampling = fit(resolve(msgspec.structs.replace(Sampling(max_tokens=64), **fields), NOTHING, seed), 2, 0)
-    return Row(Job(Request(0, 0, ""), sampling, [1, 2]), 0, frozenset({3}), lambda ids: "")
+    return Row(Job(Request(""), sampling, [1, 2]), 0, frozenset({3}), lambda ids: "")
 
 
 def draw(logits: list[float], **fields: object) -> int:

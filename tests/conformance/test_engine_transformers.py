@@ -17,6 +17,7 @@ from engine_driver import DOCWRITER, EngineDriver, signatures, texts, tokens  # 
 from penstock.engines.base import EngineLoadError  # noqa: E402
 from penstock.engines.transformers.engine import TransformersEngine  # noqa: E402
 from penstock.protocol.messages import EngineConfig, Sampling  # noqa: E402
+from penstock.protocol.payloads import Messages, Pair, chat  # noqa: E402
 
 pytestmark = pytest.mark.transformers
 
@@ -188,7 +189,7 @@ def test_min_tokens_and_ignore_eos_go_on(engine: EngineDriver) -> None:
 
 
 def test_a_prompt_is_a_user_message_unless_chat_is_off(engine: EngineDriver, library: Library) -> None:
-    message = [{"role": "user", "content": PROMPTS[0]}]
+    message = chat([{"role": "user", "content": PROMPTS[0]}])
     as_prompt, as_messages = engine.ask([PROMPTS[0], message], GREEDY)
     assert as_prompt.outputs == as_messages.outputs
     with driver(chat=False) as raw:
@@ -207,8 +208,8 @@ def test_what_does_not_fit_is_too_long_and_nothing_is_cut(engine: EngineDriver) 
 @pytest.mark.parametrize(
     ("payload", "sampling", "words"),
     [
-        ([{"role": "user"}], GREEDY, "message 0"),
-        ([], GREEDY, "non-empty"),
+        (Messages([]), GREEDY, "without a message"),
+        (Pair("a", ["b"]), GREEDY, "'pair'"),
         ("hello", Sampling(temperature=-1.0), "temperature is -1.0"),
         ("hello", Sampling(top_p=1.5), "top_p is 1.5"),
         ("hello", Sampling(temperature=0.0, n=2), "temperature 0"),

@@ -19,7 +19,8 @@ pytest.importorskip("transformers")
 
 from engine_driver import DOCWRITER, signatures, tokens
 
-from penstock.protocol.messages import EngineConfig, Request, Requests, Sampling
+from penstock.protocol.messages import EngineConfig, Requests, Sampling, WireRequest
+from penstock.protocol.payloads import Messages, chat
 from penstock.testing.harness import HostEnded, HostHarness, LoadingFailed
 
 pytestmark = [pytest.mark.vllm, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -124,7 +125,7 @@ def test_answers_tell_tokens_reason_and_logprobs(host: HostHarness) -> None:
 
 def test_seed_n_stop_and_messages(host: HostHarness) -> None:
     sampling = Sampling(max_tokens=12, temperature=1.0, seed=5, n=4)
-    message = [{"role": "user", "content": PROMPTS[0]}]
+    message = chat([{"role": "user", "content": PROMPTS[0]}])
     first, second = host.ask([PROMPTS[0], message], sampling)
     assert [output.text for output in first.outputs] == [output.text for output in second.outputs]
     assert len(first.outputs) == 4 and len({output.text for output in first.outputs}) > 1
@@ -139,7 +140,7 @@ def test_a_row_at_fault_gets_a_code_and_the_others_their_answers(host: HostHarne
     assert host.ask(PROMPTS[:1], Sampling(max_tokens=1020))[0].code == "too_long"
     refused = host.ask(PROMPTS[:1], Sampling(temperature=3.0))[0]
     assert refused.code == "refused" and "temperature" in refused.message  # vLLM's own limit and words
-    mixed = host.ask([PROMPTS[0], [{"role": "user"}], PROMPTS[1]], GREEDY)
+    mixed = host.ask([PROMPTS[0], Messages([]), PROMPTS[1]], GREEDY)
     assert [answer.code for answer in mixed] == ["", "refused", ""]
 
 
@@ -166,7 +167,7 @@ def test_a_dead_engine_core_ends_the_replica(vllm_python: str, tmp_path: Path) -
     host = start(tmp_path, vllm_python)
     try:
         host.load(config(), patience_s=LOAD_S)
-        host.send(Requests([Request(1, 1, PROMPTS[0], 0)], [Sampling(max_tokens=900, ignore_eos=True)]))
+        host.send(Requests([WireRequest(1, 1, PROMPTS[0], 0)], [Sampling(max_tokens=900, ignore_eos=True)]))
         children = psutil.Process(host.process.pid).children(recursive=True)
         core = [
             child for child in children if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())

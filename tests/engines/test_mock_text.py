@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from penstock.engines.mock.text import Writer, prompt_text
 from penstock.protocol.messages import Sampling
+from penstock.protocol.payloads import TokenIds, chat
 
 
 def text(prompt: str, sampling: Sampling | None = None, seed: int = 0) -> str:
@@ -84,5 +85,6 @@ def test_the_length_is_the_prompts_and_the_seeds() -> None:
 
 def test_messages_are_their_lines() -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
-    assert prompt_text(messages) == "system: Be brief.\nuser: Why?"
+    assert prompt_text(chat(messages)) == "system: Be brief.\nuser: Why?"
     assert prompt_text("as it is") == "as it is"
+    assert prompt_text(TokenIds([3, 1])) == "3 1"

@@ -3,14 +3,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines.base import QueuedRequest
 from penstock.host.budget import TokenBudget
 from penstock.host.queue import RequestQueue
-from penstock.protocol.messages import Answer, Capacity, Output, Request, Requests, Sampling
+from penstock.protocol.messages import Answer, Capacity, Output, Request, Requests, Sampling, WireRequest
 
 
 def requests(*ids: int, attempt: int = 1, text: str = "x") -> Requests:
-    return Requests([Request(number, attempt, text, 0) for number in ids], [Sampling(max_tokens=4)])
+    return Requests([WireRequest(number, attempt, text, 0) for number in ids], [Sampling(max_tokens=4)])
 
 
 def opened(slots: int, kv_tokens: int = 0) -> RequestQueue:
@@ -19,8 +18,8 @@ def opened(slots: int, kv_tokens: int = 0) -> RequestQueue:
     return intake
 
 
-def ids(batch: list[QueuedRequest]) -> list[int]:
-    return [prompted.request.id for prompted in batch]
+def ids(batch: list[Request]) -> list[int]:
+    return [request.id for request in batch]
 
 
 def test_requests_wait_until_the_engine_is_ready() -> None:
@@ -28,9 +27,9 @@ def test_requests_wait_until_the_engine_is_ready() -> None:
     intake.add(requests(1, 2), 5.0)
     assert intake.next_batch() == []
     intake.open(Capacity(1))
-    (prompted,) = intake.next_batch()
-    assert (prompted.request.id, prompted.arrived_s) == (1, 5.0)
-    assert prompted.sampling == Sampling(max_tokens=4)
+    (request,) = intake.next_batch()
+    assert (request.id, request.arrived_s) == (1, 5.0)
+    assert request.sampling == Sampling(max_tokens=4)
 
 
 def test_the_engine_gets_as_many_as_it_has_slots() -> None:
@@ -80,18 +79,18 @@ def test_the_budget_learns_from_answers() -> None:
 
     def inside(step: int) -> int:
         admitted = 0
-        while budget.admits(QueuedRequest(Request(1000 + admitted, 1, "x" * 30, 0, 0, step), long)):
-            budget.take(QueuedRequest(Request(1000 + admitted, 1, "x" * 30, 0, 0, step), long))
+        while budget.admits(Request("x" * 30, long, 1000 + admitted, step=step)):
+            budget.take(Request("x" * 30, long, 1000 + admitted, step=step))
             admitted += 1
         for number in range(admitted):
-            budget.release(QueuedRequest(Request(1000 + number, 1, ""), None))
+            budget.release(Request("", id=1000 + number))
         return admitted
 
     before = inside(step=1)
     for number in range(100):
-        prompted = QueuedRequest(Request(number, 1, "x" * 30, 0, 0, 1), long)
-        budget.take(prompted)
-        budget.release(prompted, Answer(number, 1, "", "", [Output("", "stop", 10)], None, 10))
+        request = Request("x" * 30, long, number, step=1)
+        budget.take(request)
+        budget.release(request, Answer(number, 1, "", "", [Output("", "stop", 10)], None, 10))
     assert inside(step=1) > 3 * before
     assert inside(step=2) == before
 

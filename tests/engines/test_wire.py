@@ -22,19 +22,23 @@ from penstock.protocol.messages import (
     Loading,
     Output,
     Ready,
-    Request,
     Requests,
     Sampling,
     Setup,
     TakeBack,
+    WireRequest,
 )
+from penstock.protocol.payloads import chat
 from penstock.protocol.wire import WireError, coordinator_decoder, encode, host_decoder
 
 LOAD = Load(1, 2, 3.5, 2.5, 7, 0.001, 99.25, 1 << 40)
 
 TO_HOST = [
     Setup("writer-0", EngineConfig("mock", "mock:x", engine_options={"slots": 3}, cores=(1, 2)), ["m:f"], 2.5),
-    Requests([Request(1, 1, "a prompt", 0, 5, 2), Request(2, 3, [{"role": "user", "content": "hi"}])], [Sampling(n=2)]),
+    Requests(
+        [WireRequest(1, 1, "a prompt", 0, 5, 2, 7, 8, 9), WireRequest(2, 3, chat([{"role": "user", "content": "hi"}]))],
+        [Sampling(n=2)],
+    ),
     TakeBack([1, 2, 1 << 50]),
     Abort([]),
     Close(),
@@ -95,8 +99,8 @@ def test_a_length_beyond_the_limit_is_refused_before_it_is_read(monkeypatch: pyt
     monkeypatch.setattr(messages, "MAX_MESSAGE_BYTES", 1000)
     with pytest.raises(WireError, match="1001 bytes; the limit is 1000"):
         host_decoder().feed(struct.pack(">I", 1001))
-    with pytest.raises(WireError, match="1056 bytes; the limit is 1000"):
-        encode(Requests([Request(1, 1, "x" * 1000)], []))
+    with pytest.raises(WireError, match="1057 bytes; the limit is 1000"):
+        encode(Requests([WireRequest(1, 1, "x" * 1000)]))
 
 
 def test_a_strange_extension_is_refused() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.protocol import messages
-from penstock.protocol.messages import Answer, Answers, Load, Output, Request, Requests
+from penstock.protocol.messages import Answer, Answers, Load, Output, Request, Requests, WireRequest, requests_message
 from penstock.protocol.values import UnsendableValue, from_extension, to_wire
 from penstock.protocol.wire import (
     WireError,
@@ -125,8 +125,8 @@ def test_a_value_that_holds_itself_ends() -> None:
 
 def test_rows_of_python_steps_travel_in_requests() -> None:
     row = {"when": dt.date(2026, 11, 21), "id": UUID(int=5), "price": Decimal("1.50")}
-    request = Request(1, 1, row)
-    (got,) = host_decoder().feed(bytes(encode(Requests([request, Request(2, 1, "text")], []))))
+    request = Request(row, id=1, attempt=1)
+    (got,) = host_decoder().feed(bytes(encode(requests_message([request, Request("text", id=2, attempt=1)]))))
     assert isinstance(got, Requests)
     assert same(got.items[0].payload, row)
     assert got.items[1].payload == "text"
@@ -286,13 +286,13 @@ def test_answers_that_are_too_large_together_go_apart(monkeypatch: pytest.Monkey
 def test_a_request_that_can_not_be_sent_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_MESSAGE_BYTES", 5000)
     payloads: list[Any] = ["a", {"a": {1}}, "x" * 6000, {"a": "\ud800"}, "\ud800", "b" * 4000, "c" * 4000]
-    requests = [Request(number, 1, payload) for number, payload in enumerate(payloads)]
+    requests = [WireRequest(number, 1, payload) for number, payload in enumerate(payloads)]
     frames, refused = encode_requests(Requests(requests, [], 1.5))
     got = host_decoder().feed(b"".join(frames))
     assert [request.id for each in got for request in each.items] == [0, 5, 6]  # type: ignore[union-attr]
     assert {request.id: reason[:30] for request, reason in refused} == {
         1: "a is of type set, which a row ",
-        2: "a message of 6056 bytes; the l",
+        2: "a message of 6057 bytes; the l",
         3: "a is not valid Unicode: a lone",
         4: "a text that is not valid Unico",
     }

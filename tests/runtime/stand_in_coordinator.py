@@ -40,7 +40,7 @@ def stay(row):
 
 
 def main(folder: Path, forked: bool) -> None:
-    from penstock.protocol.messages import Answers, Ready, Request, Requests, Setup
+    from penstock.protocol.messages import Answers, Ready, Requests, Setup, WireRequest
 
     (folder / "functions_with_children.py").write_text(WITH_CHILDREN)
     sys.path.insert(0, str(folder))
@@ -57,7 +57,7 @@ def main(folder: Path, forked: bool) -> None:
                 channel.send(Setup("python-0", config, names))
                 host = message.pid
             elif isinstance(message, Ready):
-                channel.send(Requests([Request(1, 1, {"file": str(folder / "daemon")})], []))
+                channel.send(Requests([WireRequest(1, 1, {"file": str(folder / "daemon")})]))
             elif isinstance(message, Answers) and message.items:
                 print(started.keeper_pid, host, *message.items[0].value["pids"], flush=True)
                 time.sleep(3600)

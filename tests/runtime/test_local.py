@@ -17,7 +17,7 @@ from penstock.executors import guarded
 from penstock.executors.base import Exit, Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
-from penstock.protocol.messages import EngineConfig, Request, Requests
+from penstock.protocol.messages import EngineConfig, Requests, WireRequest
 from penstock.testing.executors import MOCK, PATIENCE_S, Replica, exits, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.process
@@ -43,7 +43,7 @@ def launch(tmp_path: Path) -> Callable[..., Launch]:
 def test_the_cause_comes_first_in_the_tail(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
     config = EngineConfig("mock", "mock:x", engine_options={"oom_over_tokens": 1})
     replica = Replica(executor.start(launch(config), 0)).make_ready(config)
-    replica.send(Requests([Request(1, 1, "one two three")], []))
+    replica.send(Requests([WireRequest(1, 1, "one two three")]))
     (end,) = wait_for_exits(executor, 1)
     assert end.status == 1
     assert end.tail.startswith("out of memory: 19 tokens executing, the limit is 1")

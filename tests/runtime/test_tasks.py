@@ -9,6 +9,7 @@ import pytest
 
 from penstock.core import events as ev
 from penstock.data.lists import ListSource
+from penstock.protocol.payloads import texts_in
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.rows.store import RowStore
 from penstock.runtime.rows.tasks import Tasks
@@ -36,6 +37,6 @@ def test_a_long_prompt_is_rendered_when_it_is_sent(given: dict[str, Any]) -> Non
     kept = [asked.payload for asked in tasks._asked.values()]
     assert kept[0] is not None and kept[1] is None
     for attempt in (1, 2):
-        items, _ = tasks.requests(ev.Send(replica=0, incarnation=1, tasks=[0, 1], attempts=[attempt, attempt]))
-        texts = [item.payload if isinstance(item.payload, str) else item.payload[0]["content"] for item in items]
+        items = tasks.requests(ev.Send(replica=0, incarnation=1, tasks=[0, 1], attempts=[attempt, attempt]))
+        texts = [texts_in(item.payload)[0] for item in items]
         assert texts == ["short!", LONG + "!"]

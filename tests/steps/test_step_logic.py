@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from penstock.data.columns import TableBuilder
 from penstock.errors import DEAD_CODES, ConfigError
-from penstock.protocol.messages import Answer, Output, Sampling
+from penstock.protocol.messages import Answer, Output, Request, Sampling
+from penstock.protocol.payloads import chat
 from penstock.spec.steps import Embed, Expand, Filter, Generate, Map
-from penstock.steps.base import Asked, Children, Columns, Failed, Filtered
+from penstock.steps.base import Children, Columns, Failed, Filtered
 from penstock.steps.registry import logic_for
 
 ROW = {"q": "Why?", "tags": ["a", "b"], "none": None}
@@ -31,7 +32,7 @@ def children_of(outcome: Any) -> list[dict[str, Any]]:
 def test_generate_renders_and_adds_its_column() -> None:
     logic = logic_for(Generate(model="m", prompt="Say {{ q }}", output="answer", max_tokens=5))
     assert logic.pool == "model"
-    assert logic.render(ROW) == Asked("Say Why?", Sampling(max_tokens=5))
+    assert logic.render(ROW) == Request("Say Why?", Sampling(max_tokens=5))
     assert logic.apply(ROW, answer("Because")) == Columns({**ROW, "answer": "Because"})
     assert "answer" not in ROW
 
@@ -41,7 +42,7 @@ def test_generate_with_messages_and_failures_of_the_row() -> None:
         Generate(model="m", messages=[{"role": "user", "content": "{{ q }}"}], output="a", max_tokens="{{ n }}")
     )
     asked = logic.render({**ROW, "n": 3})
-    assert asked == Asked([{"role": "user", "content": "Why?"}], Sampling(max_tokens=3))
+    assert asked == Request(chat([{"role": "user", "content": "Why?"}]), Sampling(max_tokens=3))
     missing, wrong = logic.render(ROW), logic.render({**ROW, "n": "x"})
     assert isinstance(missing, Failed) and missing.code == "template_missing_field"
     assert isinstance(wrong, Failed) and wrong.code == "bad_sampling"
@@ -79,7 +80,7 @@ def test_filter_by_expression_needs_no_pool() -> None:
 def test_filter_by_function() -> None:
     logic = logic_for(Filter(function="m:f"))
     assert logic.pool == "python"
-    assert logic.render(ROW) == Asked(ROW)
+    assert logic.render(ROW) == Request(ROW)
     assert logic.apply(ROW, answer(value=[1])) == Columns(ROW)
     assert logic.apply(ROW, answer(value="")) == Filtered()
 

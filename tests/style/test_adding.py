@@ -59,7 +59,8 @@ STEP = Addition(
         ),
         "steps/upper.py": '''"""upper: a text in capitals."""
 
-from penstock.steps.base import Asked, Columns
+from penstock.protocol.messages import Request
+from penstock.steps.base import Columns
 
 
 class UpperLogic:
@@ -70,7 +71,7 @@ class UpperLogic:
         self._step = step
 
     def render(self, row):
-        return Asked(None)
+        return Request({})
 
     def apply(self, row, answer):
         return Columns({**row, self._step.output: row[self._step.column].upper()})
@@ -125,6 +126,7 @@ INFO = EngineInfo(
 
 from penstock.engines.base import EngineLoadError
 from penstock.protocol.messages import Answer, Capacity, Output
+from penstock.protocol.payloads import texts_in
 
 
 class EchoEngine:
@@ -135,7 +137,7 @@ class EchoEngine:
         return Capacity(slots=config.engine_options.get("slots", 3))
 
     def submit(self, requests):
-        answers = [_answer(each.request, each.sampling) for each in requests]
+        answers = [_answer(each, each.sampling) for each in requests]
         self._answered += len(answers)
         self._emit(answers)
 
@@ -152,7 +154,7 @@ class EchoEngine:
 def _answer(request, sampling):
     if sampling.max_tokens is not None and sampling.max_tokens < 1:
         return Answer(request.id, request.attempt, code="refused", message="max_tokens must be at least 1")
-    prompt = request.payload if isinstance(request.payload, str) else request.payload[-1]["content"]
+    prompt = " ".join(texts_in(request.payload))
     words = prompt.split()[: sampling.max_tokens]
     outputs = [Output(" ".join(words) + "!" * turn, "stop", len(words)) for turn in range(sampling.n)]
     return Answer(request.id, request.attempt, outputs=outputs, tokens_in=len(prompt.split()))

@@ -25,7 +25,6 @@ from contextlib import suppress
 from random import Random
 
 from penstock.core.service import Asked, Connection, Reply, Service, Verdict
-from penstock.engines.base import QueuedRequest
 from penstock.engines.openai import endpoints as openai_endpoints
 from penstock.engines.openai.engine import OpenAIEngine
 from penstock.engines.openai.retry import Backoff
@@ -138,7 +137,7 @@ class Trial:
                 room = self._concurrency - self._asked + self.ended
                 numbers += range(self._asked, min(self._asked + room, self.count))
                 self._asked = min(self._asked + room, self.count)
-            engine.submit([QueuedRequest(Request(number, 1, self.prompt(number), seed=1), None) for number in numbers])
+            engine.submit([Request(self.prompt(number), id=number, attempt=1, seed=1) for number in numbers])
 
     def _next(self) -> bool:
         """Whether there is anything to do: requests to ask, or the end."""

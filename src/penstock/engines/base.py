@@ -26,22 +26,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
-from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request, Sampling
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request
 
 Emit = Callable[[Sequence[Answer]], None]
-
-
-class QueuedRequest(msgspec.Struct, gc=False):
-    """A request as an engine gets it: the wire's request with its sampling resolved.
-
-    arrived_s  when it reached the host (`time.monotonic`), for engines that keep a schedule
-    """
-
-    request: Request
-    sampling: Sampling | None
-    arrived_s: float = 0.0
 
 
 class EngineLoadError(Exception):
@@ -55,7 +42,7 @@ class EngineLoadError(Exception):
 class Engine(Protocol):
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity: ...
 
-    def submit(self, requests: Sequence[QueuedRequest]) -> None: ...
+    def submit(self, requests: Sequence[Request]) -> None: ...
 
     def abort(self, ids: Sequence[int]) -> None: ...
 

@@ -1,8 +1,8 @@
 """From a request's payload to token ids, with the model's own chat template.
 
-A string is one user message where the model has a chat template, and raw text where it has none or the option
-`chat: false` says so. A list is messages. The template runs in the sandbox of transformers; its text is tokenised
-without special tokens, which the template writes itself, while raw text gets the tokenizer's own.
+A text is one user message where the model has a chat template, and raw text where it has none or the option
+`chat: false` says so. Token ids are taken as they are. The template runs in the sandbox of transformers; its text is
+tokenised without special tokens, which the template writes itself, while raw text gets the tokenizer's own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from typing import Any
 from penstock.engines.base import EngineLoadError
 from penstock.engines.chat_options import option
 from penstock.engines.sampling import RowFault
+from penstock.protocol.payloads import Messages, Payload, TokenIds, kind_of
 
-__all__ = ["CHAT_OPTIONS", "ChatEncoder", "check_messages"]
+__all__ = ["CHAT_OPTIONS", "CHAT_PAYLOADS", "ChatEncoder"]
+
+CHAT_PAYLOADS = ("text", "tokens", "messages")
+"""The kinds of payloads that `ChatEncoder.encode` takes."""
 
 CHAT_OPTIONS = ("chat", "chat_template", "chat_template_kwargs")
 _RESERVED_KWARGS = frozenset(
@@ -22,16 +26,6 @@ _RESERVED_KWARGS = frozenset(
      "tokenizer_kwargs", "padding", "truncation", "max_length", "continue_final_message"}
 )  # fmt: skip
 """Arguments of apply_chat_template that are not the template's: options must not change how it is called."""
-
-
-def check_messages(payload: Any) -> list[dict[str, Any]]:
-    """The payload as messages. Raises RowFault("refused") naming the first entry that is none."""
-    if not isinstance(payload, list | tuple) or not payload:
-        raise RowFault("refused", f"messages must be a non-empty list, not {type(payload).__name__}")
-    for index, message in enumerate(payload):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
-            raise RowFault("refused", f"message {index} must have a role (text) and a content")
-    return [dict(message) for message in payload]
 
 
 class ChatEncoder:
@@ -56,13 +50,20 @@ class ChatEncoder:
                 "engine_options: chat is true, but the model has no chat template; give chat_template", "bad_model"
             )
 
-    def encode(self, payload: Any) -> list[int]:
-        """Token ids of a prompt (str) or messages (list). Raises RowFault("refused")."""
-        if not isinstance(payload, str):
-            return self._encode_messages(check_messages(payload))
-        if self.wraps_prompts:
-            return self._encode_messages([{"role": "user", "content": payload}])
-        return self._tokens(payload, special=True)
+    def encode(self, payload: Payload | None) -> list[int]:
+        """Token ids of a payload of the kinds CHAT_PAYLOADS. Raises RowFault("refused")."""
+        match payload:
+            case str() if self.wraps_prompts:
+                return self._encode_messages([{"role": "user", "content": payload}])
+            case str():
+                return self._tokens(payload, special=True)
+            case TokenIds():
+                return payload.ids
+            case Messages(items=[_, *_]):
+                return self._encode_messages(payload.as_dicts())
+            case Messages():
+                raise RowFault("refused", "a chat without a message; give at least one")
+        raise RowFault("refused", f"a payload of the kind {kind_of(payload)!r} has no tokens")
 
     def _encode_messages(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         if not self.has_template:

@@ -8,10 +8,8 @@ runs short in spite of the forecast preempts; that costs time, not rows.
 
 from __future__ import annotations
 
-from typing import Any
-
-from penstock.engines.base import QueuedRequest
-from penstock.protocol.messages import Answer
+from penstock.protocol.messages import Answer, Request
+from penstock.protocol.payloads import characters_of
 
 __all__ = ["TokenBudget"]
 
@@ -30,32 +28,32 @@ class TokenBudget:
         self._characters_per_token = _CHARACTERS_PER_TOKEN
         self._output_of_step: dict[int, float] = {}
 
-    def admits(self, prompted: QueuedRequest) -> bool:
+    def admits(self, request: Request) -> bool:
         """Whether the request fits beside those inside. One alone always does: the engine judges its size."""
         if not self._limit or not self._held:
             return True
-        return self._in_use + self._forecast(prompted)[0] <= self._limit
+        return self._in_use + self._forecast(request)[0] <= self._limit
 
-    def take(self, prompted: QueuedRequest) -> None:
+    def take(self, request: Request) -> None:
         if not self._limit:
             return
-        forecast = self._forecast(prompted)
-        self._held[prompted.request.id] = forecast
+        forecast = self._forecast(request)
+        self._held[request.id] = forecast
         self._in_use += forecast[0]
 
-    def release(self, prompted: QueuedRequest, answer: Answer | None = None) -> None:
+    def release(self, request: Request, answer: Answer | None = None) -> None:
         """The request left the engine; its answer teaches what the next ones will take."""
-        held = self._held.pop(prompted.request.id, None)
+        held = self._held.pop(request.id, None)
         if held is None:
             return
         self._in_use -= held[0]
         if answer is not None and not answer.code:
-            self._learn(prompted, answer, held[1])
+            self._learn(request, answer, held[1])
 
-    def _forecast(self, prompted: QueuedRequest) -> tuple[int, int]:
-        characters = _characters(prompted.request.payload)
-        sampling = prompted.sampling
-        expected = self._output_of_step.get(prompted.request.step, _OUTPUT_TOKENS)
+    def _forecast(self, request: Request) -> tuple[int, int]:
+        characters = characters_of(request.payload)
+        sampling = request.sampling
+        expected = self._output_of_step.get(request.step, _OUTPUT_TOKENS)
         branches = 1
         if sampling is not None:
             branches = sampling.n
@@ -63,19 +61,11 @@ class TokenBudget:
                 expected = sampling.max_tokens if sampling.ignore_eos else min(expected, sampling.max_tokens)
         return int(characters / self._characters_per_token + branches * expected) + 1, characters
 
-    def _learn(self, prompted: QueuedRequest, answer: Answer, characters: int) -> None:
+    def _learn(self, request: Request, answer: Answer, characters: int) -> None:
         if answer.tokens_in and characters:
             ratio = characters / answer.tokens_in
             self._characters_per_token += _LEARNING_RATE * (ratio - self._characters_per_token)
         if answer.outputs:
             mean = sum(output.tokens_out for output in answer.outputs) / len(answer.outputs)
-            known = self._output_of_step.setdefault(prompted.request.step, mean)
-            self._output_of_step[prompted.request.step] = known + _LEARNING_RATE * (mean - known)
-
-
-def _characters(payload: Any) -> int:
-    if isinstance(payload, str):
-        return len(payload)
-    if isinstance(payload, list):
-        return sum(len(str(part.get("content", ""))) for part in payload if isinstance(part, dict))
-    return 0
+            known = self._output_of_step.setdefault(request.step, mean)
+            self._output_of_step[request.step] = known + _LEARNING_RATE * (mean - known)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from penstock.engines.base import QueuedRequest
 from penstock.host.budget import TokenBudget
-from penstock.protocol.messages import Answer, Capacity, Requests
+from penstock.protocol.messages import Answer, Capacity, Request, Requests
 
 __all__ = ["RequestQueue"]
 
@@ -21,8 +20,8 @@ class RequestQueue:
     """unmatched_answers: answers so far to no request that executes: aborted meanwhile, or a fault of the engine."""
 
     def __init__(self) -> None:
-        self.waiting: deque[QueuedRequest] = deque()
-        self.executing: dict[int, QueuedRequest] = {}
+        self.waiting: deque[Request] = deque()
+        self.executing: dict[int, Request] = {}
         self.unmatched_answers = 0
         self._slots = 0
         self._budget = TokenBudget(0)
@@ -33,24 +32,35 @@ class RequestQueue:
         self._budget = TokenBudget(capacity.kv_tokens)
 
     def add(self, message: Requests, now_s: float) -> None:
-        samplings = message.samplings
+        options = message.options
         self.waiting.extend(
             [
-                QueuedRequest(request, samplings[request.sampling] if request.sampling >= 0 else None, now_s)
-                for request in message.items
+                Request(
+                    item.payload,
+                    options[item.options] if item.options >= 0 else None,
+                    item.id,
+                    item.attempt,
+                    item.seed,
+                    item.step,
+                    item.priority,
+                    item.rank,
+                    item.listener,
+                    now_s,
+                )
+                for item in message.items
             ]
         )
 
-    def next_batch(self, ahead: int = 0) -> list[QueuedRequest]:
+    def next_batch(self, ahead: int = 0) -> list[Request]:
         """What the engine gets now: as many as it has room for, and `ahead` beyond that. They count as executing."""
         waiting, executing, budget = self.waiting, self.executing, self._budget
         room = self._slots + ahead - len(executing)
-        batch: list[QueuedRequest] = []
+        batch: list[Request] = []
         while room > 0 and waiting and budget.admits(waiting[0]):
-            prompted = waiting.popleft()
-            budget.take(prompted)
-            executing[prompted.request.id] = prompted
-            batch.append(prompted)
+            request = waiting.popleft()
+            budget.take(request)
+            executing[request.id] = request
+            batch.append(request)
             room -= 1
         return batch
 
@@ -59,21 +69,21 @@ class RequestQueue:
         wanted: list[Answer] = []
         executing, budget = self.executing, self._budget
         for answer in answers:
-            prompted = executing.get(answer.id)
-            if prompted is None or prompted.request.attempt != answer.attempt:
+            request = executing.get(answer.id)
+            if request is None or request.attempt != answer.attempt:
                 self.unmatched_answers += 1  # aborted meanwhile, and perhaps sent again
                 continue
             del executing[answer.id]
-            budget.release(prompted, answer)
+            budget.release(request, answer)
             wanted.append(answer)
         return wanted
 
     def take_back(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` that the engine never saw; they are the coordinator's again."""
         asked = set(ids)
-        returned = [prompted.request.id for prompted in self.waiting if prompted.request.id in asked]
+        returned = [request.id for request in self.waiting if request.id in asked]
         if returned:
-            self.waiting = deque(prompted for prompted in self.waiting if prompted.request.id not in asked)
+            self.waiting = deque(request for request in self.waiting if request.id not in asked)
         return returned
 
     def abort(self, ids: Sequence[int]) -> list[int]:

@@ -14,11 +14,14 @@ Heartbeat is sent at least once a second, also while loading. Sleep is answered 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+from penstock.protocol.payloads import Payload
+
+PROTOCOL_VERSION = 2
 MAX_MESSAGE_BYTES = 1 << 30
 
 # Figures that come from outside are added up and divided by: a message with nonsense in one breaks the protocol.
@@ -29,8 +32,19 @@ Figure = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 """Finite."""
 
 
-class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to sample one request. None: the model's generation config, else the field's neutral value."""
+class Structured(msgspec.Struct, frozen=True):
+    """The form that an output must have. text: a JSON schema, a regular expression, or a grammar; choice: a JSON list
+    of texts."""
+
+    kind: Literal["json", "regex", "grammar", "choice"]
+    text: str
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, tag="sampling"):
+    """How to sample one request. None: the model's generation config, else the field's neutral value.
+
+    labels: the answer is the log-probability of each of these as the first token, not a text
+    """
 
     max_tokens: int | None = None
     min_tokens: int | None = None
@@ -46,24 +60,102 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     logprobs: int | None = None
     n: int = 1
     ignore_eos: bool = False
+    structured: Structured | None = None
+    labels: tuple[str, ...] | None = None
 
 
-class Request(msgspec.Struct, array_like=True, gc=False):
-    """One request on the wire.
+class Embedding(msgspec.Struct, frozen=True, omit_defaults=True, tag="embedding"):
+    """A vector of each text. None: as the model's files say.
 
+    route       document | query | plain: which of the model's own prompts and routes; prompt: text put before instead
+    truncate    a longer text is cut at its end, is an error, or becomes several vectors
+    chunk_tokens, chunk_stride, combine    of the last; 0: max_model_len tokens
+    dimensions  the first so many, before the vector is normalized
+    """
+
+    route: Literal["document", "query", "plain"] = "plain"
+    prompt: str | None = None
+    truncate: Literal["end", "error", "chunk"] = "end"
+    chunk_tokens: int = 0
+    chunk_stride: int = 0
+    combine: Literal["mean", "separate"] = "mean"
+    dimensions: int | None = None
+    normalize: bool | None = None
+    precision: Literal["float32", "float16", "int8", "binary"] = "float32"
+
+
+class Scoring(msgspec.Struct, frozen=True, omit_defaults=True, tag="scoring"):
+    """A number for each text of a Pair. activation None: as the model's files say."""
+
+    activation: Literal["sigmoid", "none"] | None = None
+    truncate: Literal["end", "error"] = "end"
+
+
+class Classification(msgspec.Struct, frozen=True, omit_defaults=True, tag="classification"):
+    """The scores of all labels, in the model's order."""
+
+    truncate: Literal["end", "error"] = "end"
+
+
+Options = Sampling | Embedding | Scoring | Classification
+
+SAMPLING_OPTIONS = ("sampling", *(name for name in Sampling.__struct_fields__ if name not in ("structured", "labels")))
+"""What an engine that generates honours unless it says otherwise: everything but structured output and labels."""
+PARTS = "parts"
+"""The option of engines that answer in parts (`Request.listener`)."""
+
+
+def tag_of(options: Options) -> str:
+    """sampling | embedding | scoring | classification."""
+    return str(options.__struct_config__.tag)
+
+
+BATCH_PRIORITY = 100
+"""As `Submit.priority` of the core."""
+
+
+class Request(msgspec.Struct, gc=False):
+    """One request, from the step that renders it to the engine that answers it. On the wire it is a WireRequest.
+
+    payload   None where it is not kept and is rendered again when it is sent
+    options   None for Python steps
     id        the task; with `attempt` it names this try, and the answer repeats both
-    payload   generate: a prompt (str) or messages (list of {role, content}); embed: a text; python: the row (dict)
-    sampling  index into `Requests.samplings`; -1 where the engine does not sample
     seed      63 bits, derived from run, row and step, for engines that sample and were given no seed by the user
     step      index into Setup.functions for python pools; otherwise the step's number, for logs
+    priority, rank   what waits in a host goes to its engine by these, lower first, equal ones as they came
+    listener  0: one answer. Else its parts are sent as they come, to this listener of the coordinator
+    arrived_s when it reached the host (`time.monotonic`), for engines that keep a schedule
     """
+
+    payload: Payload | None
+    options: Options | None = None
+    id: int = 0
+    attempt: int = 0
+    seed: int = 0
+    step: int = 0
+    priority: int = BATCH_PRIORITY
+    rank: int = 0
+    listener: int = 0
+    arrived_s: float = 0.0
+
+    @property
+    def sampling(self) -> Sampling | None:
+        options = self.options
+        return options if type(options) is Sampling else None
+
+
+class WireRequest(msgspec.Struct, array_like=True, gc=False):
+    """A Request on its way. options: index into `Requests.options`; -1 for none."""
 
     id: int
     attempt: int
-    payload: Any
-    sampling: int = -1
+    payload: Payload
+    options: int = -1
     seed: int = 0
     step: int = 0
+    priority: int = BATCH_PRIORITY
+    rank: int = 0
+    listener: int = 0
 
 
 class Output(msgspec.Struct, array_like=True, gc=False):
@@ -176,9 +268,34 @@ class Setup(msgspec.Struct, tag="setup"):
 
 
 class Requests(msgspec.Struct, tag="requests"):
-    items: list[Request]
-    samplings: list[Sampling]
+    """Each of the options once. echo: `Load.sent_at` of the answers that these replace, or 0."""
+
+    items: list[WireRequest]
+    options: list[Options] = []
     echo: float = 0.0
+
+
+def requests_message(requests: Iterable[Request], echo: float = 0.0) -> Requests:
+    """Requests as a message. Options that are one object are sent once."""
+    options: list[Options] = []
+    places: dict[int, int] = {}
+    items: list[WireRequest] = []
+    for each in requests:
+        index, own = -1, each.options
+        if own is not None:
+            found = places.get(id(own))
+            if found is None:
+                found = places[id(own)] = len(options)
+                options.append(own)
+            index = found
+        payload = each.payload
+        assert payload is not None, f"request {each.id} is sent without a payload"
+        items.append(
+            WireRequest(
+                each.id, each.attempt, payload, index, each.seed, each.step, each.priority, each.rank, each.listener
+            )
+        )
+    return Requests(items, options, echo)
 
 
 class TakeBack(msgspec.Struct, tag="take_back"):

@@ -15,7 +15,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.protocol import messages
-from penstock.protocol.messages import Answer, Answers, Request, Requests, ToCoordinator, ToHost
+from penstock.protocol.messages import Answer, Answers, Requests, ToCoordinator, ToHost, WireRequest
 from penstock.protocol.values import UnsendableValue, from_extension, to_wire
 
 __all__ = [
@@ -49,7 +49,7 @@ class MessageTooLarge(WireError):
 def encode(message: ToHost | ToCoordinator) -> bytearray:
     """One frame. Raises MessageTooLarge, and UnsendableValue for what has no form on the wire."""
     if type(message) is Requests:
-        message = _with_sendable_rows(message)
+        _make_rows_sendable(message)
     frame = bytearray(_LENGTH.size)
     try:
         _encoder.encode_into(message, frame, _LENGTH.size)
@@ -83,7 +83,7 @@ def encode_answers(message: Answers, instead: Callable[[Answer, str], Answer]) -
     return encode_answers(first, instead) + encode_answers(second, instead)
 
 
-def encode_requests(message: Requests) -> tuple[list[bytearray], list[tuple[Request, str]]]:
+def encode_requests(message: Requests) -> tuple[list[bytearray], list[tuple[WireRequest, str]]]:
     """The frames of `message`, and the requests that can't be sent, each with the reason."""
     try:
         return [encode(message)], []
@@ -91,26 +91,17 @@ def encode_requests(message: Requests) -> tuple[list[bytearray], list[tuple[Requ
         items = message.items
         if len(items) == 1:
             return [], [(items[0], str(error))]
-    frames, refused = encode_requests(Requests(items[: len(items) // 2], message.samplings, message.echo))
-    more_frames, more_refused = encode_requests(Requests(items[len(items) // 2 :], message.samplings, message.echo))
+    frames, refused = encode_requests(Requests(items[: len(items) // 2], message.options, message.echo))
+    more_frames, more_refused = encode_requests(Requests(items[len(items) // 2 :], message.options, message.echo))
     return frames + more_frames, refused + more_refused
 
 
-def _with_sendable_rows(message: Requests) -> Requests:
-    """The message with the rows of Python steps made fit for msgpack; prompts and lists of messages are so already.
-
-    The caller's requests stay as they are: it keeps them for another attempt.
-    """
-    items: list[Request] | None = None
-    for index, request in enumerate(message.items):
-        if type(request.payload) is not dict:
-            continue
-        payload = to_wire(request.payload)
-        if payload is not request.payload:
-            if items is None:
-                items = list(message.items)
-            items[index] = Request(request.id, request.attempt, payload, request.sampling, request.seed, request.step)
-    return message if items is None else Requests(items, message.samplings, message.echo)
+def _make_rows_sendable(message: Requests) -> None:
+    """Rows of Python steps in what msgpack has, in place: the message is made for sending, and its rows stay as they
+    are. Other payloads need nothing."""
+    for request in message.items:
+        if type(request.payload) is dict:
+            request.payload = to_wire(request.payload)
 
 
 def _too_large(size_bytes: int) -> str:

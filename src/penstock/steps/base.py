@@ -8,13 +8,13 @@ Both are pure and never change the row given. Failures of the row come out as Fa
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import pyarrow as pa
 
 from penstock.data.base import Row
-from penstock.protocol.messages import Answer, Sampling
+from penstock.protocol.messages import Answer, Request
 
 PoolKind = Literal["model", "python"] | None
 
@@ -47,13 +47,6 @@ class Failed(msgspec.Struct, frozen=True):
 Outcome = Columns | Filtered | Children | Failed
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What to send: `payload` as in engines.messages.Request, `sampling` None for pools that do not sample."""
-
-    payload: Any
-    sampling: Sampling | None = None
-
-
 class StepLogic(Protocol):
     """One step.
 
@@ -64,8 +57,8 @@ class StepLogic(Protocol):
     pool: PoolKind
     columns: pa.Schema | None
 
-    def render(self, row: Row) -> Asked | Failed:
-        """What this row asks of the pool."""
+    def render(self, row: Row) -> Request | Failed:
+        """What this row asks of the pool: payload and options; the rest is the runtime's."""
         ...
 
     def apply(self, row: Row, answer: Answer | None) -> Outcome:

@@ -9,9 +9,9 @@ import pyarrow as pa
 from penstock.data.base import Row
 from penstock.data.limits import MAX_EXPANDED_BYTES
 from penstock.data.sizes import memory_of, shown_names
-from penstock.protocol.messages import Answer
+from penstock.protocol.messages import Answer, Request
 from penstock.spec.steps import Expand
-from penstock.steps.base import Asked, Children, Failed, Filtered, Outcome, PoolKind, StepLogic
+from penstock.steps.base import Children, Failed, Filtered, Outcome, PoolKind, StepLogic
 from penstock.steps.python import ExpandFunctionLogic, described, too_much
 
 
@@ -34,8 +34,8 @@ class ExplodeLogic:
         self._column = column
         self._output = output
 
-    def render(self, row: Row) -> Asked | Failed:
-        return Asked(None)
+    def render(self, row: Row) -> Request | Failed:
+        return Request(row)
 
     def apply(self, row: Row, answer: Answer | None) -> Outcome:
         if self._column not in row:

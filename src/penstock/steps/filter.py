@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from penstock.data.base import Row
 from penstock.data.templates import Expression, TemplateFailure
-from penstock.protocol.messages import Answer
+from penstock.protocol.messages import Answer, Request
 from penstock.spec.steps import Filter
-from penstock.steps.base import Asked, Columns, Failed, Filtered, Outcome, PoolKind, StepLogic
+from penstock.steps.base import Columns, Failed, Filtered, Outcome, PoolKind, StepLogic
 from penstock.steps.python import FilterFunctionLogic
 
 
@@ -25,8 +25,8 @@ class FilterLogic:
         self._expression = Expression(expr)
         self.columns: pa.Schema | None = pa.schema([])
 
-    def render(self, row: Row) -> Asked | Failed:
-        return Asked(None)
+    def render(self, row: Row) -> Request | Failed:
+        return Request(row)
 
     def apply(self, row: Row, answer: Answer | None) -> Outcome:
         try:

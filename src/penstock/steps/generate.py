@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from penstock.data.base import Row
 from penstock.data.templates import Messages, Template, TemplateFailure
-from penstock.protocol.messages import Answer, Output
+from penstock.protocol.messages import Answer, Output, Request
+from penstock.protocol.payloads import chat
 from penstock.spec.steps import Generate
-from penstock.steps.base import Asked, Columns, Failed, Outcome, PoolKind
+from penstock.steps.base import Columns, Failed, Outcome, PoolKind
 from penstock.steps.sampling import SamplingTemplate
 
 
@@ -37,9 +38,10 @@ class GenerateLogic:
         self._logprobs = f"{step.output}_logprobs" if step.logprobs is not None else None
         self.columns: pa.Schema | None = self._schema()
 
-    def render(self, row: Row) -> Asked | Failed:
+    def render(self, row: Row) -> Request | Failed:
         try:
-            return Asked(self._prompt.render(row), self._sampling.render(row))
+            prompt = self._prompt.render(row)
+            return Request(prompt if isinstance(prompt, str) else chat(prompt), self._sampling.render(row))
         except TemplateFailure as failure:
             return Failed(failure.code, failure.message)
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 from penstock.data.base import Row
 from penstock.data.limits import MAX_EXPANDED_BYTES
 from penstock.data.sizes import memory_of
-from penstock.protocol.messages import Answer
-from penstock.steps.base import Asked, Children, Columns, Failed, Filtered, Outcome, PoolKind
+from penstock.protocol.messages import Answer, Request
+from penstock.steps.base import Children, Columns, Failed, Filtered, Outcome, PoolKind
 
 
 class FunctionLogic:
@@ -19,8 +19,8 @@ class FunctionLogic:
     pool: PoolKind = "python"
     columns: pa.Schema | None = None
 
-    def render(self, row: Row) -> Asked | Failed:
-        return Asked(row)
+    def render(self, row: Row) -> Request | Failed:
+        return Request(row)
 
 
 class MergingLogic(FunctionLogic):

@@ -17,6 +17,7 @@ import pytest
 
 from penstock.errors import DEAD_CODES
 from penstock.protocol.messages import Abort, Answer, EngineConfig, Ready, Sampling
+from penstock.protocol.payloads import Message, Messages
 from penstock.testing.harness import HostHarness, LoadingFailed
 
 __all__ = ["EngineConformance"]
@@ -104,7 +105,7 @@ class EngineConformance:
         assert len({output.text for output in answer.outputs}) > 1
 
     def test_messages_are_answered_like_prompts(self, host: HostHarness) -> None:
-        messages = [{"role": "user", "content": self.prompts[0]}]
+        messages = Messages([Message("user", self.prompts[0])])
         (answer,) = self.ask(host, [messages])
         assert answer.code == "", answer.message
         assert answer.outputs

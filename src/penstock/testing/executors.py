@@ -22,12 +22,13 @@ from penstock.protocol.messages import (
     Hello,
     LoadFailed,
     Ready,
-    Request,
     Requests,
     Sampling,
     Setup,
     ToCoordinator,
+    WireRequest,
 )
+from penstock.protocol.payloads import Payload
 from penstock.protocol.wire import coordinator_decoder
 
 __all__ = ["ExecutorConformance", "Replica", "gone", "parent_of", "wait_for_connection", "wait_for_exits"]
@@ -68,8 +69,8 @@ class Replica:
         self.channel.send(message)
         self.channel.flush()
 
-    def ask(self, payload: object, step: int = 0) -> Answers:
-        self.send(Requests([Request(1, 1, payload, 0, 0, step)], [Sampling(max_tokens=3)]))
+    def ask(self, payload: Payload, step: int = 0) -> Answers:
+        self.send(Requests([WireRequest(1, 1, payload, 0, 0, step)], [Sampling(max_tokens=3)]))
         while True:
             answers = self.next(Answers)
             assert isinstance(answers, Answers)
@@ -173,7 +174,7 @@ class ExecutorConformance:
     def test_a_host_that_dies_is_reported(self, executor: Executor, start: Callable[..., Replica]) -> None:
         config = EngineConfig("mock", "mock:x", engine_options={"crash_on": "poison"})
         replica = start(config=config).make_ready(config)
-        replica.send(Requests([Request(1, 1, "poison")], []))
+        replica.send(Requests([WireRequest(1, 1, "poison")]))
         (end,) = wait_for_exits(executor, 1)
         assert end.status == -9
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import penstock.host.boot
 from penstock.protocol.channel import Channel
@@ -26,14 +26,16 @@ from penstock.protocol.messages import (
     Load,
     LoadFailed,
     Loading,
+    Options,
     Ready,
     Request,
     Requests,
-    Sampling,
     Setup,
     TakeBack,
     ToCoordinator,
+    requests_message,
 )
+from penstock.protocol.payloads import Payload
 from penstock.protocol.wire import coordinator_decoder
 
 __all__ = ["HostEnded", "HostHarness", "LoadingFailed"]
@@ -131,20 +133,16 @@ class HostHarness:
             if not writable.poll(100) and time.monotonic() > until_s:
                 raise HostEnded(f"the host does not read\n{self.tail()}")
 
-    def request(self, payload: Any, sampling: Sampling | None = None, *, step: int = 0, seed: int = 0) -> int:
-        """Send one request; returns its id."""
-        return self.request_many([payload], sampling, step=step, seed=seed)[0]
+    def request(self, payload: Payload, options: Options | None = None, **fields: int) -> int:
+        """Send one request; returns its id. fields: further ones of Request."""
+        return self.request_many([payload], options, **fields)[0]
 
-    def request_many(
-        self, payloads: Sequence[Any], sampling: Sampling | None = None, *, step: int = 0, seed: int = 0
-    ) -> list[int]:
+    def request_many(self, payloads: Sequence[Payload], options: Options | None = None, **fields: int) -> list[int]:
+        """As `request`, in one message."""
         first = self._next_id
         self._next_id += len(payloads)
-        index = -1 if sampling is None else 0
-        items = [Request(first + place, 1, payload, index, seed, step) for place, payload in enumerate(payloads)]
-        self.send(
-            Requests(items, [] if sampling is None else [sampling], self.figures.sent_at if self.figures else 0.0)
-        )
+        items = [Request(payload, options, id, 1, **fields) for id, payload in enumerate(payloads, first)]
+        self.send(requests_message(items, self.figures.sent_at if self.figures else 0.0))
         return [item.id for item in items]
 
     def answers(self, count: int, patience_s: float = 60.0) -> list[Answer]:
@@ -154,10 +152,10 @@ class HostHarness:
         return taken
 
     def ask(
-        self, payloads: Sequence[Any], sampling: Sampling | None = None, *, patience_s: float = 60.0, step: int = 0
+        self, payloads: Sequence[Payload], options: Options | None = None, *, patience_s: float = 60.0, step: int = 0
     ) -> list[Answer]:
         """The answers to these requests, in their order."""
-        ids = self.request_many(payloads, sampling, step=step)
+        ids = self.request_many(payloads, options, step=step)
         by_id = {answer.id: answer for answer in self.answers(len(ids), patience_s)}
         return [by_id[number] for number in ids]
 

@@ -29,10 +29,10 @@ from typing import Any
 
 import msgspec
 
-from penstock.engines.base import Emit, EngineLoadError, QueuedRequest, Sleeper
+from penstock.engines.base import Emit, EngineLoadError, Sleeper
 from penstock.engines.mock.schedule import Schedule
 from penstock.engines.mock.text import MAX_OUTPUT_TOKENS, Writer, prompt_text
-from penstock.protocol.messages import Answer, Capacity, EngineConfig, Output
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Output, Request
 
 __all__ = ["MockEngine", "MockOptions"]
 
@@ -103,12 +103,12 @@ class MockEngine(Sleeper):
         time.sleep((self._options.wake_ms or 0.0) / 1000)
         return self._capacity()
 
-    def submit(self, requests: Sequence[QueuedRequest]) -> None:
+    def submit(self, requests: Sequence[Request]) -> None:
         answers: list[Answer] = []
-        for prompted in requests:
+        for request in requests:
             if self._hung:
                 return
-            answer = self._start(prompted)
+            answer = self._start(request)
             if answer is not None:
                 answers.append(answer)
         if answers:
@@ -129,9 +129,8 @@ class MockEngine(Sleeper):
         if self._schedule is not None:
             self._schedule.close()
 
-    def _start(self, prompted: QueuedRequest) -> Answer | None:
+    def _start(self, request: Request) -> Answer | None:
         """Begin a request; its answer where that is ready at once."""
-        request, sampling = prompted.request, prompted.sampling
         prompt = prompt_text(request.payload)
         if self._marks:
             refusal = self._meet_mark(prompt)
@@ -139,10 +138,10 @@ class MockEngine(Sleeper):
                 return Answer(request.id, request.attempt, "refused", refusal)
             if self._hung:
                 return None
-        refusal = _refusal(prompted)
+        refusal = _refusal(request)
         if refusal is not None:
             return Answer(request.id, request.attempt, "refused", refusal)
-        outputs = self._writer.write(prompt, sampling)
+        outputs = self._writer.write(prompt, request.sampling)
         tokens_in = len(prompt.split())
         answer = Answer(request.id, request.attempt, "", "", outputs, None, tokens_in)
         if self._options.oom_over_tokens is not None:
@@ -150,7 +149,7 @@ class MockEngine(Sleeper):
         if self._schedule is None:
             return answer
         cost_ms = self._options.ms_per_row + self._options.ms_per_token * _tokens_out(outputs)
-        self._schedule.add(answer, prompted.arrived_s, cost_ms / 1000)
+        self._schedule.add(answer, request.arrived_s, cost_ms / 1000)
         return None
 
     def _finish(self, answers: list[Answer]) -> None:
@@ -189,8 +188,8 @@ def _options(given: dict[str, Any]) -> MockOptions:
         raise EngineLoadError(f"engine_options of a mock: {error} (known: {known})", code="bad_model") from None
 
 
-def _refusal(prompted: QueuedRequest) -> str | None:
-    sampling = prompted.sampling
+def _refusal(request: Request) -> str | None:
+    sampling = request.sampling
     if sampling is None:
         return None
     if sampling.max_tokens is not None and sampling.max_tokens < 1:

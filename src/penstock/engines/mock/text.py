@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from typing import Any
 
 import msgspec
 
 from penstock.protocol.messages import Output, Sampling
+from penstock.protocol.payloads import Messages, Payload, TokenIds
 
 __all__ = ["MAX_OUTPUT_TOKENS", "Writer", "prompt_text"]
 
@@ -21,11 +21,16 @@ _NO_SAMPLING = Sampling()
 _UINT64 = struct.Struct(">QQ")
 
 
-def prompt_text(payload: Any) -> str:
+def prompt_text(payload: Payload | None) -> str:
     """The prompt itself, or the lines "role: content" of messages; what a request's answer depends on."""
-    if isinstance(payload, str):
-        return payload
-    return "\n".join(f"{part.get('role', '')}: {part.get('content', '')}" for part in payload)
+    match payload:
+        case str():
+            return payload
+        case Messages():
+            return "\n".join(f"{each['role']}: {each['content']}" for each in payload.as_dicts())
+        case TokenIds():
+            return " ".join(map(str, payload.ids))
+    raise TypeError(f"the mock engine can't read a payload of type {type(payload).__name__}")
 
 
 class Writer:
@@ -53,7 +58,10 @@ class Writer:
 
     def _sampling_key(self, sampling: Sampling) -> bytes:
         if sampling is not self._sampling:
-            self._key = msgspec.json.encode(sampling) + b"\0" + self._seed + b"\0"
+            # By the fields alone, so that the answers stay as they are whatever else an option says of itself.
+            names = [n for n in sampling.__struct_fields__ if getattr(sampling, n) != getattr(_NO_SAMPLING, n)]
+            fields = {name: getattr(sampling, name) for name in names}
+            self._key = msgspec.json.encode(fields) + b"\0" + self._seed + b"\0"
             self._sampling = sampling
         return self._key
 

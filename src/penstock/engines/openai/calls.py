@@ -10,12 +10,11 @@ from typing import Any
 import msgspec
 
 from penstock.core.service import Asked, Reply, Service, marks_in
-from penstock.engines.base import QueuedRequest
 from penstock.engines.openai.body import ACCEPTED_CODINGS, MAX_REFUSAL_BYTES, Body, Held
 from penstock.engines.openai.failures import CallFailed, Misdelivered, OutsizedReply
 from penstock.engines.openai.lanes import Lane, Lanes
 from penstock.engines.openai.request import Api, address, is_passing
-from penstock.protocol.messages import Answer
+from penstock.protocol.messages import Answer, Request
 from penstock.redaction import shown_url
 
 __all__ = ["Calls"]
@@ -55,7 +54,7 @@ class Calls:
         for lanes in self._lanes.values():
             await lanes.close()
 
-    async def send(self, url: str, body: bytes, prompted: QueuedRequest, *, new: bool) -> Answer:
+    async def send(self, url: str, body: bytes, request: Request, *, new: bool) -> Answer:
         """The answer of one call; on a new connection where that is asked for. Raises CallFailed, RowFault."""
         aiohttp = self._aiohttp
         number = f"{self._process}{next(self._numbers) & 0xFFFFFFFF:08x}"
@@ -65,7 +64,7 @@ class Calls:
         try:
             with came:
                 async with self.lanes(url).take(new=new) as lane:
-                    return await self._exchange(lane, url, body, asked, came, prompted)
+                    return await self._exchange(lane, url, body, asked, came, request)
         except TimeoutError as error:
             kind = "away" if isinstance(error, aiohttp.ConnectionTimeoutError) else "broken"
             told = f" with {came.wire_bytes} bytes of its reply" if came.wire_bytes else ""
@@ -79,9 +78,7 @@ class Calls:
         except (aiohttp.ClientError, OSError) as error:
             raise CallFailed(f"{told_url}: {type(error).__name__}", "away") from error
 
-    async def _exchange(
-        self, lane: Lane, url: str, body: bytes, asked: Asked, came: Body, prompted: QueuedRequest
-    ) -> Answer:
+    async def _exchange(self, lane: Lane, url: str, body: bytes, asked: Asked, came: Body, request: Request) -> Answer:
         headers = {"Content-Type": "application/json"}
         if self._marks:
             headers[_HEADER] = asked.mark
@@ -89,7 +86,7 @@ class Calls:
             address(url, self._api.path), data=body, headers=headers, allow_redirects=False
         )
         try:
-            content, whole = await self._content(response, came, self._api.limit_bytes(body, prompted))
+            content, whole = await self._content(response, came, self._api.limit_bytes(body, request))
         finally:
             response.close()  # one that was read to its end has given its connection back already
         status: int = response.status
@@ -106,7 +103,7 @@ class Calls:
                 raise Misdelivered(shown_url(url), verdict.why, at_once=verdict.at_once)
             if whole:
                 lane.verdict = verdict
-        return self._api.read(shown_url(url), status, response.headers, content, prompted)
+        return self._api.read(shown_url(url), status, response.headers, content, request)
 
     async def _content(self, response: Any, came: Body, most_bytes: int) -> tuple[bytearray, bool]:
         """The body, and whether that is all of it: that of a refusal is left where it is too large or can't be read."""

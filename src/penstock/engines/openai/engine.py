@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from penstock.engines.base import Emit, EngineLoadError, QueuedRequest
+from penstock.engines.base import Emit, EngineLoadError
 from penstock.engines.chat_options import check_options, option
 from penstock.engines.openai.calls import Calls
 from penstock.engines.openai.endpoints import Endpoint, Endpoints, RetryBudget
@@ -26,7 +26,7 @@ from penstock.engines.openai.info import INFO
 from penstock.engines.openai.request import Api, address, variable_of
 from penstock.engines.openai.retry import Backoff, backoff_s
 from penstock.engines.sampling import RowFault
-from penstock.protocol.messages import Answer, Capacity, EngineConfig
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request
 from penstock.redaction import shown_url
 
 __all__ = ["OpenAIEngine"]
@@ -102,7 +102,7 @@ class OpenAIEngine:
         slots = concurrency * len(config.base_urls)
         return Capacity(slots=slots, max_model_len=config.max_model_len or 0, facts=facts)
 
-    def submit(self, requests: Sequence[QueuedRequest]) -> None:
+    def submit(self, requests: Sequence[Request]) -> None:
         self._loop.call_soon_threadsafe(self._begin, list(requests))
 
     def abort(self, ids: Sequence[int]) -> None:
@@ -175,21 +175,20 @@ class OpenAIEngine:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._calls.close()
 
-    def _begin(self, requests: list[QueuedRequest]) -> None:
+    def _begin(self, requests: list[Request]) -> None:
         for each in requests:
             task = self._loop.create_task(self._answer(each))
-            self._tasks[each.request.id] = task
+            self._tasks[each.id] = task
 
     def _cancel(self, ids: list[int]) -> None:
         for each in ids:
             if (task := self._tasks.pop(each, None)) is not None:
                 task.cancel()
 
-    async def _answer(self, prompted: QueuedRequest) -> None:
+    async def _answer(self, request: Request) -> None:
         """Answer one request, whatever happens to it, unless it is cancelled."""
-        request = prompted.request
         try:
-            answer = await self._ask(prompted)
+            answer = await self._ask(request)
         except RowFault as fault:
             answer = fault.answer(request)
         except asyncio.CancelledError:
@@ -200,9 +199,9 @@ class OpenAIEngine:
             self._progress += 1
             self._emit([answer])
 
-    async def _ask(self, prompted: QueuedRequest) -> Answer:
+    async def _ask(self, request: Request) -> Answer:
         """Send a request until it is answered. Raises RowFault."""
-        body = self._api.body(prompted)
+        body = self._api.body(request)
         until_s = self._loop.time() + self._patience_s
         self._budget.first_try()
         failures: list[CallFailed] = []
@@ -210,7 +209,7 @@ class OpenAIEngine:
         while True:
             endpoint = await self._pick(until_s, failures)
             try:
-                answer = await self._calls.send(endpoint.url, body, prompted, new=new)
+                answer = await self._calls.send(endpoint.url, body, request, new=new)
             except Misdelivered as failure:
                 new = True
                 if failure.at_once:

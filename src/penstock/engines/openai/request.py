@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from penstock.engines.base import EngineLoadError, QueuedRequest
-from penstock.engines.chat import check_messages
+from penstock.engines.base import EngineLoadError
 from penstock.engines.chat_options import option
 from penstock.engines.openai.body import MAX_REPLY_BYTES, reply_limit_bytes
 from penstock.engines.openai.failures import CallFailed
 from penstock.engines.openai.retry import retry_after_s
 from penstock.engines.sampling import RowFault
 from penstock.protocol.messages import Answer, Output, Request, Sampling
+from penstock.protocol.payloads import Messages, TokenIds, texts_in
 from penstock.redaction import Redactor, is_secret_name, secrets_of_url, texts_of
 
 __all__ = ["Api", "address", "is_passing", "variable_of"]
@@ -64,29 +64,32 @@ class Api:
         secrets += [secret for url in urls for secret in secrets_of_url(url)]
         self._redactor = Redactor(secrets)
 
-    def body(self, prompted: QueuedRequest) -> bytes:
+    def body(self, request: Request) -> bytes:
         """The request as JSON. Raises RowFault("refused") for a payload that the API can't take."""
-        payload = prompted.request.payload
         body: dict[str, Any] = {"model": self._model}
-        if self.name == "completions":
-            if not isinstance(payload, str):
+        match request.payload:
+            case str(text):
+                is_chat = self.name == "chat"
+                body |= {"messages": [{"role": "user", "content": text}]} if is_chat else {"prompt": text}
+            case Messages() as chat if self.name == "chat":
+                body["messages"] = chat.as_dicts()
+            case TokenIds(ids) if self.name == "completions":
+                body["prompt"] = ids
+            case Messages():
                 raise RowFault("refused", "messages need the chat API; engine_options.api is completions")
-            body["prompt"] = payload
-        elif isinstance(payload, str):
-            body["messages"] = [{"role": "user", "content": payload}]
-        else:
-            body["messages"] = check_messages(payload)
-        body.update(self._sampling(prompted))
+            case _:
+                raise RowFault("refused", "token ids need engine_options.api: completions")
+        body.update(self._sampling(request))
         body.update(self._extra)
         return _ENCODER.encode(body)
 
-    def limit_bytes(self, body: bytes, prompted: QueuedRequest) -> int:
+    def limit_bytes(self, body: bytes, request: Request) -> int:
         """The most that the reply may have. Further fields of the user may ask for anything."""
-        return MAX_REPLY_BYTES if self._extra else reply_limit_bytes(len(body), prompted.sampling)
+        return MAX_REPLY_BYTES if self._extra else reply_limit_bytes(len(body), request.sampling)
 
-    def _sampling(self, prompted: QueuedRequest) -> dict[str, Any]:
+    def _sampling(self, request: Request) -> dict[str, Any]:
         """Only what was asked for: services refuse fields that they do not know. The seed is sent where it matters."""
-        sampling = prompted.sampling or Sampling()
+        sampling = request.sampling or Sampling()
         names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "min_tokens", "top_k",
                  "min_p", "repetition_penalty")  # fmt: skip
         fields: dict[str, Any] = {name: value for name in names if (value := getattr(sampling, name)) is not None}
@@ -101,22 +104,20 @@ class Api:
         if sampling.seed is not None:
             fields["seed"] = sampling.seed
         elif self._sends_seed and sampling.temperature != 0:
-            fields["seed"] = prompted.request.seed
+            fields["seed"] = request.seed
         if sampling.logprobs is not None:
             fields["logprobs"] = sampling.logprobs if self.name == "completions" else True
         return fields
 
-    def read(
-        self, url: str, status: int, headers: Mapping[str, str], content: Bytes, prompted: QueuedRequest
-    ) -> Answer:
+    def read(self, url: str, status: int, headers: Mapping[str, str], content: Bytes, request: Request) -> Answer:
         """The answer. Raises CallFailed for the service's failure, RowFault for the request's."""
         if status == 200:
-            wants_logprobs = prompted.sampling is not None and prompted.sampling.logprobs is not None
-            return self._success(url, content, prompted.request, wants_logprobs)
+            wants_logprobs = request.sampling is not None and request.sampling.logprobs is not None
+            return self._success(url, content, request, wants_logprobs)
         if is_passing(status):
             raise CallFailed(f"{url}: status {status}", KINDS.get(status, "broken"), retry_after_s(headers))
         said = _said(content)
-        words = self._words(said, prompted.request)
+        words = self._words(said, request)
         lowered = said.lower()
         if status in (400, 413, 422) and any(sign in lowered for sign in _TOO_LONG):
             raise RowFault("too_long", f"{url}: {words}")
@@ -142,7 +143,7 @@ class Api:
 
     def _words(self, said: str, request: Request) -> str:
         """The service's message, without what it repeats of key or prompt, and not endless."""
-        return self._redactor.redacted(said, _texts(request.payload))[:_MESSAGE_CHARS] or "no message"
+        return self._redactor.redacted(said, texts_in(request.payload))[:_MESSAGE_CHARS] or "no message"
 
 
 def _said(content: Bytes) -> str:
@@ -204,13 +205,6 @@ def _hint(status: int) -> str:
         403: " (forbidden: may the key use this model?)",
         404: " (not found: are base_url, usually ending in /v1, and the model's name right?)",
     }.get(status, "")
-
-
-def _texts(payload: Any) -> list[str]:
-    if not isinstance(payload, list | tuple):
-        return list(texts_of(payload))
-    messages = [message for message in payload if isinstance(message, Mapping)]
-    return [text for message in messages for text in texts_of({**message, "role": None})]
 
 
 class _Token(msgspec.Struct):

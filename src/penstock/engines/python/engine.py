@@ -22,9 +22,9 @@ from queue import SimpleQueue
 from types import GeneratorType
 from typing import Any
 
-from penstock.engines.base import Emit, EngineLoadError, MainThreadWorker, QueuedRequest
+from penstock.engines.base import Emit, EngineLoadError, MainThreadWorker
 from penstock.engines.python.time_limit import OverTime, TimeLimit
-from penstock.protocol.messages import Answer, Capacity, EngineConfig
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request
 from penstock.protocol.values import UnsendableValue, escaped, to_wire
 
 __all__ = ["PythonEngine"]
@@ -50,9 +50,9 @@ class PythonEngine(MainThreadWorker):
         self._functions: list[Function | None] = []
         self._limit: TimeLimit | None = None
         self._emit: Emit = lambda answers: None
-        self._waiting: SimpleQueue[QueuedRequest] = SimpleQueue()
-        self._unbegun: dict[tuple[int, int], QueuedRequest] = {}  # by id and attempt; whoever takes it out has it
-        self._current: QueuedRequest | None = None
+        self._waiting: SimpleQueue[Request] = SimpleQueue()
+        self._unbegun: dict[tuple[int, int], Request] = {}  # by id and attempt; whoever takes it out has it
+        self._current: Request | None = None
         self._calls = 0
         self._mean_s = 0.0
         self._stuck = False
@@ -67,10 +67,10 @@ class PythonEngine(MainThreadWorker):
             self._limit = TimeLimit(self._timeout_s, self._give_up)
         return Capacity(slots=1, facts={"engine": "python", "functions": sum(map(bool, self._functions))})
 
-    def submit(self, requests: Sequence[QueuedRequest]) -> None:
-        for prompted in requests:
-            self._unbegun[prompted.request.id, prompted.request.attempt] = prompted
-            self._waiting.put(prompted)
+    def submit(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._unbegun[request.id, request.attempt] = request
+            self._waiting.put(request)
 
     def abort(self, ids: Sequence[int]) -> None:
         self.give_back(ids)  # the call that runs goes on; its answer is not wanted any more
@@ -93,27 +93,25 @@ class PythonEngine(MainThreadWorker):
 
     def run(self) -> None:
         while True:
-            prompted = self._waiting.get()
-            if self._unbegun.pop((prompted.request.id, prompted.request.attempt), None) is None:
+            request = self._waiting.get()
+            if self._unbegun.pop((request.id, request.attempt), None) is None:
                 continue  # given back, or aborted
             began_s = time.monotonic()
-            answer = self._answer(prompted)
+            answer = self._answer(request)
             self._mean_s += _LEARNING_RATE * (time.monotonic() - began_s - self._mean_s)
             self._emit((answer,))
 
-    def _answer(self, prompted: QueuedRequest) -> Answer:
-        request = prompted.request
-        self._current = prompted
+    def _answer(self, request: Request) -> Answer:
+        self._current = request
         try:
-            answer = self._call(prompted)
+            answer = self._call(request)
         except OverTime:  # also when it rang while an exception of the function was being told
             answer = Answer(request.id, request.attempt, "function_timeout", self._over_time())
         self._current = None
         self._calls += 1
         return answer
 
-    def _call(self, prompted: QueuedRequest) -> Answer:
-        request = prompted.request
+    def _call(self, request: Request) -> Answer:
         function = self._functions[request.step] if 0 <= request.step < len(self._functions) else None
         if function is None:
             return Answer(request.id, request.attempt, "function_error", f"step {request.step} has no function")
@@ -142,7 +140,7 @@ class PythonEngine(MainThreadWorker):
         if current is not None:
             self._stuck = True
             message = self._over_time() + ", and could not be interrupted"
-            self._emit([Answer(current.request.id, current.request.attempt, "function_timeout", message)])
+            self._emit([Answer(current.id, current.attempt, "function_timeout", message)])
 
 
 def _evaluate(function: Function, row: Any) -> Any:

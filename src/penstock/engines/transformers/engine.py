@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from penstock.engines.base import Emit, QueuedRequest, Sleeper
+from penstock.engines.base import Emit, Sleeper
 from penstock.engines.sampling import RowFault, fit, resolve
 from penstock.engines.transformers.load import Loaded, load_model
 from penstock.engines.transformers.row import Job, Row, rows_of
@@ -37,7 +37,7 @@ class TransformersEngine(Sleeper):
 
     def __init__(self) -> None:
         self._wake = threading.Condition()
-        self._submitted: list[QueuedRequest] = []
+        self._submitted: list[Request] = []
         self._aborted: set[int] = set()
         self._closed = False
         self._failure: BaseException | None = None
@@ -82,7 +82,7 @@ class TransformersEngine(Sleeper):
             self._loaded.model.to(self._device)
         return self._capacity()
 
-    def submit(self, requests: Sequence[QueuedRequest]) -> None:
+    def submit(self, requests: Sequence[Request]) -> None:
         self._raise_failure()
         with self._wake:
             self._submitted.extend(requests)
@@ -92,7 +92,7 @@ class TransformersEngine(Sleeper):
         with self._wake:
             gone = set(ids)
             self._aborted |= gone
-            self._submitted = [each for each in self._submitted if each.request.id not in gone]
+            self._submitted = [each for each in self._submitted if each.id not in gone]
             self._wake.notify()
 
     def progress(self) -> int:
@@ -115,7 +115,7 @@ class TransformersEngine(Sleeper):
         import torch
 
         sampling = fit(resolve(Sampling(max_tokens=1, temperature=0.0), self._loaded.defaults, 0), 1, 0)
-        job = Job(Request(-1, 0, ""), sampling, [self._loaded.pad_id])
+        job = Job(Request("", id=-1), sampling, [self._loaded.pad_id])
         with torch.inference_mode():
             self._draw(lambda: self._decoder.add(rows_of(job, frozenset(), self._loaded.decode)))
         self._decoder.clear()
@@ -145,12 +145,12 @@ class TransformersEngine(Sleeper):
             self._answer(faults)
         return not closed
 
-    def _admit(self, prompted: QueuedRequest) -> Answer | None:
+    def _admit(self, request: Request) -> Answer | None:
         """Tokenise a request and put its rows into the queue; an answer where that is refused."""
-        request, loaded = prompted.request, self._loaded
+        loaded = self._loaded
         prompt_ids: list[int] = []
         try:
-            sampling = resolve(prompted.sampling, loaded.defaults, request.seed)
+            sampling = resolve(request.sampling, loaded.defaults, request.seed)
             prompt_ids = loaded.encoder.encode(request.payload)
             job = Job(request, fit(sampling, len(prompt_ids), loaded.max_model_len), prompt_ids)
             self._check_memory(job)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from penstock.engines.base import Emit, QueuedRequest, Sleeper
+from penstock.engines.base import Emit, Sleeper
 from penstock.engines.sampling import Resolved, RowFault, fit, resolve
 from penstock.engines.vllm.errors import fault_of, is_death
 from penstock.engines.vllm.load import on_gpu, start_vllm
@@ -74,10 +74,10 @@ class VllmEngine(Sleeper):
         asyncio.run_coroutine_threadsafe(self._engine.wake_up(), self._loop).result()
         return self._capacity()
 
-    def submit(self, requests: Sequence[QueuedRequest]) -> None:
+    def submit(self, requests: Sequence[Request]) -> None:
         self._raise_failure()
         for each in requests:
-            self._live[each.request.id] = each.request.attempt
+            self._live[each.id] = each.attempt
         for start in range(0, len(requests), ENCODE_AT_ONCE):
             self._encoding.submit(self._encode, list(requests[start : start + ENCODE_AT_ONCE]))
 
@@ -126,13 +126,13 @@ class VllmEngine(Sleeper):
 
         processor.process_outputs = counted
 
-    def _encode(self, requests: list[QueuedRequest]) -> None:
+    def _encode(self, requests: list[Request]) -> None:
         """In the tokenising thread: what vLLM is to be given, or the answer to what can't be given."""
         ready: list[Ready] = []
-        for each in requests:
-            request, tokens = each.request, 0
+        for request in requests:
+            tokens = 0
             try:
-                sampling = resolve(each.sampling, self._started.defaults, request.seed)
+                sampling = resolve(request.sampling, self._started.defaults, request.seed)
                 ids = self._started.encoder.encode(request.payload)
                 tokens = len(ids)
                 params = sampling_params(fit(sampling, tokens, self._started.max_model_len))

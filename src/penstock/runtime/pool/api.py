@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, cast
 
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.errors import PoolFailed, UsageError
@@ -28,7 +28,8 @@ from penstock.planning.launches import dispatch_shape, launches_of
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import Place, open_place
-from penstock.protocol.messages import Sampling
+from penstock.protocol.messages import Request, Sampling
+from penstock.protocol.payloads import Message, Messages, Payload, TokenIds
 from penstock.runtime.pool.calls import Begin, Call, Cancel, Generation, GenerationError
 from penstock.runtime.pool.loop import Close, PoolLoop
 from penstock.runtime.replicas.record import Record
@@ -40,7 +41,7 @@ from penstock.steps.sampling import SamplingTemplate
 
 __all__ = ["LaunchedPool", "launch"]
 
-Prompt = str | Sequence[Mapping[str, str]]  # a prompt, or messages of a chat
+Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]  # a prompt, its token ids, or messages of a chat
 
 
 def launch(
@@ -111,7 +112,7 @@ class LaunchedPool:
     ) -> list[Any]:
         """One Generation per prompt, in their order. Blocks; Ctrl-C cancels what is under way, and the pool goes on.
 
-        prompts  texts, or lists of messages {role, content}
+        prompts  texts, lists of token ids (given to the model as they are), or lists of messages {role, content}
         errors   raise: once all have ended, the first prompt that failed raises its GenerationError; return: each in
                  its place
 
@@ -167,9 +168,14 @@ class LaunchedPool:
         if not self._loop.is_alive():
             raise self._loop.failure or PoolFailed(f"the pool of {self.name} has ended")
         number = next(self._calls)
-        seeds = [self._seed_of(number, index) if _samples(chosen) else 0 for index in range(len(prompts))]
-        call = Call([_payload(prompt, index) for index, prompt in enumerate(prompts)], chosen, seeds)
-        if call.payloads:
+        samples = _samples(chosen)
+        call = Call(
+            [
+                Request(_payload(prompt, index), chosen, seed=self._seed_of(number, index) if samples else 0)
+                for index, prompt in enumerate(prompts)
+            ]
+        )
+        if call.requests:
             self._loop.inbox.put(Begin(call=call))
         return call
 
@@ -243,14 +249,18 @@ def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
         loop.call_soon_threadsafe(done.set)
 
 
-def _payload(prompt: Prompt, index: int) -> Any:
+def _payload(prompt: Prompt, index: int) -> Payload:
     if isinstance(prompt, str):
         return prompt
-    messages = list(prompt)
-    if not messages or not all(isinstance(each, Mapping) and {"role", "content"} <= each.keys() for each in messages):
+    items = list(prompt)
+    if items and all(type(each) is int and each >= 0 for each in items):
+        return TokenIds(cast(list[int], items))
+    if not items or not all(isinstance(each, Mapping) and {"role", "content"} <= each.keys() for each in items):
         got = repr(prompt)[:100]
-        raise UsageError(f"prompt {index}: expected a text, or a list of messages {{role, content}}, got {got}")
-    return [{"role": str(each["role"]), "content": str(each["content"])} for each in messages]
+        expected = "a text, a list of token ids, or a list of messages {role, content}"
+        raise UsageError(f"prompt {index}: expected {expected}, got {got}")
+    messages = cast(list[Mapping[str, str]], items)
+    return Messages([Message(str(each["role"]), str(each["content"])) for each in messages])
 
 
 def _samples(sampling: Sampling) -> bool:

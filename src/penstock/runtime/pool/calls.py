@@ -13,7 +13,8 @@ from penstock.core import events as ev
 from penstock.core.events import Event
 from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.errors import PoolFailed
-from penstock.protocol.messages import Answer, Sampling
+from penstock.protocol.messages import Answer, Request, Sampling
+from penstock.protocol.payloads import characters_of
 
 __all__ = ["Begin", "Call", "Cancel", "Generation", "GenerationError"]
 
@@ -68,20 +69,25 @@ class Cancel(Event):
 class Call:
     """Filled by the pool's thread, waited for by others. first_task: its prompts are tasks from there on."""
 
-    def __init__(self, payloads: list[Any], sampling: Sampling, seeds: list[int]) -> None:
-        self.payloads, self.sampling, self.seeds = payloads, sampling, seeds
+    def __init__(self, requests: list[Request]) -> None:
+        self.requests = requests
         self.first_task = 0
-        self.results: list[Result | None] = [None] * len(payloads)
+        self.results: list[Result | None] = [None] * len(requests)
         self.failure: BaseException | None = None
         self.cancelled = False
-        self._left = len(payloads)
+        self._left = len(requests)
         self._done = threading.Event()
         self._finished: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._on_done: Callable[[], None] | None = None
-        if not payloads:
+        if not requests:
             self._done.set()
 
     # ------------------------------------------------------------ by the pool's thread
+
+    def number_from(self, first_task: int) -> None:
+        self.first_task = first_task
+        for task, request in enumerate(self.requests, first_task):
+            request.id = task
 
     def take(self, index: int, result: Result) -> None:
         self.results[index] = result
@@ -119,7 +125,7 @@ class Call:
         return [result for result in self.results if result is not None]
 
     def as_they_come(self) -> Iterator[tuple[int, Result]]:
-        for _ in range(len(self.payloads)):
+        for _ in range(len(self.requests)):
             index = self._finished.get()
             if index < 0:
                 assert self.failure is not None
@@ -148,18 +154,16 @@ def generation_of(answer: Answer) -> Generation:
 
 def submit_event(call: Call) -> ev.Submit:
     """The call's requests for the dispatcher, in the order of its prompts."""
-    tasks = list(range(call.first_task, call.first_task + len(call.payloads)))
-    limit = (call.sampling.max_tokens or DEFAULT_MAX_TOKENS) * call.sampling.n
+    tasks = list(range(call.first_task, call.first_task + len(call.requests)))
     return ev.Submit(
         pool=0,
         step=0,
         tasks=tasks,
         orders=tasks,
-        tokens_in=[_guess_tokens(payload) for payload in call.payloads],
-        tokens_out=[limit] * len(tasks),
+        tokens_in=[characters_of(request.payload) // 4 + 1 for request in call.requests],
+        tokens_out=[_limit_of(request.sampling) for request in call.requests],
     )
 
 
-def _guess_tokens(payload: Any) -> int:
-    text = payload if isinstance(payload, str) else "".join(str(message.get("content", "")) for message in payload)
-    return len(text) // 4 + 1
+def _limit_of(sampling: Sampling | None) -> int:
+    return 0 if sampling is None else (sampling.max_tokens or DEFAULT_MAX_TOKENS) * sampling.n

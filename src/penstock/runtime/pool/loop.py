@@ -16,7 +16,7 @@ from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.events import Event, Instruction
 from penstock.errors import PoolFailed
 from penstock.executors.base import Executor, Launch
-from penstock.protocol.messages import Answer, Request, Sampling
+from penstock.protocol.messages import Answer, Request
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.pool.calls import Begin, Call, Cancel, GenerationError, generation_of, submit_event
 from penstock.runtime.replicas.record import Record
@@ -111,8 +111,8 @@ class PoolLoop(threading.Thread):
         if self.failure is not None:
             call.fail(self.failure)
             return ()
-        call.first_task = self._next_task
-        self._next_task += len(call.payloads)
+        call.number_from(self._next_task)
+        self._next_task += len(call.requests)
         self.calls.append(call)
         return [submit_event(call)]
 
@@ -126,24 +126,20 @@ class PoolLoop(threading.Thread):
     def _of(self, task: int) -> Call | None:
         at = bisect_right(self.calls, task, key=lambda call: call.first_task) - 1
         call = self.calls[at] if at >= 0 else None
-        return call if call is not None and task - call.first_task < len(call.payloads) else None
+        return call if call is not None and task - call.first_task < len(call.requests) else None
 
     def _forget(self, call: Call) -> None:
         self.calls.remove(call)
 
-    def _requests(self, send: ev.Send) -> tuple[list[Request], list[Sampling]]:
-        items: list[Request] = []
-        samplings: list[Sampling] = []
+    def _requests(self, send: ev.Send) -> list[Request]:
+        found: list[Request] = []
         for task, attempt in zip(send.tasks, send.attempts, strict=True):
             call = self._of(task)
             assert call is not None, f"task {task} was sent, and no call has it"
-            index = task - call.first_task
-            if call.sampling not in samplings:
-                samplings.append(call.sampling)
-            items.append(
-                Request(task, attempt, call.payloads[index], samplings.index(call.sampling), call.seeds[index])
-            )
-        return items, samplings
+            request = call.requests[task - call.first_task]
+            request.attempt = attempt
+            found.append(request)
+        return found
 
     # ------------------------------------------------------------ what the dispatcher says
 

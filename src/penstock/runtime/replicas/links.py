@@ -20,11 +20,11 @@ from penstock.protocol.messages import (
     Loading,
     Ready,
     Request,
-    Requests,
-    Sampling,
     Setup,
     ToCoordinator,
     ToHost,
+    WireRequest,
+    requests_message,
 )
 from penstock.protocol.values import escaped
 from penstock.protocol.wire import WireError, coordinator_decoder, encode_requests
@@ -70,10 +70,10 @@ class Link:
     def flush(self) -> bool:
         return self._channel.flush()
 
-    def send_requests(self, items: list[Request], samplings: list[Sampling]) -> list[Answer]:
+    def send_requests(self, requests: list[Request]) -> list[Answer]:
         """Send them, or keep what the connection does not take (`unsent`). Those that have no form on the wire are not
         sent: their failures are returned."""
-        frames, refused = encode_requests(Requests(items=items, samplings=samplings, echo=self.stamp))
+        frames, refused = encode_requests(requests_message(requests, self.stamp))
         self._channel.put(frames)
         self._channel.flush()
         return [_refusal(request, reason) for request, reason in refused]
@@ -106,7 +106,7 @@ class Link:
         return ""
 
 
-def _refusal(request: Request, reason: str) -> Answer:
+def _refusal(request: WireRequest, reason: str) -> Answer:
     what = "row" if isinstance(request.payload, dict) else "prompt"
     return Answer(request.id, request.attempt, "encode_error", escaped(f"the {what} can't be sent: {reason}"))
 

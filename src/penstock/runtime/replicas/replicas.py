@@ -21,7 +21,6 @@ from penstock.protocol.messages import (
     Hello,
     LoadFailed,
     Request,
-    Sampling,
     Setup,
     Sleep,
     TakeBack,
@@ -35,7 +34,7 @@ from penstock.version import __version__
 
 LOOK_S = 1.0  # between two looks at replicas that were killed
 
-RequestsOf = Callable[[ev.Send], tuple[list[Request], list[Sampling]]]
+RequestsOf = Callable[[ev.Send], list[Request]]
 
 
 class Replicas:
@@ -150,7 +149,7 @@ class Replicas:
         link = self._link(send.replica, send.incarnation)
         if link is not None:
             self._record.request_sent(send.replica, self._clock.now())
-            refused = link.send_requests(*self._requests_of(send))
+            refused = link.send_requests(self._requests_of(send))
             self._written(link, not link.unsent)
             if refused:
                 return [refusals_event(link, refused, self._kept(refused))]

@@ -20,6 +20,7 @@ from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.errors import InvariantError
 from penstock.ledger.base import PaidResult, PaidResults
 from penstock.protocol.messages import Answer, Request, Sampling
+from penstock.protocol.payloads import Payload, characters_of
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.retry.scope import Selection
 from penstock.runtime.rows.paid import PaidAnswers
@@ -30,15 +31,6 @@ from penstock.steps.base import Children, Columns, Failed, Filtered, Outcome, St
 _CHARACTERS_PER_TOKEN = 4  # first guess of a prompt's tokens; the host tells the true number
 _KEPT_TOKENS = 2048  # of a payload; a window of longer ones would take more memory than its rows
 _VALUE_BYTES = 64  # of memory for a value beside its text
-
-
-class Asked(msgspec.Struct, gc=False):
-    """A request that is not answered yet, kept so that it can be sent again. A long payload is not kept (None): it is
-    rendered again from its row each time that it is sent."""
-
-    payload: Any
-    sampling: Sampling | None
-    seed: int
 
 
 class Ended(msgspec.Struct):
@@ -82,7 +74,9 @@ class Tasks:
         self._record = record
         self._seed = seed
         self._count = len(nodes)
-        self._asked: dict[int, Asked] = {}
+        # Requests that are not answered yet, so that they can be sent again. A long payload is not kept (None): it is
+        # rendered again from its row each time.
+        self._asked: dict[int, Request] = {}
         self._children: dict[int, list[tuple[int, dict[str, Any]]]] = {}  # with their indexes
         self._selection = selection
         # A row of its own that has passed the last step of a chain has ended: there is nothing to keep of it.
@@ -108,6 +102,7 @@ class Tasks:
         rows, count, asked, render = self._store.rows, self._count, self._asked, logic.render
         longest = _KEPT_TOKENS if self._last >= 0 else inf  # in a chain the row stays as it is until the answer comes
         known = self._paid.known if self._paid is not None else None
+        rank = count - 1 - instruction.step  # later steps first, as the dispatcher has it; equals stay in its order
         for task, order in zip(instruction.tasks, instruction.orders, strict=True):
             if known and order in known and self._replayed(task, ended):
                 continue
@@ -116,9 +111,13 @@ class Tasks:
                 self._bury(task, found, 0, ended)
                 continue
             sampling = found.sampling
-            seed = self._seed_of(task) if sampling is not None and _samples(sampling) else 0
+            found.id, found.step, found.rank = task, instruction.step, rank
+            if sampling is not None and _samples(sampling):
+                found.seed = self._seed_of(task)
             tokens_in = _guess_tokens(found.payload)
-            asked[task] = Asked(None if tokens_in > longest else found.payload, sampling, seed)
+            if tokens_in > longest:
+                found.payload = None
+            asked[task] = found
             submit.tasks.append(task)
             submit.orders.append(order)
             submit.tokens_in.append(tokens_in)
@@ -156,27 +155,18 @@ class Tasks:
         place = f"{self._seed}/{self._names[step]}/{position}/{path}"
         return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()) >> 1
 
-    def requests(self, send: ev.Send) -> tuple[list[Request], list[Sampling]]:
-        """What goes on the wire for an instruction to send. Samplings are shared where they are one object."""
-        asked, count = self._asked, self._count
-        samplings: list[Sampling] = []
-        index_of: dict[int, int] = {}
-        items = []
+    def requests(self, send: ev.Send) -> list[Request]:
+        """What an instruction to send means."""
+        found = []
         for task, attempt in zip(send.tasks, send.attempts, strict=True):
-            request = asked[task]
-            sampling, index = request.sampling, -1
-            if sampling is not None:
-                key = id(sampling)
-                found = index_of.get(key)
-                if found is None:
-                    found = index_of[key] = len(samplings)
-                    samplings.append(sampling)
-                index = found
-            payload = self._render_again(task) if request.payload is None else request.payload
-            items.append(Request(task, attempt, payload, index, request.seed, task % count))
-        return items, samplings
+            request = self._asked[task]
+            request.attempt = attempt
+            if request.payload is None:
+                request = msgspec.structs.replace(request, payload=self._render_again(task))
+            found.append(request)
+        return found
 
-    def _render_again(self, task: int) -> Any:
+    def _render_again(self, task: int) -> Payload | None:
         row, step = divmod(task, self._count)
         found = self._logics[step].render(self._store.rows[row])
         if isinstance(found, Failed):
@@ -276,12 +266,8 @@ def _samples(sampling: Sampling) -> bool:
     return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
 
 
-def _guess_tokens(payload: Any) -> int:
-    if type(payload) is str:
-        return len(payload) // _CHARACTERS_PER_TOKEN + 1
-    if type(payload) is list:
-        return sum(len(str(message.get("content", ""))) for message in payload) // _CHARACTERS_PER_TOKEN + 1
-    return 0
+def _guess_tokens(payload: Payload | None) -> int:
+    return 0 if type(payload) is dict else characters_of(payload) // _CHARACTERS_PER_TOKEN + 1
 
 
 def _growth(answer: Answer) -> int:

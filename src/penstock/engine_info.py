@@ -169,7 +169,7 @@ def info_of(name: str) -> EngineInfo:
     if found is None:
         near = difflib.get_close_matches(name, engines(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no engine {name!r}{hint} (known: {', '.join(engines())})")
+        raise ConfigError(f"unknown engine {name!r}{hint} (known: {', '.join(engines())})")
     return found
 
 

@@ -151,7 +151,7 @@ def test_objects_with_too_many_keys_reject_their_rows_and_say_what_to_return() -
     rows.append({"n": -1, "ids": None})
     table, rejected = TableBuilder().build(rows)
     assert table.column("n").to_pylist() == [-1] and len(rejected) == MAX_KEYS
-    assert rejected[0][1] == "ids" and "more than 1,000 different keys (user_0, other_0, " in rejected[0][2]
+    assert rejected[0][1] == "ids" and "more than 1,000 distinct keys (user_0, other_0, " in rejected[0][2]
     assert "return a list of {key, value} objects" in rejected[0][2] and len(rejected[0][2]) < 500
 
 

@@ -118,6 +118,6 @@ def test_a_disk_that_stays_away_is_told_with_file_and_place(
         lambda path, mode: io.BufferedReader(FailingFile(path, lambda: next(reads) > 20), 1024),
         raising=False,
     )
-    with pytest.raises(InputError, match=r"rows\.jsonl: can't be read on after byte \d+: Input/output error"):
+    with pytest.raises(InputError, match=r"rows\.jsonl: read failed after byte \d+: Input/output error"):
         source.read(0, None, 7)
     source.close()

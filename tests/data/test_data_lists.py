@@ -68,7 +68,7 @@ def test_identity_is_of_the_values() -> None:
 
 @pytest.mark.parametrize("rows", [[1], [{"a": 1}, None], [{1: 2}]])
 def test_what_is_no_row_is_refused(rows: list[Any]) -> None:
-    with pytest.raises(InputError, match="is no dict of column names"):
+    with pytest.raises(InputError, match="is not a dict of column names"):
         open_rows(rows)
 
 

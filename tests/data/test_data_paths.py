@@ -48,7 +48,7 @@ def test_an_empty_glob_and_a_folder_without_data_say_what_was_looked_for(tmp_pat
     with pytest.raises(InputError, match="no file matches"):
         resolve(f"{tmp_path}/*.jsonl")
     (tmp_path / "data").mkdir()
-    with pytest.raises(InputError, match=r"looked for \.jsonl.*sub-folders are not entered \(data\)"):
+    with pytest.raises(InputError, match=r"looked for \.jsonl.*subfolders are not searched \(data\)"):
         resolve(str(tmp_path))
 
 
@@ -57,7 +57,7 @@ def test_unknown_suffixes_name_the_supported_ones_unless_a_format_is_given(tmp_p
     with pytest.raises(InputError, match=r"'\.tsv' is not supported; supported are \.jsonl"):
         resolve(str(tmp_path / "a.tsv"))
     assert resolve(str(tmp_path / "a.tsv"), "csv")[0].format == "csv"
-    with pytest.raises(InputError, match="not known"):
+    with pytest.raises(InputError, match="unknown format"):
         resolve(str(tmp_path / "a.tsv"), "tsv")
 
 
@@ -84,7 +84,7 @@ def test_no_permission_tells_mode_and_users(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_path_at_all_is_an_error() -> None:
-    with pytest.raises(InputError, match="names no file"):
+    with pytest.raises(InputError, match="has no files"):
         resolve([])
 
 

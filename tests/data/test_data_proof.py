@@ -192,7 +192,7 @@ def test_the_file_that_was_changed_last_is_named(tmp_path: Path) -> None:
     mark = proof_of(source).mark(at)
     source.close()
     write(paths[1], lines(swapped(210, 220)[200:400]))
-    with pytest.raises(InputError, match=r"1\.jsonl: the content of a file that was read, likely of this one, has"):
+    with pytest.raises(InputError, match=r"1\.jsonl: the content of a file that was read, probably this one, has"):
         begin(paths, mark)
 
 
@@ -207,7 +207,7 @@ def test_rows_that_change_places_while_they_are_read_are_refused(tmp_path: Path,
     source = begin([path])
     at = take(source, 200)
     write(path, KINDS[kind](swapped(10, 1190)))
-    with pytest.raises(InputError, match=r"changed while the run goes on, and with it what was read before"):
+    with pytest.raises(InputError, match=r"changed during the run, including content that was already read"):
         read_all(source, start=at)
 
 
@@ -222,7 +222,7 @@ def test_rows_that_change_places_before_they_are_read_a_second_time_are_refused(
     source = begin([path], mark)
     at = take(source, 10, start=200)
     write(path, KINDS[kind](swapped(10, 800)))
-    with pytest.raises(InputError, match="changed while the run goes on"):
+    with pytest.raises(InputError, match="changed during the run"):
         take(source, 690, start=at)
 
 
@@ -239,7 +239,7 @@ def test_rows_that_change_places_between_files_are_refused(tmp_path: Path, kind:
     at = take(source, 300)
     at = take(source, 1, at) if kind == "parquet" else at
     write_both(swapped(10, 1190))
-    with pytest.raises(InputError, match="changed while the run goes on"):
+    with pytest.raises(InputError, match="changed during the run"):
         read_all(source, start=at)
 
 
@@ -251,7 +251,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path: Path, kind: st
     source = begin([path])
     at = take(source, 60)
     os.truncate(path, int(left * path.stat().st_size))
-    with pytest.raises(InputError, match=rf"rows\.{kind}.*has become shorter while the run goes on: \d+ bytes"):
+    with pytest.raises(InputError, match=rf"rows\.{kind}.*shrank during the run: \d+ bytes"):
         read_all(source, start=at)
 
 
@@ -303,7 +303,7 @@ def test_another_file_that_comes_before_it_is_read_is_refused(tmp_path: Path, ki
         os.replace(tmp_path / "other", paths[1])
     else:
         write(paths[1], make(MORE[2000:2500]))
-    with pytest.raises(InputError, match=rf"1\.{kind}: is another file than it was when the run began"):
+    with pytest.raises(InputError, match=rf"1\.{kind}: was replaced or rewritten after the run started"):
         read_all(source, start=at)
 
 
@@ -315,7 +315,7 @@ def test_lines_put_in_before_the_end_are_refused(tmp_path: Path, kind: str) -> N
     source = begin([path])
     at = take(source, 100)
     write(path, KINDS[kind]([*ROWS[:1000], MORE[2000], *ROWS[1000:]]))
-    with pytest.raises(InputError, match="is another file than it was when the run began, or was rewritten"):
+    with pytest.raises(InputError, match="was replaced or rewritten after the run started"):
         read_all(source, start=at)
 
 

@@ -42,7 +42,7 @@ def test_objects_whose_keys_are_ids_are_refused_with_what_to_do(tmp_path: Path) 
     with pytest.raises(InputError) as failure:
         open_source(path)
     message = str(failure.value)
-    assert f"column 'scores': its objects have more than {MAX_KEYS:,} different keys (user_0, user_1, " in message
+    assert f"column 'scores': its objects have more than {MAX_KEYS:,} distinct keys (user_0, user_1, " in message
     assert "jq -c '.[\"scores\"] |= to_entries' FILE > NEW.jsonl" in message and len(message) < 600
 
 
@@ -57,7 +57,7 @@ def test_the_fields_of_all_objects_are_bounded_together(tmp_path: Path) -> None:
     row = {
         f"c{column}": {f"k{key}": {f"x{inner}": 1 for inner in range(50)} for key in range(50)} for column in range(9)
     }
-    with pytest.raises(InputError, match="more than 10,000 different keys"):
+    with pytest.raises(InputError, match="more than 10,000 distinct keys"):
         open_source(write_lines(tmp_path / "in.jsonl", [row]))
 
 
@@ -67,7 +67,7 @@ def test_objects_of_few_keys_are_structs_as_before(tmp_path: Path) -> None:
 
 
 def test_rows_given_in_python_are_bounded_as_well() -> None:
-    with pytest.raises(InputError, match="Keys that are ids are data"):
+    with pytest.raises(InputError, match="If the keys are ids"):
         open_rows([{"a": {str(row): 1, str(-row): 1}} for row in range(MAX_KEYS)])
 
 
@@ -218,7 +218,7 @@ def test_a_compressed_batch_is_refused_before_it_unfolds(
     source = open_source(str(path))
     first = source.read(0, None, 100)
     assert first is not None and len(first.rows) == 5
-    with pytest.raises(InputError, match=r"record batch 1 unfolds to 2097.* bytes; the limit is 10485760"):
+    with pytest.raises(InputError, match=r"record batch 1 decompresses to 2097.* bytes; the limit is 10485760"):
         source.read(5, None, 100)
     source.close()
 
@@ -231,7 +231,7 @@ def test_a_quotation_mark_left_open_costs_records_of_the_limit(tmp_path: Path, m
     (tmp_path / "in.csv").write_text('a,b\n1,fine\n2,"open\n' + "3,lost\n" * 200 + "4,later\n" * 3)
     found = read_all(open_source(str(tmp_path / "in.csv")))
     dead = [record.message for record in found.unreadable.values()]
-    assert found.codes == ["line_too_long"] and "is a quotation mark left open?" in dead[0]
+    assert found.codes == ["line_too_long"] and "is a quotation mark unclosed?" in dead[0]
     assert found.rows[0] == {"a": 1, "b": "fine"} and found.values[-1] == {"a": 4, "b": "later"}
 
 

@@ -33,13 +33,13 @@ def test_no_gpu_where_the_user_hides_them(nothing: str) -> None:
 @pytest.mark.parametrize(
     ("visible", "says"),
     [
-        ("3", "'3' is none of this machine"),
-        ("0,x", "'x' is none of this machine"),
-        ("GPU-a", "'GPU-a' fits 2 GPUs"),
-        ("0,,1", "'' is none"),
+        ("3", "'3' matches no GPU of this machine"),
+        ("0,x", "'x' matches no GPU of this machine"),
+        ("GPU-a", "'GPU-a' matches 2 GPUs"),
+        ("0,,1", "'' matches no GPU"),
         ("1,1", "names a GPU twice"),
         ("1,GPU-a1", "names a GPU twice"),
-        ("0;1", "'0;1' is none"),
+        ("0;1", "'0;1' matches no GPU"),
     ],
 )
 def test_a_bad_choice_is_refused_with_what_there_is(visible: str, says: str) -> None:
@@ -59,7 +59,7 @@ def test_this_machine_can_be_asked() -> None:
 @given(st.integers(0, 40), st.sets(st.integers(0, 200), max_size=40))
 def test_core_sets_are_disjoint_even_and_complete(count: int, cores: set[int]) -> None:
     if count > len(cores):
-        with pytest.raises(PlanError, match=f"{len(cores)} may be used"):
+        with pytest.raises(PlanError, match=f"{len(cores)} are available"):
             core_sets(count, sorted(cores))
         return
     sets = core_sets(count, sorted(cores))

@@ -17,7 +17,7 @@ def test_what_one_holds_no_other_takes(tmp_path: Path) -> None:
     ours.take(["GPU-a"], "again")  # what we hold is ours
     assert other.held_by_others(["GPU-a", "GPU-c"]) == {"GPU-a": "the run in out/1 (process 7)"}
     assert ours.held_by_others(["GPU-a"]) == {}
-    with pytest.raises(LeaseTaken, match=r"GPU-b has just been taken by the run in out/1 \(process 7\)"):
+    with pytest.raises(LeaseTaken, match=r"GPU-b was just taken by the run in out/1 \(process 7\)"):
         other.take(["GPU-c", "GPU-b"], "the run in out/2")
     assert ours.held_by_others(["GPU-c"]) == {}  # all or nothing
     ours.release()

@@ -274,7 +274,7 @@ def test_an_address_where_nobody_listens() -> None:
         "try:\n    connect('127.0.0.1:1')\nexcept ConfigError as error:\n    print(error.message)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True).stdout
-    assert "no Ray cluster answers at 127.0.0.1:1" in told and "ray start --head" in told
+    assert "no Ray cluster responds at 127.0.0.1:1" in told and "ray start --head" in told
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_another_version_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(ConfigError, match=r"of another version than this Python's Ray .*2\.40\.0"):
+    with pytest.raises(ConfigError, match=r"another version than the local Ray .*2\.40\.0"):
         connect("auto")
 
 

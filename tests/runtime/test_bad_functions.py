@@ -74,7 +74,7 @@ def test_a_function_that_misbehaves_costs_its_rows_alone(tmp_path: Path) -> None
         5: ("function_result", "not list [1, 2]"),
         6: ("function_result", "the keys of a row are text"),
         7: ("function_result", "x is of type object, which a row can't hold"),
-        8: ("function_timeout", "longer than its limit of 0.3 s"),
+        8: ("function_timeout", "exceeded its time limit of 0.3 s"),
         9: ("function_result", "column 'question' is the source's and is never overwritten"),
         10: ("encode_error", "column 'x': expected int64, got string 'text'"),
         11: ("encode_error", "column 'x': expected int64"),

@@ -63,7 +63,7 @@ def test_an_input_that_can_not_be_read(here: Here, path: str, words: tuple[str, 
     [
         ("q.jsonl", "q.jsonl", ("q.jsonl: no permission to read it (mode 0000", "running as uid")),
         ("in", "in", ("in: no permission to read it",)),
-        ("in/q.jsonl", "in", ("in/q.jsonl: no permission to read it", "a folder above it can't be entered")),
+        ("in/q.jsonl", "in", ("in/q.jsonl: no permission to read it", "a parent folder can't be entered")),
         ("q.jsonl", "p.yaml", ("p.yaml: can't be read by user",)),
     ],
 )
@@ -104,7 +104,7 @@ def test_an_archive_that_breaks_off_late_keeps_what_came_before(tmp_path: Path) 
     whole = gzip.compress(noise.encode())
     write(tmp_path, PIPELINE.replace("q.jsonl", "q.jsonl.gz"), whole[: len(whole) * 9 // 10], "q.jsonl.gz")
     told = support.run(tmp_path)
-    told.says(2, "q.jsonl.gz: the compressed data ends early; it is likely a partial upload", "retry:")
+    told.says(2, "q.jsonl.gz: the compressed data ends early; it is probably a partial upload", "retry:")
     figures = summary(tmp_path)
     assert figures["status"] == "failed"
     assert figures["rows"]["out"] == len(output(tmp_path)) > 1000
@@ -139,7 +139,7 @@ def test_each_bad_line_is_one_dead_row_with_its_place(tmp_path: Path) -> None:
     bad = {
         1500: (b'{"question": "a",}', "bad_json", "line 1501:18"),
         1501: (b"[1, 2]", "bad_json", "not a JSON object, but a list"),
-        1502: (b'{"question": "a", "question": "b"}', "bad_json", "the key 'question' is there twice"),
+        1502: (b'{"question": "a", "question": "b"}', "bad_json", "duplicate key 'question'"),
         1503: (b'{"question": "\xff\xfe"}', "bad_encoding", "not UTF-8 at byte"),
         1504: (b'{"question": "\\ud800"}', "bad_encoding", "surrogate"),
         1505: (b'{"question": NaN}', "bad_number", "NaN"),
@@ -150,7 +150,7 @@ def test_each_bad_line_is_one_dead_row_with_its_place(tmp_path: Path) -> None:
         1510: (b'{"other": "x"}', "type_mismatch", "'other'"),
         1511: (b"{}", "template_missing_field", "'question'"),
         1512: (b'{"question": "' + b" " * (33 << 20) + b'"}', "line_too_long", "the limit is 33554432"),
-        1513: (b'{"question": "cut', "bad_json", "the file ends here without a line feed: likely a partial upload"),
+        1513: (b'{"question": "cut', "bad_json", "the file ends here without a line feed: probably a partial upload"),
     }
     content = questions(1500).encode() + b"\n".join(line for line, _, _ in bad.values())
     write(tmp_path, PIPELINE + "max_dead: 14\n", content)

@@ -186,7 +186,7 @@ sink: {{path: out}}
         ("http://h/v1", "{retries: many}", ("p.yaml:6: ", "retries is 'many'; expected int")),
         ("http://h/v1", "{extra_body: {stream: true}}", ("p.yaml:6: ", "stream")),
         ("http://h/v1", "{concurrency: 0}", ("p.yaml:6: ", "at least 1")),
-        ("http://me:pw@h/v1", "{}", ("p.yaml:5: ", "holds a password")),
+        ("http://me:pw@h/v1", "{}", ("p.yaml:5: ", "contains a password")),
     ],
 )
 def test_options_that_the_engine_would_refuse_are_told_before_anything_is_written(

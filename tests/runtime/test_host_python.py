@@ -98,7 +98,7 @@ def test_c_code_that_sees_no_signal_costs_the_worker_not_the_run(tmp_path: Path)
         assert answer.code == "function_timeout"
         assert "could not be interrupted" in answer.message
         assert host.process.wait(120) == 1
-        assert "the worker is replaced" in host.tail()
+        assert "restarting the worker" in host.tail()
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_a_source_that_is_cut_in_mid_run_ends_it_with_the_reason(tmp_path: Path,
     os.truncate(path, len(whole) * 2 // 3 if kind != "parquet" else len(whole) // 3)
     process.send_signal(signal.SIGCONT)
     assert end_of(process, tmp_path) == 2, errors(tmp_path)
-    assert f"{path.name}: has become shorter while the run goes on" in errors(tmp_path)
+    assert f"{path.name}: shrank during the run" in errors(tmp_path)
     assert summary(tmp_path)["status"] == "failed"
     path.write_bytes(whole)
     write(tmp_path, path.name)
@@ -240,7 +240,7 @@ def test_rows_that_change_places_in_mid_run_end_it_with_the_reason(tmp_path: Pat
     write_source(path, swapped(190, COUNT - 2))
     process.send_signal(signal.SIGCONT)
     assert end_of(process, tmp_path) == 2
-    assert f"{path.name}: was changed while the run goes on" in errors(tmp_path)
+    assert f"{path.name}: changed during the run" in errors(tmp_path)
     assert run(tmp_path) == 2, "and for good"
 
 

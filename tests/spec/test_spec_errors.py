@@ -69,7 +69,7 @@ REPLACED = [  # (what stands in a good file, what stands there instead, the line
     ),
     ('"mock:writer"', "a, dtype: bf16", ["2: 'dtype': unknown value 'bf16'; did you mean 'bfloat16'?"]),
     ("  vectors", "  writer", ["3: duplicate key 'writer'; first used in line 2"]),
-    ("  vectors", '  "v\\ud800"', ["3: 'v\\ud800' has half of a surrogate pair"]),
+    ("  vectors", '  "v\\ud800"', ["3: 'v\\ud800' contains a lone surrogate"]),
     ("task: embed", "task: !!python/name:os.system x", ["3: unsafe tag '!!python/name:os.system'"]),
     ("source: q", "source: !!python/object/new:os.system q", ["4: unsafe tag '!!python/object/new:os.system'"]),
     ("source: q", "source: !mine q", ["4: unsafe tag '!mine'"]),

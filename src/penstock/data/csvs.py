@@ -63,7 +63,7 @@ class _Text:
             raise _TooLong(f"{line.size_bytes} bytes; the limit is {MAX_LINE_BYTES}")
         if self.record_bytes > MAX_LINE_BYTES:
             raise _TooLong(
-                f"a record of more than {MAX_LINE_BYTES} bytes, which is the limit; is a quotation mark left open?"
+                f"a record of more than {MAX_LINE_BYTES} bytes, which is the limit; is a quotation mark unclosed?"
             )
         return line.decode("utf-8", "surrogateescape").removesuffix("\r") + "\n"
 

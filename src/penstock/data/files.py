@@ -174,8 +174,9 @@ class FilesSource:
             reader = self._current()
             if reader is None:
                 raise InputError(
-                    f"the source ends at row {self._position}, though row {start} of it was read before; "
-                    "its files have changed: give the run another output folder"
+                    f"the source ends at row {self._position}, but row {start} was read before: its files have "
+                    "changed; "
+                    "use another output folder (--out)"
                 )
             self._position += reader.pass_over(start - self._position)
             if self._position < start:

@@ -144,7 +144,7 @@ def infer_type(values: Iterable[Any]) -> pa.DataType:
         for value in values:
             seen.add(value)
     except _TooManyKeys as error:
-        raise InputError(f"{_told(error)}; return a list of {{key, value}} objects in its place") from None
+        raise InputError(f"{_told(error)}, return a list of {{key, value}} objects instead") from None
     return seen.type()
 
 
@@ -174,9 +174,9 @@ def refuse_columns(names: Iterable[str], count: int, what: str = "columns") -> N
     """Raises InputError where there are more columns than a run can have."""
     if count > MAX_COLUMNS:
         raise InputError(
-            f"has more than {MAX_COLUMNS:,} {what} ({shown_names(names, count)}), which is more than a run can have. "
-            "Names that are ids are data: write a row for each of them, or one column with a list of key and value "
-            "(of JSON: jq -c '{entries: to_entries}' FILE > NEW.jsonl)"
+            f"has more than {MAX_COLUMNS:,} {what} ({shown_names(names, count)}), the maximum of a run. "
+            "If the names are ids, write one row for each, or one column with a list of key-value pairs "
+            "(for JSON: jq -c '{entries: to_entries}' FILE > NEW.jsonl)"
         )
 
 
@@ -184,8 +184,8 @@ def _told(error: _TooManyKeys) -> str:
     place = "".join(error.path).replace('["', ".").replace('"]', "")
     where = f" at {place}" if place else ""
     return (
-        f"its objects{where} have more than {error.limit:,} different keys ({shown_names(error.keys)}), and each would "
-        "be a field of every row. Keys that are ids are data"
+        f"its objects{where} have more than {error.limit:,} distinct keys ({shown_names(error.keys)}), and each would "
+        "be a field of every row. If the keys are ids"
     )
 
 
@@ -193,8 +193,8 @@ def _converted(column: str, error: _TooManyKeys) -> str:
     path = f".[{json.dumps(column)}]" + "".join(error.path)
     shell = "'" + f"{path} |= to_entries".replace("'", "'\\''") + "'"
     return (
-        f"column {column!r}: {_told(error)}: make them a list of key and value "
-        f"(jq -c {shell} FILE > NEW.jsonl), or one text (|= tojson)"
+        f"column {column!r}: {_told(error)}, convert them to a list of key-value pairs "
+        f"(jq -c {shell} FILE > NEW.jsonl), or a string (|= tojson)"
     )
 
 

@@ -57,7 +57,7 @@ class IpcBatches:
         magic = self._map.read(6)
         self._map.seek(0)
         if magic.startswith(_OLD_FEATHER_MAGIC):
-            raise InputError("is a Feather file of version 1; write it again with version 2")
+            raise InputError("is a Feather version 1 file; rewrite it as version 2")
         if magic != _FILE_MAGIC:
             return pa.ipc.open_stream(self._map).schema
         self._file = pa.ipc.open_file(self._map)
@@ -84,8 +84,8 @@ class IpcBatches:
     def _refuse_size(self, number: int, size_bytes: int) -> None:
         if size_bytes > MAX_BATCH_BYTES:
             raise InputError(
-                f"its record batch {number} unfolds to {size_bytes} bytes; the limit is {MAX_BATCH_BYTES}: write it "
-                "again in smaller batches (writer.write_table(table, max_chunksize=1000))",
+                f"record batch {number} decompresses to {size_bytes} bytes; the limit is {MAX_BATCH_BYTES}: "
+                "rewrite the file with smaller batches (writer.write_table(table, max_chunksize=1000))",
                 where=self._name,
             )
 

@@ -57,12 +57,12 @@ def _text_fault(text: str, where: str, cut_off: bool) -> Fault:
     try:
         json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_object)
     except json.JSONDecodeError as error:
-        hint = "; the file ends here without a line feed: likely a partial upload" if cut_off else ""
+        hint = "; the file ends here without a line feed: probably a partial upload" if cut_off else ""
         return "bad_json", f"{where}:{error.colno}: {error.msg}{hint}"
     except _NotJson as error:
         return "bad_number", f"{where}: {error} is not a JSON number"
     except _Duplicate as error:
-        return "bad_json", f"{where}: the key {str(error)[:100]!r} is there twice"
+        return "bad_json", f"{where}: duplicate key {str(error)[:100]!r}"
     except ValueError:  # Python's limit on the digits of an integer
         return "bad_number", f"{where}: an integer with too many digits"
     except RecursionError:
@@ -77,7 +77,7 @@ def _decoded_fault(text: str, where: str) -> Fault:
         try:
             string.encode("utf-8")
         except UnicodeEncodeError:
-            return "bad_encoding", f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no character"
+            return "bad_encoding", f"{where}: a lone surrogate (\\ud800 to \\udfff) is not a character"
     return "bad_number", f"{where}: a number out of the range of 64-bit floats"
 
 
@@ -167,7 +167,7 @@ def repeated_key(line: bytes, number: int) -> Fault | None:
     try:
         json.loads(line, object_pairs_hook=_unique_object)
     except _Duplicate as error:
-        return "bad_json", f"line {number}: the key {str(error)[:100]!r} is there twice"
+        return "bad_json", f"line {number}: duplicate key {str(error)[:100]!r}"
     except (ValueError, RecursionError):
         return None
     return None

@@ -26,7 +26,7 @@ class ListSource:
         for index, row in enumerate(rows):
             if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
                 raise InputError(
-                    f"row {index} is no dict of column names to values: {_shown(row).decode()[:80]!r}", where=_NAME
+                    f"row {index} is not a dict of column names to values: {_shown(row).decode()[:80]!r}", where=_NAME
                 )
         self._rows = rows
         self.proof: ReadProof | None = None  # its identity has a hash of all rows

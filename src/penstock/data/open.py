@@ -101,7 +101,7 @@ def _refuse_whole_document(file: DataFile) -> None:
     if begun in (b"[", b"{") or (begun.startswith(b"[{") and file.path.name.endswith(".json")):
         what, convert = ("one JSON list", ".[]") if begun.startswith(b"[") else ("one JSON object over many lines", ".")
         raise InputError(
-            f"is {what}, not one object a line; convert it (jq -c '{convert}' FILE > FILE.jsonl)", where=file.name
+            f"is {what}, not one object per line; convert it (jq -c '{convert}' FILE > FILE.jsonl)", where=file.name
         )
 
 

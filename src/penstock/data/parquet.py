@@ -41,7 +41,7 @@ class ParquetBatches:
         if min(self._group_rows, default=0) < 0 or self.rows > MAX_ROWS_PER_FILE_BYTE * file.size_bytes:
             self.close()
             raise InputError(
-                f"its footer claims {self.rows} rows in {file.size_bytes} bytes; the file is corrupt, or made to harm",
+                f"its footer claims {self.rows} rows in {file.size_bytes} bytes; the file is corrupt or malicious",
                 where=file.name,
             )
         try:
@@ -140,7 +140,7 @@ def parquet_content(path: str, begin: int, end: int | None) -> Iterator[bytes | 
 
 def _no_parquet(file: DataFile, error: Exception) -> str:
     if file.size_bytes == 0:
-        return "is empty, which is no Parquet file; remove it, or write it again"
+        return "is empty, which is not a valid Parquet file; remove or rewrite it"
     text = str(error)
     if "encrypt" in text.lower():
         return "is an encrypted Parquet file; decrypt it first"

@@ -73,7 +73,7 @@ def writer_for(format: str) -> PartWriter:
         "arrow": FormatWriter(".arrow", _write_arrow, _merge_arrow, _join_arrow),
     }
     if format not in writers:
-        raise ConfigError(f"the sink format {format!r} is not known; one of: {', '.join(writers)}")
+        raise ConfigError(f"unknown sink format {format!r}; one of: {', '.join(writers)}")
     return writers[format]
 
 

@@ -48,16 +48,18 @@ class DataFile(msgspec.Struct, frozen=True):
 def resolve(paths: Sequence[str] | str, format: str = "auto") -> list[DataFile]:
     """The files that `paths` mean. Raises InputError where one can't be found, read or understood."""
     if format != "auto" and format not in FORMATS:
-        raise InputError(f"format {format!r} is not known; one of: auto, {', '.join(FORMATS)}")
+        raise InputError(f"unknown format {format!r}; one of: auto, {', '.join(FORMATS)}")
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not given:
-        raise InputError("the source names no file; give a path, a list of paths, a glob or a folder")
+        raise InputError("the source has no files; give a path, a list of paths, a glob or a folder")
     names = [name for path in given for name in _names(os.fspath(path), format)]
     files = [_data_file(name, format) for name in names]
     first_of = {file.format: file.name for file in reversed(files)}
     if len(first_of) > 1:
         shown = ", ".join(f"{name} is {kind}" for kind, name in sorted(first_of.items()))
-        raise InputError(f"the source mixes formats ({shown}); a source has one: convert, or run them apart")
+        raise InputError(
+            f"the source mixes formats ({shown}); a source has one format: convert the files, or run them separately"
+        )
     return files
 
 
@@ -69,7 +71,7 @@ def _names(path: str, format: str) -> list[str]:
         return [expanded]
     found = sorted(glob.glob(expanded, recursive=True))
     if not found:
-        raise InputError(f"no file matches the pattern (looked from {os.getcwd()}); check the pattern", where=path)
+        raise InputError(f"no file matches the pattern (relative to {os.getcwd()}); check the pattern", where=path)
     return [name for entry in found for name in (_in_folder(entry, format) if os.path.isdir(entry) else [entry])]
 
 
@@ -111,7 +113,7 @@ def _nothing_in(folder: str, visible: list[str]) -> str:
     inner = [entry for entry in visible if os.path.isdir(os.path.join(folder, entry))]
     if inner:
         shown = ", ".join(inner[:5])
-        message += f"; sub-folders are not entered ({shown}): name one, or use a pattern such as {folder}/**/*.jsonl"
+        message += f"; subfolders are not searched ({shown}): give one, or use a pattern such as {folder}/**/*.jsonl"
     return message
 
 
@@ -166,5 +168,5 @@ def _no_permission(name: str) -> InputError:
         status = os.stat(name)
         facts = f"mode {stat.S_IMODE(status.st_mode):04o}, owner uid {status.st_uid}"
     except OSError:
-        facts = "a folder above it can't be entered"
+        facts = "a parent folder can't be entered"
     return InputError(f"no permission to read it ({facts}; running as uid {os.geteuid()})", where=name)

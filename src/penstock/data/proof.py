@@ -24,7 +24,7 @@ __all__ = ["BLOCK_BYTES", "Content", "FileProof", "ReadProof", "byte_content", "
 
 BLOCK_BYTES = 1 << 20
 _HEAD_BYTES, _TAIL_BYTES = 64 << 10, 4 << 10  # of a file that is not read yet: they tell it from one of its size
-_RESTORE = "Restore the file as it was, or give the run another output folder with --out"
+_RESTORE = "Restore the original file, or use another output folder (--out)"
 
 # (path, first unit, unit after the last or None: to the end) -> the bytes of those units. Raises OSError, ValueError.
 Content = Callable[[str, int, int | None], Iterator[bytes | memoryview]]
@@ -102,8 +102,7 @@ class FileProof:
         size_bytes = os.fstat(self._descriptor).st_size
         if size_bytes < self.file.size_bytes:
             raise InputError(
-                f"has become shorter while the run goes on: {self.file.size_bytes} bytes at its start, {size_bytes} "
-                f"now. {_RESTORE}",
+                f"shrank during the run: {self.file.size_bytes} bytes at the start, {size_bytes} now. {_RESTORE}",
                 where=self.file.name,
             )
 
@@ -119,7 +118,7 @@ class FileProof:
         grown = size_bytes != file.size_bytes
         if now[0] != was[0] or (grown and not is_text) or (now[1] != was[1] and (grown or not is_text)):
             raise InputError(
-                f"is another file than it was when the run began, or was rewritten before it was read: "
+                f"was replaced or rewritten after the run started, before it was read: "
                 f"{file.size_bytes} bytes then, {size_bytes} now. {_RESTORE}",
                 where=file.name,
             )
@@ -203,10 +202,11 @@ class ReadProof:
         read = self._files[: mark.file + 1]
         latest = max(read, key=_changed_at)
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_changed_at(latest)))
-        where = "its content" if len(read) == 1 else "the content of a file that was read, likely of this one,"
+        where = "its content" if len(read) == 1 else "the content of a file that was read, probably this one,"
         return InputError(
-            f"{where} has changed since this run read it (last change: {when}), so that rows which are done can't be "
-            f"told from those which are not. {_RESTORE}",
+            f"{where} has changed since this run read it (last modified: {when}), so finished rows can't be "
+            "distinguished "
+            f"from unfinished ones. {_RESTORE}",
             where=latest.name,
         )
 
@@ -247,8 +247,8 @@ class ReadProof:
         self._hash_to(again, mark.file, mark.units, path)
         if not again.proves(mark):
             raise InputError(
-                "was changed while the run goes on, and with it what was read before: rows may be missing, or there "
-                f"twice. {_RESTORE}",
+                "changed during the run, including content that was already read: rows may be missing or duplicated. "
+                f"{_RESTORE}",
                 where=self._files[index].name,
             )
         evidence.cleared(index, status)
@@ -271,7 +271,7 @@ class ReadProof:
             evidence.feed(evidence.file, begin, sys.maxsize if end is None else end, parts)
         except (OSError, ValueError) as error:  # Arrow's errors are among these
             passing = may_pass(error)
-            raise InputError(f"can't be read once more: {error}", where=file.name, passing=passing) from None
+            raise InputError(f"can't be read again: {error}", where=file.name, passing=passing) from None
 
 
 def _changed_at(file: DataFile) -> float:

@@ -42,7 +42,7 @@ class _ProvenBytes:
         data = self._raw.read(left if size < 0 else min(size, left)) if left else b""
         if left and size and not data:
             self._proof.refuse_shorter()
-            raise InputError(f"can't be read to its end; it stops {left} bytes before", where=self._proof.file.name)
+            raise InputError(f"is truncated: {left} bytes are missing", where=self._proof.file.name)
         self._proof.feed(self._at, self._at + len(data), (data,))
         self._at += len(data)
         return data
@@ -76,13 +76,13 @@ class FileStream:
         try:
             data = self._read(size)
         except EOFError:
-            raise self._damaged("the compressed data ends early; it is likely a partial upload") from None
+            raise self._damaged("the compressed data ends early; it is probably a partial upload") from None
         except gzip.BadGzipFile as error:
-            raise self._damaged(f"is not gzip data ({error}); name it by what it is, or copy it again") from None
+            raise self._damaged(f"is not gzip data ({error}); correct its suffix, or copy it again") from None
         except zlib.error as error:
-            raise self._damaged(f"can't be read on: {error}") from None
+            raise self._damaged(f"read failed: {error}") from None
         except OSError as error:
-            message = f"can't be read on after byte {self._offset()}: {error.strerror or error}"
+            message = f"read failed after byte {self._offset()}: {error.strerror or error}"
             raise InputError(message, where=self._file.name, passing=may_pass(error)) from None
         except Exception as error:  # zstandard's own error class is known only where it is installed
             if type(error).__name__ != "ZstdError":

@@ -97,10 +97,10 @@ class TableReader:
                 if self._proof is not None:
                     self._proof.refuse_shorter()
                 if may_pass(error):
-                    message = f"can't be read on after row {self._row}: {error}"
+                    message = f"read failed after row {self._row}: {error}"
                     raise InputError(message, where=self._file.name, passing=True) from None
                 raise InputError(
-                    f"is damaged at or after row {self._row}: {error}; write the file again", where=self._file.name
+                    f"is damaged at or after row {self._row}: {error}; rewrite the file", where=self._file.name
                 ) from None
         try:
             found, self._size_bytes = fitting_rows(self._batch, self._next, max_rows)

@@ -97,7 +97,7 @@ def _as_text(value: Any, name: str, row: Row) -> str:
     try:
         return str(value)
     except Exception as error:
-        raise TemplateFailure("template_error", f"column {name!r} has no text: {error}") from None
+        raise TemplateFailure("template_error", f"column {name!r} can't be converted to text: {error}") from None
 
 
 def _missing(name: str, row: Row) -> str:
@@ -108,7 +108,7 @@ def _missing(name: str, row: Row) -> str:
 
 def _refuse_null(value: Any) -> Any:
     if value is None:
-        raise TemplateFailure("template_missing_field", "an expression of the template is null for this row")
+        raise TemplateFailure("template_missing_field", "an expression in the template is null for this row")
     METER.take(ITEM_BYTES if type(value) is str else shown_bytes(value))
     return value
 

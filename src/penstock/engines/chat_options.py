@@ -18,7 +18,7 @@ def check_options(given: Mapping[str, Any], known: Collection[str], engine: str)
         if name in known:
             continue
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it knows {', '.join(sorted(known))}"
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known options: {', '.join(sorted(known))}"
         raise EngineLoadError(f"engine_options: the {engine} engine has no option {name!r}{hint}", "bad_model")
 
 

@@ -20,7 +20,7 @@ def create(name: str) -> Engine:
         raise ConfigError(f"this version plans models for the engine {name!r}, and can't run them yet")
     if missing := missing_modules(info):
         raise MissingDependency(
-            f"the engine {name!r} needs {' and '.join(missing)}, which this Python lacks; install it with: "
+            f"the engine {name!r} needs {' and '.join(missing)}, which is not installed; install it with: "
             f"{install_hint(info)}"
         )
     engine: Engine = _attribute(info.adapter)()

@@ -125,13 +125,14 @@ def fit(resolved: Resolved, prompt_tokens: int, max_model_len: int) -> Resolved:
     left = max_model_len - prompt_tokens
     if left < 1:
         raise RowFault(
-            "too_long", f"the prompt has {prompt_tokens} tokens; the context of {max_model_len} leaves no room"
+            "too_long",
+            f"the prompt has {prompt_tokens} tokens; the context of {max_model_len} leaves no room for output",
         )
     if asked is not None and asked > left:
         raise RowFault(
             "too_long",
-            f"the prompt has {prompt_tokens} tokens and max_tokens is {asked}, {prompt_tokens + asked} together; "
-            f"the context holds {max_model_len}",
+            f"the prompt has {prompt_tokens} tokens and max_tokens is {asked}, {prompt_tokens + asked} in total; "
+            f"the context length is {max_model_len}",
         )
     max_tokens = asked if asked is not None else min(left, DEFAULT_MAX_TOKENS)
     if resolved.min_tokens > max_tokens:
@@ -168,6 +169,8 @@ def _check(resolved: Resolved) -> None:
     if resolved.max_tokens is not None and resolved.min_tokens > resolved.max_tokens:
         raise RowFault("refused", f"min_tokens is {resolved.min_tokens}, over max_tokens {resolved.max_tokens}")
     if resolved.n > 1 and resolved.greedy:
-        raise RowFault("refused", f"n is {resolved.n} with temperature 0: all would be alike; raise the temperature")
+        raise RowFault(
+            "refused", f"n is {resolved.n} with temperature 0: all outputs would be identical; raise the temperature"
+        )
     if any(not text for text in resolved.stop):
         raise RowFault("refused", "stop has an empty string, which would stop at once")

@@ -71,7 +71,7 @@ def _find(installed: Sequence[Gpu], token: str, visible: str) -> Gpu:
         found = [gpu for gpu in installed if token and gpu.uuid.startswith(token)]
     if len(found) == 1:
         return msgspec.structs.replace(found[0], token=token)
-    problem = f"fits {len(found)} GPUs" if found else "is none of this machine"
+    problem = f"matches {len(found)} GPUs" if found else "matches no GPU of this machine"
     known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in installed)
     raise ConfigError(f"{VISIBLE}={visible!r}: {token!r} {problem}; there are: {known}")
 
@@ -86,7 +86,7 @@ def _all_gpus() -> list[Gpu]:
     try:
         return [_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
-        raise ConfigError(f"the NVIDIA driver does not answer: {error}; `nvidia-smi` should work first") from None
+        raise ConfigError(f"the NVIDIA driver does not respond: {error}; check that `nvidia-smi` works") from None
     finally:
         pynvml.nvmlShutdown()
 
@@ -126,7 +126,8 @@ def core_sets(count: int, cores: Sequence[int]) -> list[tuple[int, ...]]:
     """
     if count > len(cores):
         raise PlanError(
-            f"{count} replicas on the CPU need a core each, and {len(cores)} may be used; ask for {len(cores)} or fewer"
+            f"{count} CPU replicas need one core each, but {len(cores)} are available; set replicas to "
+            f"{len(cores)} or less"
         )
     ordered = sorted(cores)
     bounds = [len(ordered) * number // count for number in range(count + 1)] if count else []

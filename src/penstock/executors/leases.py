@@ -48,9 +48,7 @@ class DeviceLeases:
                 other = _read(file)
                 os.close(file)
                 self.release(taken)
-                raise LeaseTaken(
-                    f"GPU {uuid} has just been taken by {other}; run again to use what is left, or wait for it"
-                )
+                raise LeaseTaken(f"GPU {uuid} was just taken by {other}; run again to use the remaining GPUs, or wait")
             os.ftruncate(file, 0)
             os.pwrite(file, holder.encode()[:_MAX_HOLDER_BYTES], 0)
             self._held[uuid] = file

@@ -155,7 +155,7 @@ def _environment(launch: Launch) -> dict[str, str]:
 def _check_interpreter(launch: Launch) -> None:
     if launch.python is not None and not os.access(launch.python, os.X_OK):
         raise ConfigError(
-            f"there is no interpreter {launch.python!r} (`python:` of the model of {launch.replica}); "
+            f"no such interpreter {launch.python!r} (`python:` of the model of {launch.replica}); "
             "give the path of a Python 3.11 or newer, for instance VENV/bin/python"
         )
 

@@ -39,7 +39,7 @@ RETURN_LIMIT_S = 1500.0
 ACTOR_LIMIT_S = 120.0
 SETTLE_S = 3.0  # for a placement that is under way when it is not wanted any more
 GREETING_BYTES = 512
-NEVER_STARTED = "it was ended before it had started"
+NEVER_STARTED = "stopped before it started"
 GREETING_LIMIT_S = 10.0
 KILL_LIMIT_S = 40.0  # for an actor to say that its replica has ended: longer than its guardian may take
 LOOK_S = 1.0
@@ -298,7 +298,7 @@ class _Start:
         ray = self._executor.ray
         while not ray.wait([ended], timeout=LOOK_S)[0]:
             if self._killed.is_set() and time.monotonic() > self._kill_by_s:
-                return -9, f"its guardian did not end it within {KILL_LIMIT_S:.0f} s"
+                return -9, f"its guardian did not stop it within {KILL_LIMIT_S:.0f} s"
         status, tail = ray.get(ended)
         return int(status), str(tail)
 
@@ -308,8 +308,8 @@ class _Start:
             time.sleep(0.005)  # it has dialled already: only the greeting is under way
         if self._connection is None:
             raise StartAborted(
-                f"{self._launch.replica} did not dial back to {self._executor.listens_at[0]}; its node must reach the "
-                "coordinator's address"
+                f"{self._launch.replica} did not connect back to {self._executor.listens_at[0]}; its node must reach "
+                "the coordinator's address"
             )
         connection, self._connection = self._connection, None  # from here on it is whose `news` hands it out
         self._executor.tell(Started(self._launch.replica, self._incarnation, connection, 0, self._devices))
@@ -348,7 +348,7 @@ class _Start:
             if left and time.monotonic() > until_s:
                 if pending is not None:
                     raise StartAborted(self._pending(pending, limit_s))
-                raise StartAborted(f"{self._launch.replica}: {limit_s:.0f} s have passed before {what}")
+                raise StartAborted(f"{self._launch.replica}: {limit_s:.0f} s passed before {what}")
         return list(ray.get(list(refs)))
 
     def _pending(self, seat: Seat, limit_s: float) -> str:
@@ -357,7 +357,7 @@ class _Start:
         free = ray_cluster.free_map(ray_cluster.nodes(self._executor.ray))
         return (
             f"{self._launch.replica} waited {limit_s:.0f} s for {need} on {where}; free: {free}. "
-            "Another job may hold them: wait for it, or ask for fewer replicas"
+            "Another job may use them: wait for it, or set fewer replicas"
         )
 
     def _check(self, seat: Seat, places: Sequence[tuple[str, list[int]]]) -> None:
@@ -369,7 +369,7 @@ class _Start:
             wanted = self._executor.node_name(seat.node) if seat.node else "one node"
             raise StartAborted(
                 f"{self._launch.replica} was placed on {names} with {count} GPUs, "
-                f"and the plan says {seat.gpus} on {wanted}"
+                f"but the plan has {seat.gpus} on {wanted}"
             )
 
     def _leave(self, seat: Seat | None) -> None:
@@ -393,7 +393,7 @@ class _Start:
 
 
 class StartAborted(Exception):
-    """Why a start came to nothing, in words for people."""
+    """A replica could not be started; the message is shown to users."""
 
 
 def _reserve(seat: Seat) -> Any:

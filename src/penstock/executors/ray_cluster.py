@@ -59,8 +59,8 @@ def connect(address: str | None) -> tuple[Any, bool]:
 def _told(address: str | None, version: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     if "ersion mismatch" in text:
-        return f"the Ray cluster at {address} is of another version than this Python's Ray {version}: {text}"
-    where = f"the Ray cluster at {address} can't be reached" if address else "Ray does not start on this machine"
+        return f"the Ray cluster at {address} runs another version than the local Ray {version}: {text}"
+    where = f"the Ray cluster at {address} can't be reached" if address else "Ray failed to start on this machine"
     return f"{where}: {text or type(error).__name__}; `ray status` shows whether it runs"
 
 
@@ -73,15 +73,16 @@ def _reach(address: str) -> None:
         raise ConfigError(f"the address of a Ray cluster is HOST:PORT or 'auto', got {address!r}")
     if address.startswith("ray://"):
         raise ConfigError(
-            f"{address!r} is a Ray Client address: hosts could not dial back. Run on a node of the cluster, with "
+            f"{address!r} is a Ray Client address: hosts can't connect back through it. Run on a node of the "
+            "cluster, with "
             "--ray-address auto"
         )
     try:
         socket.create_connection((host, int(port)), timeout=REACH_LIMIT_S).close()
     except OSError as error:
         raise ConfigError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}); "
-            "start one with `ray start --head`, or leave the address out for a fresh Ray on this machine"
+            f"no Ray cluster responds at {address} ({error.strerror or error}); "
+            "start one with `ray start --head`, or omit the address for a new Ray instance on this machine"
         ) from None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 def _adopt_package(root: Path) -> None:
     spec = spec_from_file_location("penstock", root / "__init__.py", submodule_search_locations=[str(root)])
     if spec is None or spec.loader is None:
-        raise SystemExit(f"penstock host: {root} is no package; reinstall Penstock")
+        raise SystemExit(f"penstock host: {root} is not a package; reinstall Penstock")
     package = module_from_spec(spec)
     sys.modules["penstock"] = package
     spec.loader.exec_module(package)

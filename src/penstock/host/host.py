@@ -136,7 +136,7 @@ def _attend(engine: Engine, loop: HostLoop) -> None:
         began_s = time.monotonic()
         try:
             if not isinstance(engine, Sleeper):
-                raise EngineLoadError("this engine can't sleep")
+                raise EngineLoadError("this engine does not support sleep")
             if isinstance(order, Sleep):
                 engine.sleep()
                 loop.asleep()

@@ -54,7 +54,7 @@ def _folder_problem(model: Model) -> str | None:
         return f"the folder '{model.ref}' holds no model; a model's folder has a config.json"
     if os.path.exists(path) or not model.ref.startswith(("/", "./", "../", "~")):
         return None
-    return f"there is no folder '{model.ref}' (looked from {os.getcwd()}); give a model's folder or a hub id OWNER/NAME"
+    return f"there is no folder '{model.ref}' (relative to {os.getcwd()}); give a model's folder or a hub id OWNER/NAME"
 
 
 def _of_step(node: StepNode) -> Iterator[Problem]:

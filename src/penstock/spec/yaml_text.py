@@ -193,7 +193,7 @@ class _Walk:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
             self._refuse(
-                node, f"{shown(text)} has half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+                node, f"{shown(text)} contains a lone surrogate (\\ud800 to \\udfff), which is not a character"
             )
             return text.encode("utf-8", "replace").decode()
 

@@ -57,7 +57,7 @@ class MockOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`slots` is {self.slots}; it must be at least 1")
         for name in ("ms_per_row", "ms_per_token", "load_ms", "eos_median_tokens", "eos_sigma"):
             if not 0 <= getattr(self, name) < 1e12:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be a number from 0 on")
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be a number of at least 0")
 
 
 class MockEngine(Sleeper):
@@ -75,7 +75,9 @@ class MockEngine(Sleeper):
 
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
         if config.task != "generate":
-            raise EngineLoadError(f"the mock engine can't {config.task}; it generates", code="bad_model")
+            raise EngineLoadError(
+                f"the mock engine does not support the task {config.task!r}, only generate", code="bad_model"
+            )
         self._options = options = _options(config.engine_options)
         self._writer = Writer(options.seed, options.eos_median_tokens, options.eos_sigma)
         self._marks = any((options.fail_on, options.crash_on, options.hang_on))

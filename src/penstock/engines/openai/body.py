@@ -102,7 +102,7 @@ class Body:
                     unpack = zlib.decompressobj(_RAW)  # what many servers send by that name
             self._unpack(unpack, chunk)
         if begun and not unpack.eof:
-            raise CallFailed(f"{self._url}: the compressed body of the reply broke off", "broken")
+            raise CallFailed(f"{self._url}: the compressed body of the reply is truncated", "broken")
         return self.content
 
     def _unpack(self, unpack: zlib._Decompress, chunk: bytes) -> None:
@@ -114,23 +114,23 @@ class Body:
                 if not chunk and len(piece) < _STEP_BYTES and not unpack.eof:
                     return
         except zlib.error as error:
-            raise CallFailed(f"{self._url}: the reply's body is no {self._coding}", "broken") from error
+            raise CallFailed(f"{self._url}: the reply's body is not valid {self._coding}", "broken") from error
         if chunk or unpack.unused_data:
-            raise CallFailed(f"{self._url}: the compressed body of the reply goes on behind its end", "broken")
+            raise CallFailed(f"{self._url}: the compressed body of the reply has trailing data", "broken")
 
     def _add(self, piece: bytes) -> None:
         if len(self.content) + len(piece) > self._limit:
             raise self._outsized()
         if self._held.total_bytes + len(piece) > MAX_HELD_BYTES:
             raise CallFailed(
-                f"{self._url}: all replies that are being read together are over {MAX_HELD_BYTES >> 20} MiB", "busy"
+                f"{self._url}: the replies being read have in total more than {MAX_HELD_BYTES >> 20} MiB", "busy"
             )
         self.content += piece
         self._held.total_bytes += len(piece)
         self._held.most_bytes = max(self._held.most_bytes, self._held.total_bytes)
 
     def _outsized(self) -> OutsizedReply:
-        return OutsizedReply(f"{self._url}: a reply whose body is over {self._limit / (1 << 20):.4g} MiB")
+        return OutsizedReply(f"{self._url}: the reply's body is over {self._limit / (1 << 20):.4g} MiB")
 
 
 def _coding(name: str, url: str) -> str:
@@ -139,5 +139,5 @@ def _coding(name: str, url: str) -> str:
         return ""
     if name in ("gzip", "x-gzip", "deflate"):
         return name.removeprefix("x-")
-    told = name if name in _KNOWN_CODINGS else "unknown"
-    raise CallFailed(f"{url}: the reply's Content-Encoding is {told}; {ACCEPTED_CODINGS} were asked for", "broken")
+    shown = name if name in _KNOWN_CODINGS else "unknown"
+    raise CallFailed(f"{url}: the reply's Content-Encoding is {shown}; expected {ACCEPTED_CODINGS}", "broken")

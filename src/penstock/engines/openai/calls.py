@@ -128,7 +128,7 @@ class Calls:
         """What the HTTP client refused to read. Its own words are not told: they hold bytes of the reply."""
         if error.message.startswith(("Got more than", "Too many")):
             return OutsizedReply(
-                f"{url}: a reply whose headers are too large: over {_HEADER_LINE_BYTES} bytes in one, or over "
+                f"{url}: the reply's headers are too large: over {_HEADER_LINE_BYTES} bytes in one, or over "
                 f"{_HEADER_LINES} of them"
             )
-        return CallFailed(f"{url}: a reply that is no HTTP", "broken")
+        return CallFailed(f"{url}: the reply is not valid HTTP", "broken")

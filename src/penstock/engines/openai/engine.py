@@ -69,7 +69,7 @@ class OpenAIEngine:
         check_options(options, OPTIONS, "openai")
         if config.task != "generate":
             raise EngineLoadError(
-                f"the openai engine generates; the task {config.task!r} needs another engine", "bad_model"
+                f"the openai engine does not support the task {config.task!r}, only generate", "bad_model"
             )
         if not config.base_urls:
             raise EngineLoadError(
@@ -139,7 +139,7 @@ class OpenAIEngine:
             told = "no service answers: " + "; ".join(causes)
             if self._loop.time() >= until_s:
                 raise EngineLoadError(f"{told} (waited {patience_s:g} s); start it, or correct base_url")
-            note(f"{told}; asks again for {patience_s:g} s")
+            note(f"{told}; retrying for {patience_s:g} s")
             await asyncio.sleep(START_PAUSE_S)
 
     async def _why_away(self, url: str) -> str:
@@ -234,7 +234,7 @@ class OpenAIEngine:
         if failures[-1].kind != "broken":
             return
         if sum(isinstance(failure, OutsizedReply) for failure in failures) > 1:
-            raise RowFault("refused", f"{failures[-1]}; asked twice (see docs/engines.md: limits of a reply)")
+            raise RowFault("refused", f"{failures[-1]}; sent twice (see docs/engines.md: limits of a reply)")
         broken = sum(failure.kind == "broken" for failure in failures)
         if broken > self._retries or not self._budget.allows_retry():
             raise RowFault("retry", f"{failures[-1]} (tried {len(failures)} times)")
@@ -301,12 +301,12 @@ def _checked(urls: Sequence[str]) -> list[str]:
         except ValueError:
             valid = False
         if not valid:
-            raise EngineLoadError(f"base_url {shown_url(url)} is no valid URL (its host or port)", "bad_model")
+            raise EngineLoadError(f"base_url {shown_url(url)} is not a valid URL (host or port)", "bad_model")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EngineLoadError("base_url must begin with http:// or https:// and name a host", "bad_model")
+            raise EngineLoadError("base_url must start with http:// or https:// and have a host", "bad_model")
         if "@" in parts.netloc:
             raise EngineLoadError(
-                f"base_url of {parts.hostname} holds a password; give keys by api_key_env", "bad_model"
+                f"base_url of {parts.hostname} contains a password; pass keys with api_key_env", "bad_model"
             )
     return list(urls)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 __all__ = ["CallFailed", "Misdelivered", "OutsizedReply"]
 
 _WORDS = {
-    "other": "the reply to another request came",
-    "repeated": "the reply to another request came a second time",
-    "unproven": "a reply that may be another request's came on a connection that was used before",
+    "other": "received the reply to another request",
+    "repeated": "received the reply to another request again",
+    "unproven": "received a reply on a reused connection that may belong to another request",
 }
 
 

@@ -131,7 +131,7 @@ class Api:
             choices = sorted(reply.choices, key=lambda choice: choice.index)
             outputs = [choice.output(wants_logprobs) for choice in choices]
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise CallFailed(f"{url}: status 200 with a body that is no answer", "broken") from error
+            raise CallFailed(f"{url}: status 200 with an invalid body", "broken") from error
         if not outputs:
             raise CallFailed(f"{url}: status 200 without an output", "broken")
         tokens_in, tokens_out = _usage(reply.usage)
@@ -199,11 +199,11 @@ def _count(value: Any) -> int:
 
 def _hint(status: int) -> str:
     if status in (301, 302, 303, 307, 308):
-        return " (a redirect is not followed, since the key would go along: give the new address as base_url)"
+        return " (redirects are not followed, since they would send the key along: set base_url to the new address)"
     return {
-        401: " (not authorised: is the key's environment variable the right one?)",
-        403: " (forbidden: may the key use this model?)",
-        404: " (not found: are base_url, usually ending in /v1, and the model's name right?)",
+        401: " (unauthorized: check the environment variable of the key)",
+        403: " (forbidden: check that the key may use this model)",
+        404: " (not found: check base_url, which usually ends in /v1, and the model's name)",
     }.get(status, "")
 
 

@@ -82,7 +82,7 @@ class PythonEngine(MainThreadWorker):
 
     def progress(self) -> int:
         if self._stuck:
-            raise RuntimeError(f"a function can't be interrupted after {self._timeout_s} s; the worker is replaced")
+            raise RuntimeError(f"a function could not be interrupted after {self._timeout_s} s; restarting the worker")
         return self._calls
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class PythonEngine(MainThreadWorker):
         except OverTime:
             raise
         except UnsendableValue as error:
-            message = escaped(f"what the function returned: {error}")
+            message = escaped(f"the function's return value: {error}")
             return Answer(request.id, request.attempt, "function_result", message)
         except BaseException as error:  # sys.exit() in a function ends its row, not the worker
             return Answer(request.id, request.attempt, "function_error", describe(error, function))
@@ -132,7 +132,7 @@ class PythonEngine(MainThreadWorker):
         return self._limit.call(lambda argument: _evaluate(function, argument), row)
 
     def _over_time(self) -> str:
-        return f"the call took longer than its limit of {self._timeout_s:g} s (timeout_s)"
+        return f"the call exceeded its time limit of {self._timeout_s:g} s (timeout_s)"
 
     def _give_up(self) -> None:
         """The running call can't be interrupted: answer for it; `progress` then ends the replica."""
@@ -161,7 +161,7 @@ def _import(name: str) -> Function:
     if not callable(found):
         raise EngineLoadError(f"{name!r} is a {type(found).__name__}, not a function", "bad_model")
     if inspect.iscoroutinefunction(found):
-        message = f"{name!r} is an async function; a step calls plain ones (wrap it in asyncio.run)"
+        message = f"{name!r} is an async function; steps call synchronous functions (wrap it in asyncio.run)"
         raise EngineLoadError(message, "bad_model")
     function: Function = found
     return function

@@ -253,7 +253,7 @@ class TransformersEngine(Sleeper):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if not self._decoder.shrink():
-            self._answer([self._fail(row, f"out of memory alone: {error}") for row in rows[:1]])
+            self._answer([self._fail(row, f"out of memory with a single row: {error}") for row in rows[:1]])
             rows = rows[1:]
         for row in rows:
             row.restart()

@@ -86,7 +86,7 @@ def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:
 def _check_config(config: EngineConfig) -> None:
     if config.task != "generate":
         raise EngineLoadError(
-            f"the transformers engine generates; the task {config.task!r} needs another engine", "bad_model"
+            f"the transformers engine does not support the task {config.task!r}, only generate", "bad_model"
         )
     if config.tensor_parallel * config.pipeline_parallel > 1:
         raise EngineLoadError(
@@ -111,7 +111,7 @@ def _from_pretrained(config: EngineConfig, transformers: Any, device: str) -> tu
     common = {"revision": config.revision, "trust_remote_code": option(options, "trust_remote_code", bool, False)}
     tokenizer = transformers.AutoTokenizer.from_pretrained(option(options, "tokenizer", str, config.ref), **common)
     if not tokenizer.encode("any text"):  # transformers makes an empty one where the files are missing
-        raise ValueError("it has no tokenizer; copy tokenizer.json too, or name one: engine_options: {tokenizer: ...}")
+        raise ValueError("it has no tokenizer; copy tokenizer.json too, or set engine_options: {tokenizer: ...}")
     attention = option(options, "attn_implementation", str, None)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         config.ref,
@@ -125,7 +125,9 @@ def _from_pretrained(config: EngineConfig, transformers: Any, device: str) -> tu
         getattr(model.config, "quantization_config", None) or {}
     ) and model.config.quantization_config.quant_method
     if wanted is not None and str(present or "") != wanted:
-        raise ValueError(f"quantization {wanted!r} asked, the weights have {present or 'none'}; use engine: vllm")
+        raise ValueError(
+            f"quantization {wanted!r} was requested, the weights have {present or 'none'}; use engine: vllm"
+        )
     return model.to(device).eval(), tokenizer
 
 
@@ -133,14 +135,15 @@ def _explain(config: EngineConfig, error: Exception) -> str:
     text = str(error)
     mend = ""
     if "trust_remote_code" in text:
-        mend = "; the model brings code of its own: engine_options: {trust_remote_code: true} runs it"
+        mend = "; the model has custom code: engine_options: {trust_remote_code: true} allows it"
     elif "connect" in text or "offline" in text.lower():
         mend = "; no network: give a local folder as ref, or download it where there is one and set HF_HOME"
     elif "Safetensor" in type(error).__name__:
-        mend = "; its weights are damaged or were not copied whole: copy them again"
+        mend = "; its weights are corrupt or incomplete: copy them again"
     elif "safetensors" in text:
         mend = (
-            "; only safetensors are read: engine_options: {use_safetensors: false} reads pickled weights that you trust"
+            "; only safetensors are read: engine_options: {use_safetensors: false} also loads pickled weights, "
+            "from sources you trust"
         )
     revision = f" (revision {config.revision})" if config.revision else ""
     return f"{config.ref}{revision} can't be loaded: {text}{mend}"

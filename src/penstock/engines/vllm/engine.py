@@ -230,7 +230,7 @@ def answer_of(request: Request, final: Any, n: int) -> Answer:
 
 def _output(each: Any) -> Output:
     if each.finish_reason not in ("stop", "length", "repetition"):
-        raise RowFault("retry", f"vLLM ended the request with {each.finish_reason!r}, which is no result")
+        raise RowFault("retry", f"vLLM ended the request with {each.finish_reason!r}, which is not a result")
     ids = list(each.token_ids)
     reason = "length" if each.finish_reason == "length" else "stop"
     if each.logprobs is None:

@@ -52,9 +52,7 @@ class Started(msgspec.Struct):
 def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> Started:
     """Blocking. Raises EngineLoadError for what is wrong with the request; what vLLM itself raises passes through."""
     if config.task != "generate":
-        raise EngineLoadError(
-            f"the vllm engine generates here; the task {config.task!r} needs another engine", "bad_model"
-        )
+        raise EngineLoadError(f"the vllm engine does not support the task {config.task!r}, only generate", "bad_model")
     set_environment(config, os.environ)
     try:
         import vllm
@@ -106,7 +104,7 @@ def _thread_binding(config: EngineConfig) -> str:
     ranks = config.tensor_parallel * config.pipeline_parallel
     share, rest = divmod(len(config.cores), ranks)
     if share == 0:
-        raise EngineLoadError(f"{ranks} ranks on {len(config.cores)} cores: each rank needs a core of its own")
+        raise EngineLoadError(f"{ranks} ranks on {len(config.cores)} cores: each rank needs its own core")
     lists, start = [], 0
     for rank in range(ranks):
         stop = start + share + (1 if rank < rest else 0)
@@ -120,7 +118,7 @@ def check_model(options: Mapping[str, Any], urls: Sequence[str]) -> None:
     are only the vLLM that will run can tell."""
     for name, key in _KEYS_OF_THE_MODEL.items():
         if name in options:
-            raise EngineLoadError(f"engine_options: {name} is the model's key {key}; give it there", "bad_model")
+            raise EngineLoadError(f"engine_options: {name} has the key {key} of the model; set it there", "bad_model")
 
 
 def engine_arguments(config: EngineConfig, known: list[str]) -> dict[str, Any]:

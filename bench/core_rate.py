@@ -60,7 +60,7 @@ class Driver:
             ev.Send: self.send,
             ev.Deliver: self.deliver,
             ev.TakeBackFrom: self.take_back,
-            ev.Commit: lambda commit: (ev.Committed(cause=commit.id, rejected=[]),),
+            ev.Commit: lambda commit: (ev.Committed(cause=commit.id),),
             ev.PhaseEnded: self.phase_ended,
         }
 

@@ -13,9 +13,10 @@ import pytest
 
 from penstock.cli.main import main
 from penstock.cli.status import _causes
+from penstock.core.counts import Counts
 from penstock.data.columns import TableBuilder
 from penstock.ledger import Ledger
-from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished
+from penstock.ledger.base import CommitBatch, DeadRow, Finished
 
 
 def open_run(out: Path) -> Ledger:

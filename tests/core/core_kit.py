@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from penstock.core import events as ev
+from penstock.core.counts import Counts
 from penstock.core.dispatch.check import check_dispatch
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.dispatch.lanes import NO_DEADLINE, Request
@@ -25,6 +26,7 @@ from penstock.core.shape import (
 I = TypeVar("I", bound=Instruction)  # noqa: E741
 
 CHAIN = (StepShape("draft"), StepShape("filter", (0,)), StepShape("polish", (1,)))
+NOTHING = Counts()
 ONE = (StepShape("generate"),)
 DIAMOND = (StepShape("draft"), StepShape("left", (0,)), StepShape("right", (0,)), StepShape("joined", (1, 2)))
 
@@ -100,8 +102,8 @@ class DrivenFlow(Driven):
     def done(self, *tasks: int, growth: int = 1) -> list[Instruction]:
         return self.tell(ev.TasksDone(tasks=list(tasks), growth_bytes=[growth] * len(tasks)))
 
-    def committed(self, commit: ev.Commit, rejected: Iterable[int] = ()) -> list[Instruction]:
-        return self.tell(ev.Committed(cause=commit.id, rejected=list(rejected)))
+    def committed(self, commit: ev.Commit, moved: Counts = NOTHING) -> list[Instruction]:
+        return self.tell(ev.Committed(cause=commit.id, moved=moved))
 
 
 class DrivenDispatch(Driven):

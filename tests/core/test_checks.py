@@ -59,9 +59,9 @@ FLOW_FAULTS: dict[str, tuple[Callable[[Flow], None], str]] = {
     "task lost": (lambda flow: flow.open.__delitem__(1), "open tasks of"),
     "ended and open": (lambda flow: flow.commits.ended.append(0), "ended and are open"),
     "ended twice": (lambda flow: flow.commits.ended.append(4), "twice"),
-    "row lost": (lambda flow: set_field("rows_in", lambda rows: rows + 1)(flow.tally), "missing"),
+    "row lost": (lambda flow: set_field("read", lambda rows: rows + 1)(flow.tally), "missing"),
     "ended miscounted": (
-        lambda flow: set_field("ended_sources", lambda rows: rows + 1)(flow.tally),
+        lambda flow: set_field("ended", lambda rows: rows + 1)(flow.tally),
         "counted as ended",
     ),
     "family lost": (lambda flow: flow.families.by_root.__delitem__(0), "no family"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from penstock.core import events as ev
 from penstock.core.flow.commits import Commits
-from penstock.core.flow.families import Family
 from penstock.core.shape import FlowLimits, Progress
 
 
@@ -146,14 +145,3 @@ def test_taken_up_positions_are_not_published_again() -> None:
     batch = cut(commits, 0.0)
     assert batch is not None
     assert (batch.watermark, batch.publish_to) == (7, 7)
-
-
-def test_source_rows_of_rejected_rows_count_once() -> None:
-    commits = made()
-    commits.end_family(Family(3, [], finished=[1000, 1001]))
-    commits.end_family(Family(4, [], finished=[1002], dead=[1003]))
-    end(commits, 0)
-    cut(commits, 0.0, ended=True)
-    assert commits.newly_dead([1000, 1001]) == 1
-    assert commits.newly_dead([1002]) == 0
-    assert commits.newly_dead([0, 1001, 1002]) == 2

@@ -60,7 +60,7 @@ def test_a_run_without_rows_loads_nothing() -> None:
     shell.answers[ev.ReadRows] = [ev.SourceEnded(total_rows=0)]
     assert shell.turn(ev.Tick()) == [ev.ReadRows, ev.SourceExhausted, ev.Commit]
     commit = shell.done[-1]
-    assert shell.turn(ev.Committed(cause=commit.id, rejected=[])) == [ev.PhaseEnded]
+    assert shell.turn(ev.Committed(cause=commit.id)) == [ev.PhaseEnded]
 
 
 def test_one_turn_goes_on_as_long_as_effects_come_at_once() -> None:
@@ -118,7 +118,7 @@ def test_a_stop_waits_for_what_is_in_flight_as_long_as_that_gets_anywhere() -> N
     assert shell.turn(answer()) == [ev.Deliver, ev.Drained, ev.Commit]
     commit = shell.done[-1]
     assert isinstance(commit, ev.Commit) and commit.finished == [0]
-    assert shell.turn(ev.Committed(cause=commit.id, rejected=[])) == [ev.PhaseEnded]
+    assert shell.turn(ev.Committed(cause=commit.id)) == [ev.PhaseEnded]
 
 
 def test_a_stop_does_not_wait_for_what_hangs() -> None:

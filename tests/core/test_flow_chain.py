@@ -6,6 +6,7 @@ import pytest
 from core_kit import CHAIN, DrivenFlow
 
 from penstock.core import events as ev
+from penstock.core.counts import Counts
 from penstock.core.shape import DEAD_ROW_BYTES, Progress
 from penstock.errors import InvariantError
 
@@ -36,7 +37,7 @@ def test_a_row_passes_every_step_and_is_committed() -> None:
     flow.tell(ev.Tick(), after_s=1.0)
     commit = flow.only(ev.Commit)
     assert (commit.finished, commit.ended, commit.watermark) == ([0], [0], 1)
-    assert commit.counts.steps == ((1, 1, 0), (1, 1, 0), (1, 1, 0))
+    assert tuple(commit.counts.steps.values()) == ((1, 1, 0), (1, 1, 0), (1, 1, 0))
 
 
 def test_the_window_bounds_open_rows() -> None:
@@ -196,7 +197,7 @@ def test_rejected_rows_are_judged_as_dead() -> None:
     flow.read([0])
     flow.tell(ev.SourceEnded(total_rows=1))
     flow.done(0)
-    flow.committed(flow.only(ev.Commit), rejected=[0])
+    flow.committed(flow.only(ev.Commit), moved=Counts(out=-1, dead=1, dead_sources=1))
     assert flow.only(ev.Drain)
     flow.tell(ev.DispatchDrained())
     assert flow.only(ev.PhaseEnded).status == "too_many_dead"
@@ -206,7 +207,7 @@ def test_rejected_rows_are_judged_as_dead() -> None:
 
 
 def test_a_resume_goes_on_where_the_ledger_stands() -> None:
-    before = Progress(watermark=5, ended_above=(7,), out=6, steps=((6, 6, 0),))
+    before = Progress(5, (7,), Counts(out=6, ended_sources=6, steps={"generate": (6, 6, 0)}))
     flow = reading(DrivenFlow(progress=before))
     flow.read([5, 6, 8])
     flow.tell(ev.SourceEnded(total_rows=9))
@@ -217,7 +218,7 @@ def test_a_resume_goes_on_where_the_ledger_stands() -> None:
 
 
 def test_what_a_resume_passes_over_does_not_carry_it_beyond_its_reach() -> None:
-    before = Progress(watermark=0, ended_above=tuple(range(1, 30)), out=29)
+    before = Progress(0, tuple(range(1, 30)), Counts(out=29, ended_sources=29))
     flow = reading(DrivenFlow(progress=before, reach=32, read_rows=8))
     assert flow.only(ev.ReadRows).max_rows == 32 - 29
     flow.read([0, 30, 31])

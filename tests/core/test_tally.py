@@ -5,17 +5,25 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.events import FlowCounts
+from penstock.core.counts import Counts
 from penstock.core.flow.families import Family
 from penstock.core.flow.tally import Tally
-from penstock.core.shape import Progress
+from penstock.core.shape import FlowLimits, FlowShape, Progress, StepShape
+
+NAMES = ("a", "b", "c")
+
+
+def tally_of(steps: int = 1, progress: Progress | None = None, ended: int = 0, *, carries: bool = False) -> Tally:
+    shape = FlowShape(tuple(StepShape(name) for name in NAMES[:steps]), FlowLimits(), carries=carries)
+    return Tally(shape, progress or Progress(), ended)
+
 
 END = st.tuples(st.sampled_from(("finished", "dead", "filtered")), st.integers(0, 2))
 
 
 @given(st.lists(END, max_size=40))
 def test_plain_rows_by_where_they_ended(ends: list[tuple[str, int]]) -> None:
-    tally = Tally(Progress(), 3, 0)
+    tally = tally_of(3)
     steps = [[0, 0, 0] for _ in range(3)]
     for how, at in ends:
         last = 2 if how == "finished" else at
@@ -28,7 +36,7 @@ def test_plain_rows_by_where_they_ended(ends: list[tuple[str, int]]) -> None:
         else:
             tally.ended_early(at, dead=how == "dead", counted=False)
     counts = tally.counts()
-    assert [list(step) for step in counts.steps] == steps
+    assert [list(step) for step in counts.steps.values()] == steps
     found = [how for how, _ in ends]
     assert (counts.out, counts.dead, counts.filtered) == tuple(map(found.count, ("finished", "dead", "filtered")))
     assert counts.ended_sources == len(ends)
@@ -36,15 +44,15 @@ def test_plain_rows_by_where_they_ended(ends: list[tuple[str, int]]) -> None:
 
 
 def test_a_family_is_one_source_row() -> None:
-    tally = Tally(Progress(), 2, 0)
+    tally = tally_of(2)
     tally.family(Family(0, [[1, 1, 0], [3, 1, 2]], finished=[10], dead=[11, 12], filtered=1), counted=False)
     counts = tally.counts()
     assert (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources) == (1, 2, 1, 1, 1)
-    assert counts.steps == ((1, 1, 0), (3, 1, 2))
+    assert counts.steps == {"a": (1, 1, 0), "b": (3, 1, 2)}
 
 
 def test_a_source_row_counts_once_in_all_phases() -> None:
-    tally = Tally(Progress(dead=2, dead_sources=2), 2, 0)
+    tally = tally_of(2, Progress(counts=Counts(dead=2, dead_sources=2)))
     tally.family(Family(0, [[2, 1, 1], [0, 0, 0]], dead=[10]), counted=True)
     tally.ended_early(0, dead=True, counted=True)
     tally.ended_early(0, dead=True, counted=False)
@@ -57,35 +65,56 @@ def test_exactly_at_the_limit_is_not_too_many(rows: int, percent: int) -> None:
     """Also where the fraction is what is left for a later phase of what may die in all."""
     allowed = rows * percent // 100
     fraction = allowed / rows
+    before = Counts(rows_in=rows, dead=allowed // 3, dead_sources=allowed // 3)
     for dead, too_many in ((allowed, False), (allowed + 1, True)):
-        tally = Tally(Progress(dead=dead, dead_sources=dead), 1, rows)
-        assert tally.too_many_dead(fraction, 100, at_end=True) == too_many
-        before = allowed // 3
-        rest = Tally(Progress(dead=dead - before, dead_sources=dead - before), 1, rows)
-        share = max(0.0, fraction * (2 * rows) - allowed - before) / rows
-        assert rest.too_many_dead(share, 100, at_end=True) == too_many
+        counts = Counts(dead=dead, dead_sources=dead)
+        assert (
+            tally_of(progress=Progress(counts=counts), ended=rows).too_many_dead(fraction, 100, at_end=True) == too_many
+        )
+        left = max(1, rows // 2)
+        later = tally_of(progress=Progress(counts=counts, before=before, rows=left), ended=left)
+        assert later.too_many_dead(fraction, 100, at_end=True) == too_many
+
+
+def test_a_count_is_of_all_phases() -> None:
+    died = Counts(rows_in=9, dead=2, dead_sources=2)
+    tally = tally_of(progress=Progress(counts=died, before=died, rows=7))
+    assert not tally.too_many_dead(2, 100, at_end=False)
+    tally.ended_early(0, dead=True, counted=False)
+    assert tally.too_many_dead(2, 100, at_end=False)
 
 
 def test_rejected_rows_move_from_out_to_dead() -> None:
-    tally = Tally(Progress(), 1, 0)
+    tally = tally_of()
     tally.finished(5)
-    tally.rejected(3, 2)
+    tally.rejected(Counts(out=-3, dead=3, dead_sources=2))
     counts = tally.counts()
     assert (counts.out, counts.dead, counts.dead_sources, counts.ended_sources) == (2, 3, 2, 5)
 
 
+def test_rows_for_a_next_phase_are_no_output_and_have_not_ended() -> None:
+    tally = tally_of(2, carries=True)
+    tally.finished(3)
+    tally.family(Family(0, [[1, 1, 0], [2, 1, 1]], finished=[10], dead=[11]), counted=False)
+    tally.family(Family(1, [[1, 1, 0], [1, 0, 0]], filtered=1), counted=False)
+    tally.ended_early(1, dead=False, counted=False)
+    counts = tally.counts()
+    assert (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources) == (0, 1, 2, 1, 2)
+    assert tally.ended == 6
+
+
 def test_a_resume_adds_to_what_was() -> None:
-    before = Progress(out=7, dead=2, filtered=1, dead_sources=2, steps=((10, 8, 2),))
-    tally = Tally(before, 1, 10)
+    before = Counts(rows_in=11, out=7, dead=2, filtered=1, dead_sources=2, ended_sources=10, steps={"a": (10, 8, 2)})
+    tally = tally_of(progress=Progress(counts=before), ended=10)
     tally.finished(1)
     tally.unreadable()
-    assert tally.counts() == FlowCounts(
-        rows_in=10, out=8, dead=3, filtered=1, dead_sources=3, ended_sources=12, steps=((11, 9, 2),)
+    assert tally.counts() == Counts(
+        rows_in=10, out=8, dead=3, filtered=1, dead_sources=3, ended_sources=12, steps={"a": (11, 9, 2)}
     )
 
 
 def test_a_count_is_judged_at_once() -> None:
-    tally = Tally(Progress(), 1, 0)
+    tally = tally_of()
     tally.unreadable()
     assert not tally.too_many_dead(1, 100, at_end=False)
     tally.unreadable()
@@ -93,7 +122,7 @@ def test_a_count_is_judged_at_once() -> None:
 
 
 def test_a_fraction_is_judged_from_some_rows_on_and_at_the_end() -> None:
-    tally = Tally(Progress(), 1, 0)
+    tally = tally_of()
     tally.unreadable()
     tally.finished(8)
     assert not tally.too_many_dead(0.1, 10, at_end=False)
@@ -105,4 +134,4 @@ def test_a_fraction_is_judged_from_some_rows_on_and_at_the_end() -> None:
 
 
 def test_no_row_at_all_is_not_too_many() -> None:
-    assert not Tally(Progress(), 1, 0).too_many_dead(0.0, 100, at_end=True)
+    assert not tally_of().too_many_dead(0.0, 100, at_end=True)

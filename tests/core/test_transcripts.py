@@ -14,6 +14,7 @@ import pytest
 from core_kit import CHAIN, DIAMOND, Driven, DrivenDispatch, DrivenFlow
 
 from penstock.core import events as ev
+from penstock.core.counts import Counts
 from penstock.core.events import CHILD_BASE
 from penstock.core.shape import Progress, StepShape
 
@@ -48,7 +49,7 @@ def chain_to_the_end() -> Driven:
 
 @scene
 def stop_and_resume() -> Driven:
-    flow = DrivenFlow(progress=Progress(watermark=3, ended_above=(4, 5), out=5, steps=((5, 5, 0),)))
+    flow = DrivenFlow(progress=Progress(3, (4, 5), Counts(out=5, ended_sources=5, steps={"generate": (5, 5, 0)})))
     flow.tell(ev.Tick())
     flow.read([3, 6, 7])
     flow.done(6)
@@ -67,7 +68,7 @@ def children_of_an_expand() -> Driven:
     flow.tell(ev.TaskExpanded(task=0, sizes_bytes=[4, 6]))
     flow.done(flow.task(CHILD_BASE + 1, 1))
     flow.tell(ev.TasksFiltered(tasks=[flow.task(CHILD_BASE, 1)]))
-    flow.committed(flow.only(ev.Commit), rejected=[CHILD_BASE + 1])
+    flow.committed(flow.only(ev.Commit), moved=Counts(out=-1, dead=1, dead_sources=1))
     return flow
 
 

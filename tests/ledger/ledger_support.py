@@ -11,8 +11,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from penstock.core.counts import Counts
 from penstock.ledger import Ledger
-from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished, PaidResult, PaidResults, Row
+from penstock.ledger.base import CommitBatch, DeadRow, Finished, PaidResult, PaidResults, Row
 
 COLUMNS = pa.schema([("n", pa.int64()), ("text", pa.string())])
 

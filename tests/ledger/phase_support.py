@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 from ledger_support import Builder, dead_ordinals, open_ledger, read_rows
 
+from penstock.core.counts import Counts
 from penstock.data.base import Origin, Row
 from penstock.ledger import Ledger
-from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished
+from penstock.ledger.base import CommitBatch, DeadRow, Finished
 from penstock.ledger.carried import CarriedRows
 
 PHASES = 3
@@ -152,7 +153,7 @@ class PhasedCoordinator:
             dead=counts.dead + len(dead),
         )
         total = self.total if final and phase == 0 else None
-        return CommitBatch(finished, dead, chosen, watermark, watermark, counted, total, final, carries=not last)
+        return CommitBatch(finished, dead, chosen, watermark, watermark, counted, total, final)
 
 
 def assert_phased_complete(out: Path, total: int) -> None:

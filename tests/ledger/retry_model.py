@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import msgspec
 from ledger_support import Builder, diff
 
+from penstock.core.counts import Counts
 from penstock.core.events import CHILD_BASE
 from penstock.data.base import Source
 from penstock.ledger import Ledger
-from penstock.ledger.base import CommitBatch, Counts
+from penstock.ledger.base import CommitBatch
 from penstock.runtime.retry.scope import ChosenSource, Selection
 from penstock.runtime.rows.store import RowStore
 from penstock.runtime.run.scope import cut_for_retry, open_pipeline_source
@@ -178,7 +179,7 @@ class Model:
                 steps=steps,
             )
             total = len(ended) if phase == 0 and not order else None
-            batch = CommitBatch(finished, dead, here, watermark, watermark, counts, total, not order, carries)
+            batch = CommitBatch(finished, dead, here, watermark, watermark, counts, total, not order)
             counts = ledger.commit(batch).counts
             if not order:
                 return

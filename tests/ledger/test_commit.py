@@ -19,9 +19,10 @@ from ledger_support import (
     read_rows,
 )
 
+from penstock.core.counts import Counts
 from penstock.errors import InvariantError
 from penstock.ledger import publish, read_run, stage
-from penstock.ledger.base import CommitBatch, Counts, Finished
+from penstock.ledger.base import CommitBatch, Finished
 from penstock.ledger.files import Files
 from penstock.ledger.joining import MAX_TAIL
 from penstock.ledger.layout import Layout

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from ledger_support import READERS, Coordinator, dead_ordinals, expected, finished, open_ledger
 
+from penstock.core.counts import Counts
 from penstock.data.columns import TableBuilder
 from penstock.errors import UsageError
-from penstock.ledger.base import CommitBatch, Counts, Finished
+from penstock.ledger.base import CommitBatch, Finished
 from penstock.ledger.files import Files
 
 SOURCE = pa.schema([("n", pa.int64())])

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.core.counts import Counts
 from penstock.errors import InvariantError, LedgerDamaged
 from penstock.ledger import segments
-from penstock.ledger.base import Counts
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.entry import FORMAT, READABLE, Entry, PartFact, decode_entry, encode_entry
 from penstock.ledger.files import Files

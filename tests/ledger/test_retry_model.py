@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from retry_model import CODES, NEVER, STEPS, Drawn, Model, pipeline_over
 
-from penstock.ledger.base import Counts
+from penstock.core.counts import Counts
 from penstock.ledger.view import read_run
 from penstock.report.facts import RunFacts
 from penstock.runtime.retry import retry as retrying

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.core.counts import Counts
 from penstock.data.open import open_source
 from penstock.errors import InputError
-from penstock.ledger.base import Counts
-from penstock.ledger.part_keys import DeadKey
 from penstock.runtime.retry.dead_rows import positions_of
-from penstock.runtime.retry.scope import Chosen, ChosenSource, Selection, counts_without
+from penstock.runtime.retry.scope import Chosen, ChosenSource, Selection, counted_before
 from penstock.spec.load import load_pipeline
 
 PATHS = st.lists(st.integers(0, 2), max_size=3).map(tuple)
@@ -114,8 +113,8 @@ def test_counts_are_those_without_what_is_run_again(tmp_path: Path) -> None:
     steps = {"first": (10, 10, 0), "split": (10, 10, 0), "last": (30, 28, 2)}
     counts = Counts(rows_in=10, out=28, dead=2, dead_sources=1, ended_sources=10, steps=steps)
     selection = Selection([chosen(4, (0,), "last"), chosen(4, (2,), "last")])
-    left = counts_without(counts, selection, [], nodes, ())
-    assert (left.rows_in, left.out, left.dead, left.dead_sources, left.ended_sources) == (9, 28, 0, 0, 9)
+    left = counts - counted_before(selection, nodes, ())
+    assert (left.rows_in, left.out, left.dead, left.ended_sources) == (9, 28, 0, 9)
     assert left.steps == {"first": (9, 9, 0), "split": (9, 9, 0), "last": (28, 28, 0)}
 
 
@@ -126,11 +125,5 @@ def test_a_row_that_could_not_be_written_has_passed_the_steps_of_its_phase(phase
     text = json.dumps({"models": models, "source": {"rows": [{"n": 1}]}, "steps": steps, "sink": {"path": "out"}})
     counts = Counts(rows_in=9, dead=1, dead_sources=1, ended_sources=9, steps={"a": (9, 9, 0), "b": (8, 8, 0)})
     selection = Selection([chosen(4, (), "sink", phase)])
-    left = counts_without(counts, selection, [], load_pipeline(text, "p.yaml").order(), (1, 2))
+    left = counts - counted_before(selection, load_pipeline(text, "p.yaml").order(), (1, 2))
     assert left.steps == {"a": (8, 8, 0), "b": (8, 8, 0) if passed == 1 else (7, 7, 0)}
-
-
-def test_a_source_row_with_other_dead_rows_stays_among_those_that_have_some() -> None:
-    counts = Counts(rows_in=9, dead=3, dead_sources=2, ended_sources=9)
-    left = counts_without(counts, Selection([chosen(4, (0,)), chosen(5)]), [DeadKey((4, (1,)), 0)], [], ())
-    assert (left.rows_in, left.dead, left.dead_sources, left.ended_sources) == (7, 1, 1, 7)

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from run_support import committed, output, pipeline, run, write_rows
 
+from penstock.core.counts import Counts
 from penstock.core.events import Tick
 from penstock.data.base import Chunk
 from penstock.data.lists import ListSource
 from penstock.errors import InputError
-from penstock.ledger.base import CommitBatch, Counts, Receipt
+from penstock.ledger.base import CommitBatch, Receipt
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.rows.reader import LONGEST_READ_S, SLOW_READ_S, ChunkRead, Reader, SourceFailed
 from penstock.runtime.rows.writer import SLOW_COMMIT_S, Writer

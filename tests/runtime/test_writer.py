@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.core.counts import Counts
 from penstock.errors import CommitError
-from penstock.ledger.base import CommitBatch, Counts, Finished, Receipt
+from penstock.ledger.base import CommitBatch, Finished, Receipt
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.rows.writer import BatchCommitted, Writer
 

@@ -9,11 +9,13 @@ import pytest
 from planting import caught, planted
 
 from penstock.core import events as ev
+from penstock.core.counts import Counts
 from penstock.core.flow.commits import Commits
 from penstock.core.flow.families import Families
 from penstock.core.flow.flow import Flow
 from penstock.core.flow.positions import Positions
-from penstock.core.flow.tally import Tally as Totals
+from penstock.core.flow.tally import Tally
+from penstock.core.shape import FlowShape, Progress
 
 PLANTED, plant = planted()
 
@@ -98,7 +100,7 @@ def resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def limit_of_dead_rows_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """max_dead is never judged."""
-    monkeypatch.setattr(Totals, "too_many_dead", lambda self, *args, **options: False)
+    monkeypatch.setattr(Tally, "too_many_dead", lambda self, *args, **options: False)
 
 
 @plant
@@ -149,6 +151,39 @@ def dead_in_every_phase_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
         read(self, msgspec.structs.replace(event, counted=[]))
 
     monkeypatch.setattr(Flow, "_on_rows_read", forgetful)
+
+
+@plant
+def carried_rows_counted_as_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that go to a next phase are counted as output, and their source rows as ended."""
+    begin = Tally.__init__
+
+    def last(self: Tally, shape: FlowShape, progress: Progress, ended: int) -> None:
+        begin(self, msgspec.structs.replace(shape, carries=False), progress, ended)
+
+    monkeypatch.setattr(Tally, "__init__", last)
+
+
+@plant
+def rejected_rows_not_dead_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output rows that can't be encoded are counted as dead, their source rows are not."""
+    rejected = Tally.rejected
+
+    def forgetful(self: Tally, moved: Counts) -> None:
+        rejected(self, msgspec.structs.replace(moved, dead_sources=0))
+
+    monkeypatch.setattr(Tally, "rejected", forgetful)
+
+
+@plant
+def rejected_source_rows_never_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source row of which nothing goes to the next phase, since no column holds it, is not counted as ended."""
+    rejected = Tally.rejected
+
+    def forgetful(self: Tally, moved: Counts) -> None:
+        rejected(self, msgspec.structs.replace(moved, ended_sources=0))
+
+    monkeypatch.setattr(Tally, "rejected", forgetful)
 
 
 @plant

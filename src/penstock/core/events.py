@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from penstock.core.counts import Counts
 from penstock.core.shape import SourceMark
 
 CHILD_BASE = 1 << 44  # source positions stay far below; task numbers stay far below 2**63
@@ -92,9 +93,12 @@ class TasksCancelled(Event):
 
 
 class Committed(Event):
-    """The batch of instruction `cause` is durable. `rejected` output rows went to the dead rows instead."""
+    """The batch of instruction `cause` is durable.
 
-    rejected: list[int]
+    moved: what that changes in its totals, where output rows could not be encoded and are dead rows instead
+    """
+
+    moved: Counts = Counts()
 
 
 class StopRequested(Event):
@@ -167,6 +171,7 @@ class Commit(Instruction):
     partial     source positions that have not ended, with results of paid steps that no batch has had yet
     watermark   every position below it has ended, this batch included
     publish_to  see ledger.CommitBatch
+    counts      totals of the run with this batch included
     total_rows  positions of the source, once its end was seen; None also where admission ended at a limit
     mark        what was read of the source; every position of this batch and of those before lies below its own
     """
@@ -177,22 +182,10 @@ class Commit(Instruction):
     partial: list[int]
     watermark: int
     publish_to: int | None
-    counts: FlowCounts
+    counts: Counts
     total_rows: int | None
     final: bool
     mark: SourceMark | None = None
-
-
-class FlowCounts(Struct, frozen=True):
-    """Totals of the run. Per step, in step order: (tasks begun, succeeded, dead)."""
-
-    rows_in: int
-    out: int
-    dead: int
-    filtered: int
-    dead_sources: int
-    ended_sources: int
-    steps: tuple[tuple[int, int, int], ...]
 
 
 class Drain(Instruction):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from penstock.core.counts import Counts
+
 DEAD_ROW_BYTES = 1 << 18  # that the record of a dead row takes at most, until it is committed
 
 
@@ -56,26 +58,36 @@ class FlowLimits(Struct, frozen=True):
 
 
 class FlowShape(Struct, frozen=True):
-    """The steps of the whole pipeline, of which this phase runs steps[begin:end]; the others do not exist for it."""
+    """The steps of the whole pipeline, of which this phase runs steps[begin:end]; the others do not exist for it.
+
+    carries: the rows that the phase finishes go to a next phase, and are no output yet
+    """
 
     steps: tuple[StepShape, ...]
     limits: FlowLimits
     ordered: bool = True
     begin: int = 0
     end: int | None = None
+    carries: bool = False
+
+    @property
+    def here(self) -> range:
+        """The steps of this phase."""
+        return range(self.begin, len(self.steps) if self.end is None else self.end)
 
 
 class Progress(Struct, frozen=True):
-    """Where a run stands when the flow takes it up: what the ledger says."""
+    """Where a run stands when the flow takes it up: what the ledger says.
+
+    counts         totals of the run
+    before, rows   of a phase after the first: the totals when it began, and how many source rows it has
+    """
 
     watermark: int = 0
     ended_above: tuple[int, ...] = ()
-    rows_in: int = 0
-    out: int = 0
-    dead: int = 0
-    filtered: int = 0
-    dead_sources: int = 0
-    steps: tuple[tuple[int, int, int], ...] = ()
+    counts: Counts = Counts()
+    before: Counts = Counts()
+    rows: int | None = None
     mark: SourceMark | None = None
 
 

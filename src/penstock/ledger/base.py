@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.counts import Counts
 from penstock.core.shape import SourceMark
 from penstock.data.base import Origin
 
 __all__ = [
     "CommitBatch",
-    "Counts",
     "DeadRow",
     "Finished",
     "LedgerState",
@@ -69,18 +69,6 @@ class Finished(msgspec.Struct):
     origin: Origin | None = None
 
 
-class Counts(msgspec.Struct, frozen=True):
-    """Totals of the whole run so far: source rows, output rows, dead rows, filtered rows (at any level)."""
-
-    rows_in: int = 0
-    out: int = 0
-    dead: int = 0
-    filtered: int = 0
-    dead_sources: int = 0  # source rows with at least one dead row in their family
-    ended_sources: int = 0  # with several phases: source rows that no later phase sees, or that ended in the last
-    steps: dict[str, tuple[int, int, int]] = {}  # step name -> in, out, dead
-
-
 class PaidResult(msgspec.Struct, frozen=True):
     """What came of one request of a row that has not ended: the row's path below `position`, the step's index among
     those of the pipeline, and the answer as its maker encoded it."""
@@ -107,7 +95,6 @@ class CommitBatch(msgspec.Struct):
     counts      totals with this batch included
     total_rows  rows of the whole source, once its end was seen
     final       the phase is complete with this batch: publish everything; after the last phase the run is finished
-    carries     finished rows go on to the next phase instead of to data/
     partial     results of rows that have not ended, each told once; `Ledger.paid` tells them to a resume
     mark        what was read of the source when this was decided; None: as before
     """
@@ -120,7 +107,6 @@ class CommitBatch(msgspec.Struct):
     counts: Counts
     total_rows: int | None = None
     final: bool = False
-    carries: bool = False
     partial: list[PaidResult] = []
     mark: SourceMark | None = None
 
@@ -128,8 +114,7 @@ class CommitBatch(msgspec.Struct):
 class Receipt(msgspec.Struct):
     """What a commit did. `rejected`: rows that could not be encoded; they were committed as dead rows instead.
 
-    `counts`: the batch's totals with `rejected` moved from the output to the dead, as the entry has them. Whoever
-    keeps the totals goes on from these.
+    `counts`: the totals as the entry has them: those of the batch, with `moved` for what was rejected.
     """
 
     seq: int
@@ -138,6 +123,7 @@ class Receipt(msgspec.Struct):
     bytes_written: int
     took_s: float
     counts: Counts = Counts()
+    moved: Counts = Counts()
 
 
 class LedgerState(msgspec.Struct):

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
+from penstock.core.counts import Counts, rejection
 from penstock.errors import InvariantError
-from penstock.ledger.base import CommitBatch, Counts, DeadRow, Finished, Row
+from penstock.ledger.base import CommitBatch, DeadRow, Finished, Row
 from penstock.ledger.keyed import Key, with_keys
 
-__all__ = ["SINK_STEP", "Encoded", "Locate", "TableBuilder", "check_batch", "counts_after", "encode_batch"]
+__all__ = ["SINK_STEP", "Encoded", "Locate", "TableBuilder", "check_batch", "encode_batch", "moved_by"]
 
 # The `step` of a row that died when it was to be written.
 SINK_STEP = "sink"
@@ -94,38 +95,12 @@ def encode_batch(
     return Encoded(with_keys(keys, table, origins or (None if not in_phases else [])), rejected)
 
 
-def counts_after(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
-    """The batch's totals with `rejected` moved from the output to the dead."""
-    if not rejected:
-        return batch.counts
-    if batch.carries:
-        return _counts_carried(batch, rejected)
-    return msgspec.structs.replace(
-        batch.counts,
-        out=batch.counts.out - len(rejected),
-        dead=batch.counts.dead + len(rejected),
-        dead_sources=batch.counts.dead_sources + len(_newly_dead(batch, rejected)),
-    )
-
-
-def _newly_dead(batch: CommitBatch, rejected: Sequence[DeadRow]) -> set[int]:
-    """Positions of source rows of which no row had died before these were rejected, in this phase or an earlier one."""
-    before = {row.position for row in batch.dead}
-    before.update(item.position for item in batch.finished if item.origin is not None and item.origin.lost)
-    return {row.position for row in rejected} - before
-
-
-def _counts_carried(batch: CommitBatch, rejected: Sequence[DeadRow]) -> Counts:
-    """Rows that were to go on ended here instead; their source rows too, where no other row of theirs goes on."""
-    refused = {(row.position, tuple(row.path)) for row in rejected}
-    positions = {row.position for row in rejected}
-    go_on = {item.position for item in batch.finished if (item.position, _full_path(item)) not in refused}
-    return msgspec.structs.replace(
-        batch.counts,
-        dead=batch.counts.dead + len(rejected),
-        dead_sources=batch.counts.dead_sources + len(_newly_dead(batch, rejected)),
-        ended_sources=batch.counts.ended_sources + len(positions - go_on),
-    )
+def moved_by(batch: CommitBatch, rejected: Sequence[DeadRow], *, carries: bool) -> Counts:
+    """What changes in the batch's totals with `rejected`. carries: its finished rows go to a next phase."""
+    dead = {row.position for row in batch.dead}
+    dead.update(item.position for item in batch.finished if item.origin is not None and item.origin.lost)
+    finished = (item.position for item in batch.finished)
+    return rejection([row.position for row in rejected], finished, dead, carries=carries)
 
 
 def _full_path(item: Finished) -> tuple[int, ...]:

@@ -11,9 +11,9 @@ import hashlib
 
 import msgspec
 
+from penstock.core.counts import Counts
 from penstock.core.shape import SourceMark
 from penstock.errors import LedgerDamaged
-from penstock.ledger.base import Counts
 
 __all__ = [
     "FORMAT",

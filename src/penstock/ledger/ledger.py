@@ -22,10 +22,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from penstock.core.counts import Counts
 from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError, RunOwned
 from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
-from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, counts_after, encode_batch
+from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, encode_batch, moved_by
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.carried import CarriedRows, after_phase
 from penstock.ledger.entry import Entry, SegmentFact
@@ -285,8 +286,8 @@ class Ledger:
         self._claim_finished_run()
         self.heartbeat()  # a writer that is never idle finds no other time
         in_phases, carries = self._phases > 1, self._carries
-        if self._builder is None or batch.carries != carries:
-            raise InvariantError(f"a batch of another phase than {self.entry.phase} was to be committed")
+        if self._builder is None:
+            raise InvariantError(f"a batch was to be committed before phase {self.entry.phase} began")
         encoded = encode_batch(self._builder, batch.finished, batch.dead, self._locate, in_phases=in_phases)
         fault("commit.encoded")
         stage = Stage(self._layout, self._files, self.entry.epoch, self.entry, in_phases=in_phases)
@@ -295,7 +296,8 @@ class Ledger:
             live = publisher.stage(stage, encoded.table, below)
             joined = self._stage_rest(stage, batch, encoded, self._builder)
             partial = stage_partial(stage, self._layout, self._files, self.entry, batch.partial, ended)
-            entry = self._next(batch, encoded, stage, live, partial, joined, ended, below)
+            moved = moved_by(batch, encoded.rejected, carries=carries)
+            entry = self._next(batch, batch.counts + moved, stage, live, partial, joined, ended, below)
         except BaseException:
             stage.discard()
             raise
@@ -307,7 +309,7 @@ class Ledger:
         self.entry, self._ended = entry, EndedPositions.decode(entry.watermark, entry.ended) if batch.final else ended
         self._show(entry)
         took_s = time.monotonic() - started
-        return Receipt(entry.seq, encoded.rejected, stage.part_rows, stage.bytes_written, took_s, entry.counts)
+        return Receipt(entry.seq, encoded.rejected, stage.part_rows, stage.bytes_written, took_s, entry.counts, moved)
 
     def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> Joined:
         from penstock.data.dead import dead_table
@@ -326,7 +328,7 @@ class Ledger:
     def _next(
         self,
         batch: CommitBatch,
-        encoded: Encoded,
+        counts: Counts,
         stage: Stage,
         live: tuple[SegmentFact, ...],
         partial: tuple[SegmentFact, ...],
@@ -352,7 +354,7 @@ class Ledger:
             kind="commit",
             watermark=batch.watermark,
             ended=ended.encode(),
-            counts=counts_after(batch, encoded.rejected),
+            counts=counts,
             published_to=below if self._order == "input" else 0,
             total_rows=batch.total_rows if batch.total_rows is not None else before.total_rows,
             finished=batch.final and not self._carries,

@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from penstock.core.counts import Counts
 from penstock.data.base import PartWriter
 from penstock.data.dead import dead_table
-from penstock.ledger.base import Counts, DeadRow
+from penstock.ledger.base import DeadRow
 from penstock.ledger.entry import Entry, PartFact
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, origins_of, with_keys, without_keys

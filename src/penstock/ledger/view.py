@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.counts import Counts
 from penstock.errors import RunMismatch
-from penstock.ledger.base import Counts
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest

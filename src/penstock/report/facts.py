@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from penstock.core.counts import Counts
 
 
 class ReplicaFacts(msgspec.Struct):
@@ -104,3 +108,15 @@ class RunFacts(msgspec.Struct):
 
     def __post_init__(self) -> None:
         self.out_dir = self.out_dir.encode("utf-8", "backslashreplace").decode("utf-8")  # files and displays are UTF-8
+
+
+def figures(counts: Counts) -> dict[str, Any]:
+    """The fields of RunFacts that tell the totals of a run."""
+    return {
+        "rows_in": counts.rows_in,
+        "ended": counts.ended_sources,
+        "out": counts.out,
+        "dead": counts.dead,
+        "filtered": counts.filtered,
+        "steps": [StepFacts(name, *figures) for name, figures in counts.steps.items()],
+    }

@@ -77,6 +77,11 @@ class Pipeline:
         self.is_chain = len(self.entries) == 1 and all(len(steps) <= 1 for steps in following)
         self._fates: dict[tuple[int, Path, int], str] = {}
 
+    @property
+    def carries(self) -> bool:
+        """Whether the rows that the phase finishes go to a next one."""
+        return self.end < len(self.steps)
+
     def shapes(self) -> tuple[StepShape, ...]:
         return tuple(StepShape(step.name, step.after, paid=True) for step in self.steps)
 

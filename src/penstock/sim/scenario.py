@@ -89,7 +89,7 @@ class Scenario(Struct, frozen=True):
 
     def flow_shape(self, pipeline: Pipeline, max_dead: int | float, limit: int | None = None) -> FlowShape:
         limits = replace(self.flow, max_dead=max_dead, source_rows=limit)
-        return FlowShape(pipeline.shapes(), limits, self.ordered, pipeline.begin, pipeline.end)
+        return FlowShape(pipeline.shapes(), limits, self.ordered, pipeline.begin, pipeline.end, pipeline.carries)
 
     def dispatch_shape(self) -> DispatchShape:
         replicas = tuple(

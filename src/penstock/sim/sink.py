@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from penstock.core.counts import Counts, rejection
 from penstock.core.events import Commit, Committed, Event
 from penstock.core.shape import Progress, SourceMark
 from penstock.sim.pipeline import Path, Pipeline, Values
@@ -66,6 +67,7 @@ class Sink:
         self.published_to = 0
         self.out = self.dead = self.filtered = 0
         self.dead_sources: set[int] = set()
+        self.carried: set[int] = set()  # source rows of which the next phase gets something
         self.steps = [[0, 0, 0] for _ in pipeline.steps]
         self.final = False
         self.partial: dict[int, dict[tuple[Path, int], str]] = {}
@@ -80,17 +82,17 @@ class Sink:
     def progress(self) -> Progress:
         """What a coordinator that begins now reads."""
         above = tuple(sorted(position for position in self.ended if position >= self.watermark))
-        return Progress(
-            watermark=self.watermark,
-            ended_above=above,
-            rows_in=len(self.ended),
+        names = [step.name for step in self.pipeline.steps]
+        counts = Counts(
+            rows_in=self.rows if self.pipeline.carried else len(self.ended),
             out=self.out,
             dead=self.dead,
             filtered=self.filtered,
             dead_sources=len(self.dead_sources),
-            steps=tuple((begun, done, dead) for begun, done, dead in self.steps),
-            mark=self.mark,
+            ended_sources=len(self.ended) - len(self.carried),
+            steps={name: (begun, done, dead) for name, (begun, done, dead) in zip(names, self.steps, strict=True)},
         )
+        return Progress(self.watermark, above, counts, mark=self.mark)
 
     def begin_life(self, limit: int | None) -> None:
         """What is admitted: nothing from the limit on, but what lies between rows that have ended."""
@@ -117,7 +119,7 @@ class Sink:
     def finish(self) -> list[Event]:
         batch, self._writing = self._writing, None
         assert batch is not None
-        return [Committed(cause=batch.commit.id, rejected=self._apply(batch))]
+        return [Committed(cause=batch.commit.id, moved=self._apply(batch))]
 
     def cut_off(self, chance: float) -> None:
         """The coordinator is gone. What was being written became durable, or left nothing behind."""
@@ -130,7 +132,7 @@ class Sink:
     def idle(self) -> bool:
         return self._writing is None
 
-    def _apply(self, batch: Batch) -> list[int]:
+    def _apply(self, batch: Batch) -> Counts:
         commit = batch.commit
         self._check_rows(batch)
         self._check_mark(batch)
@@ -138,7 +140,10 @@ class Sink:
         self.contents.update(self._seen[position] for position in commit.ended if position in self._seen)
         self._keep_partial(batch)
         self._check_watermark(commit)
-        self.out += len(batch.outputs)
+        if self.pipeline.carries:
+            self.carried.update(output.position for output in batch.outputs)
+        else:
+            self.out += len(batch.outputs)
         self.dead += len(batch.dead)
         self.filtered += len(batch.filtered)
         self._count_dead(dead.position for dead in batch.dead)
@@ -161,14 +166,21 @@ class Sink:
                     raise Violation(f"row {position}{paid.path} was paid for twice at step {paid.step}")
                 kept[paid.path, paid.step] = paid.code
 
-    def _reject(self, batch: Batch) -> list[int]:
+    def _reject(self, batch: Batch) -> Counts:
+        carries, died = self.pipeline.carries, {dead.position for dead in batch.dead}
+        died.update(output.position for output in batch.outputs if self.pipeline.died_before(output.position))
         rejected = [output for output in batch.outputs if not self.pipeline.encodable(output.position, output.path)]
-        self.out -= len(rejected)
+        if carries:
+            left = {output.position for output in batch.outputs if output not in rejected}
+            self.carried.difference_update({output.position for output in rejected} - left)
+        else:
+            self.out -= len(rejected)
         self.dead += len(rejected)
         self._count_dead(output.position for output in rejected)
         self.tally.hit("commit: rejected rows", len(rejected))
         self.tally.hit("dead: encode_error", len(rejected))
-        return [output.row for output in rejected]
+        finished = [output.position for output in batch.outputs]
+        return rejection([output.position for output in rejected], finished, died, carries=carries)
 
     def _count_dead(self, positions: Iterable[int]) -> None:
         """A source row counts once, in whatever phase its rows die."""
@@ -258,12 +270,12 @@ class Sink:
     def _check_counts(self, commit: Commit) -> None:
         counts = commit.counts
         told = (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources)
-        true = (self.out, self.dead, self.filtered, len(self.dead_sources), len(self.ended))
+        true = (self.out, self.dead, self.filtered, len(self.dead_sources), len(self.ended) - len(self.carried))
         if told != true:
             raise Violation(f"a commit counts out, dead, filtered, dead sources, ended as {told}; they are {true}")
         if not counts.ended_sources <= counts.rows_in <= self.rows:
             raise Violation(f"a commit counts {counts.rows_in} rows in, {counts.ended_sources} ended")
-        if self.pipeline.is_chain and [list(step) for step in counts.steps] != self.steps:
+        if self.pipeline.is_chain and [list(step) for step in counts.steps.values()] != self.steps:
             raise Violation(f"a commit counts {counts.steps} begun, done and dead by step; they are {self.steps}")
 
     def check_life_end(self, status: str) -> None:

@@ -64,13 +64,12 @@ def _check_positions(flow: Flow, roots: dict[int, int]) -> None:
     both = [root for root in roots if root in ended or _has_ended(positions, root)]
     if both:
         raise flow._broken(f"source rows {both} have ended and are open", both[0])
-    if tally.ended_sources != positions.ended_count + len(ended):
+    if tally.ended != positions.ended_count + len(ended):
         raise flow._broken(
-            f"{tally.ended_sources} source rows are counted as ended; {positions.ended_count} were committed, "
-            f"{len(ended)} wait"
+            f"{tally.ended} source rows are counted as ended; {positions.ended_count} were committed, {len(ended)} wait"
         )
-    if tally.rows_in - tally.ended_sources != len(roots):
-        raise flow._broken(f"{tally.rows_in - tally.ended_sources} source rows are missing, {len(roots)} are open")
+    if tally.read - tally.ended != len(roots):
+        raise flow._broken(f"{tally.read - tally.ended} source rows are missing, {len(roots)} are open")
 
 
 def _has_ended(positions: Positions, position: int) -> bool:

@@ -5,14 +5,11 @@ One commit is out at a time. A batch takes everything that has ended; the waterm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from penstock.core.events import Commit, FlowCounts
+from penstock.core.counts import Counts
+from penstock.core.events import Commit
 from penstock.core.flow.families import Family
 from penstock.core.flow.positions import Positions
 from penstock.core.shape import FlowLimits, Progress
-
-_NO_COUNTS = FlowCounts(rows_in=0, out=0, dead=0, filtered=0, dead_sources=0, ended_sources=0, steps=())
 
 
 class Commits:
@@ -31,17 +28,12 @@ class Commits:
         self._out_id = 0
         self._out_ended = 0
         self._out_bytes = 0
-        self._out_watermark = 0
         self._last_at = now
         self._published_to = progress.watermark
         self._unpublished_rows = 0
         self._unpublished_bytes = 0
         self._ordered = ordered
         self.final = False  # the batch that completes the phase was cut
-        self._roots: dict[int, int] = {}  # children among the finished rows -> their source rows
-        self._dead_roots: set[int] = set()  # source rows of those that have a dead row
-        self.dead_before: dict[int, None] = {}  # positions not yet durable whose source rows died in a phase before
-        self._out_roots, self._out_dead_roots = self._roots, self._dead_roots
 
     def end(self, position: int, size_bytes: int) -> None:
         """A source position has ended; `size_bytes` of memory go with the batch."""
@@ -54,13 +46,6 @@ class Commits:
         self.finished.extend(family.finished)
         self.dead.extend(family.dead)
         self.end(family.root, family.bytes)
-        self._roots.update((child, family.root) for child in family.finished if child != family.root)
-        if family.dead:
-            self._dead_roots.add(family.root)
-
-    def newly_dead(self, rejected: Sequence[int]) -> int:
-        """How many source rows had no dead row before these rows of the batch that is out were rejected."""
-        return len({self._out_roots.get(row, row) for row in rejected} - self._out_dead_roots - self.dead_before.keys())
 
     def idle(self) -> bool:
         """Nothing waits and nothing is out."""
@@ -105,15 +90,13 @@ class Commits:
             partial=sorted(self.partial),
             watermark=watermark,
             publish_to=publish_to,
-            counts=_NO_COUNTS,
+            counts=Counts(),
             total_rows=None,
             final=final,
         )
-        self._out_ended, self._out_bytes, self._out_watermark = len(self.ended), self.ended_bytes, watermark
-        self._out_roots, self._out_dead_roots = self._roots, self._dead_roots
+        self._out_ended, self._out_bytes = len(self.ended), self.ended_bytes
         self.finished, self.ended, self.dead, self.ended_bytes = [], [], [], 0
         self.partial = {}
-        self._roots, self._dead_roots = {}, set()
         return batch
 
     def _publish_to(self, watermark: int, *, now: bool) -> int | None:
@@ -137,7 +120,4 @@ class Commits:
     def done(self, instruction_id: int) -> None:
         if instruction_id == self._out_id:
             self.durable += self._out_ended
-            if self.dead_before:
-                waiting = (position for position in self.dead_before if position >= self._out_watermark)
-                self.dead_before = dict.fromkeys(waiting)
             self._out_id = self._out_ended = self._out_bytes = 0

@@ -39,7 +39,7 @@ class Flow(Machine):
         self.shape = shape
         self.limits = shape.limits
         self._steps = len(shape.steps)
-        here = range(shape.begin, self._steps if shape.end is None else shape.end)
+        here = shape.here
         self._next: list[list[int]] = [[] for _ in shape.steps]
         self._after = [tuple(before for before in step.after if before in here) for step in shape.steps]
         for index in here:
@@ -49,9 +49,10 @@ class Flow(Machine):
         self._paid = [step.paid for step in shape.steps]
         self._chain = len(self._entries) == 1 and all(len(n) <= 1 for n in self._next)
         self.commits = Commits(shape.limits, progress, now, ordered=shape.ordered)
-        self.tally = Tally(progress, self._steps, self.commits.positions.ended_count, here)
+        self.tally = Tally(shape, progress, self.commits.positions.ended_count)
         self.families = Families(self._steps)
         self.open: dict[int, int] = {}  # task -> bytes of its row
+        self._dead_before: set[int] = set()  # open positions whose source rows died in a phase before
         self.open_bytes = 0  # of open tasks, and of what families and joins hold
         self._begun: list[tuple[list[int], list[int]]] = [([], []) for _ in shape.steps]
         self._next_child = CHILD_BASE
@@ -86,12 +87,12 @@ class Flow(Machine):
         self._reading = False
         self._next_position = max(self._next_position, event.next_position)
         self._mark = event.mark or self._mark
-        self.tally.rows_in += len(event.rows) + len(event.unreadable) + len(event.families)
+        self.tally.read += len(event.rows) + len(event.unreadable) + len(event.families)
         for position in event.unreadable:
             self.tally.unreadable()
             self.commits.end(position, 0)
             self.commits.dead.append(position)
-        self.commits.dead_before.update(dict.fromkeys(event.counted))
+        self._dead_before.update(event.counted)
         for position, sizes in event.families:
             self.families.of_root(position)
             first = self._adopt(position, len(sizes))
@@ -263,7 +264,7 @@ class Flow(Machine):
         if family is None:
             if dead:
                 self.commits.dead.append(row)
-            self.tally.ended_early(step, dead=dead, counted=row in self.commits.dead_before)
+            self.tally.ended_early(step, dead=dead, counted=row in self._dead_before)
             self.commits.end(row, kept)
             return
         if dead:
@@ -342,14 +343,13 @@ class Flow(Machine):
             return
         self.open_bytes -= family.bytes
         self.commits.end_family(family)
-        self.tally.family(family, counted=family.root in self.commits.dead_before)
+        self.tally.family(family, counted=family.root in self._dead_before)
         self.families.close(family)
 
     # ------------------------------------------------------------ commits and ends
 
     def _on_committed(self, event: ev.Committed) -> None:
-        if event.rejected:
-            self.tally.rejected(len(event.rejected), self.commits.newly_dead(event.rejected))
+        self.tally.rejected(event.moved)
         self.commits.done(event.cause)
 
     def _on_stop_requested(self, event: ev.StopRequested) -> None:
@@ -413,8 +413,10 @@ class Flow(Machine):
         batch = self.commits.next_batch(self._now, ended=final or draining_done, final=final)
         if batch is not None:
             batch.counts = self.tally.counts()
-            batch.total_rows = self.total_rows if self._complete else None
+            if self._complete and not self.shape.begin:  # a later phase has positions of its own
+                batch.total_rows = self.total_rows
             batch.mark = self._mark
+            self._dead_before.difference_update(batch.ended)
             self.commits.sent(self._emit(batch))
         elif final and self.commits.idle():
             self._end("done")

@@ -6,35 +6,39 @@ with it, and a resume adds to them without counting anything twice.
 
 from __future__ import annotations
 
-from penstock.core.events import FlowCounts
+from penstock.core.counts import Counts
 from penstock.core.flow.families import Family
-from penstock.core.shape import Progress
+from penstock.core.shape import FlowShape, Progress
 
 _ROUNDING = 1e-6  # of a row, far above what a fraction of a billion rows is off by: exactly at the limit is not beyond
 
 
 class Tally:
-    """Rows that never met an `expand` or a branch are counted by where they ended; the figures per step follow."""
+    """Rows that never met an `expand` or a branch are counted by where they ended; the figures per step follow.
 
-    def __init__(self, progress: Progress, steps: int, ended_sources: int, here: range | None = None) -> None:
-        self._here = range(steps) if here is None else here  # the steps of this phase
-        self.rows_in = ended_sources
-        self.out = progress.out
-        self.dead = progress.dead
-        self.filtered = progress.filtered
-        self.dead_sources = progress.dead_sources
-        self.ended_sources = ended_sources
-        self._steps = progress.steps or ((0, 0, 0),) * steps
+    read, ended  source rows of the phase
+    the others   of the run: with what earlier lives and phases have counted. Where the rows that the phase finishes go
+                 to a next phase they are no output yet, and their source rows have not ended
+    """
+
+    def __init__(self, shape: FlowShape, progress: Progress, ended: int) -> None:
+        self._shape, self._progress = shape, progress
+        before = progress.counts
+        self.read = self.ended = ended
+        self.out, self.dead, self.filtered = before.out, before.dead, before.filtered
+        self.dead_sources, self.ended_sources = before.dead_sources, before.ended_sources
         self._finished = 0
-        self._dead_at = [0] * steps
-        self._filtered_at = [0] * steps
-        self._in_families = [[0, 0, 0] for _ in range(steps)]
+        self._dead_at = [0] * len(shape.steps)
+        self._filtered_at = [0] * len(shape.steps)
+        self._in_families = [[0, 0, 0] for _ in shape.steps]
 
     def finished(self, count: int) -> None:
         """Plain rows that passed every step of a chain."""
         self._finished += count
-        self.out += count
-        self.ended_sources += count
+        self.ended += count
+        if not self._shape.carries:
+            self.out += count
+            self.ended_sources += count
 
     def ended_early(self, step: int, *, dead: bool, counted: bool) -> None:
         """A plain row that ended at `step` of a chain. counted: its source row is counted as dead already."""
@@ -42,60 +46,71 @@ class Tally:
         self.dead += dead
         self.filtered += not dead
         self.dead_sources += dead and not counted
+        self.ended += 1
         self.ended_sources += 1
 
     def unreadable(self) -> None:
         self.dead += 1
         self.dead_sources += 1
+        self.ended += 1
         self.ended_sources += 1
 
     def family(self, family: Family, *, counted: bool) -> None:
-        self.out += len(family.finished)
+        carried = self._shape.carries and bool(family.finished)
+        self.out += 0 if carried else len(family.finished)
         self.dead += len(family.dead)
         self.filtered += family.filtered
         self.dead_sources += bool(family.dead) and not counted
-        self.ended_sources += 1
+        self.ended += 1
+        self.ended_sources += not carried
         for total, counts in zip(self._in_families, family.steps, strict=True):
             for at, count in enumerate(counts):
                 total[at] += count
 
-    def rejected(self, count: int, sources: int) -> None:
-        """Output rows that could not be encoded became dead rows, the first ones of `sources` source rows."""
-        self.out -= count
-        self.dead += count
-        self.dead_sources += sources
+    def rejected(self, moved: Counts) -> None:
+        """Rows that could not be encoded became dead rows."""
+        self.out += moved.out
+        self.dead += moved.dead
+        self.dead_sources += moved.dead_sources
+        self.ended_sources += moved.ended_sources
 
-    def counts(self) -> FlowCounts:
-        return FlowCounts(
-            rows_in=self.rows_in,
+    def counts(self) -> Counts:
+        before = self._progress.counts
+        return Counts(
+            # Rows that were read and had not ended are read again by the next life; in a later phase all were counted.
+            rows_in=before.rows_in if self._shape.begin else self.read,
             out=self.out,
             dead=self.dead,
             filtered=self.filtered,
             dead_sources=self.dead_sources,
             ended_sources=self.ended_sources,
-            steps=tuple(self._step_counts()),
+            steps=(Counts(steps={step.name: (0, 0, 0) for step in self._shape.steps}) + before + self._here()).steps,
         )
 
-    def _step_counts(self) -> list[tuple[int, int, int]]:
-        """(begun, done, dead) per step. In a chain, who ended at a later step has done this one."""
-        found = list(self._steps)
+    def _here(self) -> Counts:
+        """(begun, done, dead) per step of this phase and life. In a chain, a row that ended at a later step has done
+        this one."""
+        steps = {}
         passed = self._finished
-        for step in reversed(self._here):
-            before, family = self._steps[step], self._in_families[step]
-            dead, filtered = self._dead_at[step], self._filtered_at[step]
-            reached = passed + dead + filtered
-            found[step] = (
-                before[0] + family[0] + reached,
-                before[1] + family[1] + passed,
-                before[2] + family[2] + dead,
-            )
+        for step in reversed(self._shape.here):
+            begun, done, lost = self._in_families[step]
+            dead = self._dead_at[step]
+            reached = passed + dead + self._filtered_at[step]
+            steps[self._shape.steps[step].name] = (begun + reached, done + passed, lost + dead)
             passed = reached
-        return found
+        return Counts(steps=steps)
 
     def too_many_dead(self, max_dead: int | float, judged_from: int, *, at_end: bool) -> bool:
-        """A count is judged at once; a fraction from `judged_from` ended source rows on, and at the end."""
+        """A count is judged at once; a fraction from `judged_from` ended source rows of the phase on, and at the end.
+
+        A later phase has fewer rows than the run. There a fraction becomes what may still die, as a share of the rows
+        that it has, so that a phase in which nearly everything dies ends as early as the first would.
+        """
         if isinstance(max_dead, int):
             return self.dead_sources > max_dead
-        if not at_end and self.ended_sources < judged_from:
+        if not at_end and self.ended < judged_from:
             return False
-        return self.dead_sources - max_dead * max(self.ended_sources, 1) > _ROUNDING
+        before, rows = self._progress.before, self._progress.rows
+        if rows is not None and max_dead < 1.0:
+            max_dead = max(0.0, max_dead * before.rows_in - before.dead_sources) / max(1, rows)
+        return self.dead_sources - before.dead_sources - max_dead * max(self.ended, 1) > _ROUNDING

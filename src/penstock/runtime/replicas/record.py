@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.core import events as ev
+from penstock.core.counts import Counts
 from penstock.errors import ExitCode
 from penstock.executors.base import Exit
 from penstock.executors.guardian import KERNEL_KILLS
@@ -82,6 +83,7 @@ class Record:
         self.dead: dict[tuple[str, str], DeadExample] = {}
         self.notes: deque[str] = deque(maxlen=SHOWN_NOTES)
         self.failure = ""
+        self.durable = Counts()  # the totals that are on disk
         self.exit_code: int = ExitCode.FAILED  # of a run that failed
         self.devices: dict[int, tuple[str, ...]] = {}  # what it got, () before it is placed; absent: as planned
         self.out_of_memory: set[int] = set()  # pools whose replicas ran out of memory on the last rung
@@ -194,6 +196,7 @@ class Record:
             known.count += 1
 
     def committed(self, receipt: Receipt) -> None:
+        self.durable = receipt.counts
         for dead in receipt.rejected:
             self.on_dead_row(dead)
 

@@ -20,9 +20,10 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 
+from penstock.core.counts import Counts
 from penstock.data.base import Source
 from penstock.errors import ExitCode, RunOwned, UsageError
-from penstock.ledger.base import Counts, DeadRow
+from penstock.ledger.base import DeadRow
 from penstock.ledger.entry import Entry
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key
@@ -33,12 +34,12 @@ from penstock.ledger.retry import Again, retried_rows
 from penstock.ledger.segments import decode_schema
 from penstock.ledger.view import RunView, known_input, read_run
 from penstock.planning.preflight import check_feasible
-from penstock.report.facts import RunFacts, StepFacts
+from penstock.report.facts import RunFacts, figures
 from penstock.report.summary import summary
 from penstock.report.units import noun
 from penstock.runtime.retry.chosen_list import ChosenList
 from penstock.runtime.retry.dead_rows import DeadRows, positions_of, read_dead
-from penstock.runtime.retry.scope import Chosen, Selection, counts_without
+from penstock.runtime.retry.scope import Chosen, Selection, counted_before
 from penstock.runtime.run.api import displayed, drive, nothing_to_do, place_of, tell_summary
 from penstock.runtime.run.invocation import Invocation
 from penstock.runtime.run.options import Listener, RunOptions, RunResult
@@ -261,9 +262,16 @@ class _Retry:
         chosen = self.selection.keys
         known = self._dead(source).by_part
         left = [one for part in known.values() for one in part if one.key not in chosen]
-        counts = counts_without(before.counts, self.selection, left, self._pipeline.order(), self._cut)
-        dead_sources = len({row.origin for row in again} - {key[0] for key, _ in left})
-        counts = _sum(counts, newest.counts, _rows_out(newest), dead_sources, len(self.selection.positions))
+        counts = before.counts - counted_before(self.selection, self._pipeline.order(), self._cut)
+        counts += msgspec.structs.replace(
+            newest.counts,
+            rows_in=len(self.selection.positions),
+            out=_rows_out(newest),
+            dead_sources=0,
+            ended_sources=len(self.selection.positions),
+        )
+        dead_sources = {key[0] for key, _ in left} | {row.origin for row in again}
+        counts = msgspec.structs.replace(counts, dead_sources=len(dead_sources))
         return Again(chosen, known, retried_rows(inner, self._files, newest), again, counts)
 
 
@@ -272,35 +280,13 @@ def _rows_out(inner: Entry) -> int:
     return sum(fact.rows for fact in inner.inputs)
 
 
-def _sum(counts: Counts, inner: Counts, out: int, dead_sources: int, sources: int) -> Counts:
-    """The totals with those of the inner run, which finished `out` rows of so many source rows."""
-    steps = dict(counts.steps)
-    for name, (begun, done, dead) in inner.steps.items():
-        before = steps.get(name, (0, 0, 0))
-        steps[name] = (before[0] + begun, before[1] + done, before[2] + dead)
-    return Counts(
-        rows_in=counts.rows_in + sources,
-        out=counts.out + out,
-        dead=counts.dead + inner.dead,
-        filtered=counts.filtered + inner.filtered,
-        dead_sources=counts.dead_sources + dead_sources,
-        ended_sources=counts.ended_sources + sources,
-        steps=steps,
-    )
-
-
 def _of_the_whole(facts: RunFacts, counts: Counts, sources: int) -> RunFacts:
     """The facts of the run after a retry: its totals, and what this invocation did."""
     return msgspec.structs.replace(
         facts,
         status="done",
         total_rows=counts.rows_in,
-        rows_in=counts.rows_in,
         committed=counts.ended_sources,
-        ended=counts.ended_sources,
-        out=counts.out,
-        dead=counts.dead,
-        filtered=counts.filtered,
         reused=counts.ended_sources - sources,
-        steps=[StepFacts(step.name, *counts.steps.get(step.name, (0, 0, 0))) for step in facts.steps],
+        **figures(counts),
     )

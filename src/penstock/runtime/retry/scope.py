@@ -13,14 +13,13 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.counts import Counts
 from penstock.data.base import Chunk, Origin, Source
 from penstock.errors import InputError
-from penstock.ledger.base import Counts
 from penstock.ledger.keyed import Key
-from penstock.ledger.part_keys import DeadKey
 from penstock.spec.graph import StepNode
 
-__all__ = ["Chosen", "ChosenSource", "Selection", "counts_without"]
+__all__ = ["Chosen", "ChosenSource", "Selection", "counted_before"]
 
 
 class Chosen(msgspec.Struct, frozen=True, array_like=True):
@@ -116,33 +115,27 @@ class ChosenSource:
         self._source.close()
 
 
-def counts_without(
-    counts: Counts, selection: Selection, left: Iterable[DeadKey], nodes: Sequence[StepNode], cut: Sequence[int]
-) -> Counts:
-    """The totals of a run without what running the chosen rows again will count once more.
+def counted_before(selection: Selection, nodes: Sequence[StepNode], cut: Sequence[int]) -> Counts:
+    """What a run has counted for chosen rows, and running them again will count once more; without `dead_sources`.
 
-    left: dead rows that are not chosen; cut: the steps at which the phases of the run end, () for one phase
+    cut: the steps at which the phases of the run end, () for one phase
     """
-    steps = {name: list(figures) for name, figures in counts.steps.items()}
+    steps: dict[str, list[int]] = {}
     passed: set[tuple[Key, str]] = set()
     by_name = {node.name: node for node in nodes}
     for one in selection.chosen:
         for node in _way_to(one, by_name, nodes, cut):
             at = (one.position, one.path[: _level(node, nodes)])
-            if (at, node.name) in passed:
-                continue
-            passed.add((at, node.name))
-            figures = steps.get(node.name)
-            if figures is not None:
-                figures[0] -= 1
-                figures[2 if node.name == one.step else 1] -= 1
+            if (at, node.name) not in passed:
+                passed.add((at, node.name))
+                figures = steps.setdefault(node.name, [0, 0, 0])
+                figures[0] += 1
+                figures[2 if node.name == one.step else 1] += 1
     sources = len(selection.positions)
-    return msgspec.structs.replace(
-        counts,
-        rows_in=counts.rows_in - sources,
-        dead=counts.dead - len(selection.chosen),
-        dead_sources=counts.dead_sources - len(set(selection.positions) - {key[0] for key, _ in left}),
-        ended_sources=counts.ended_sources - sources,
+    return Counts(
+        rows_in=sources,
+        dead=len(selection.chosen),
+        ended_sources=sources,
         steps={name: (figures[0], figures[1], figures[2]) for name, figures in steps.items()},
     )
 

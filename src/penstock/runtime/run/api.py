@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.counts import Counts
 from penstock.core.flow.limit import all_admitted
 from penstock.errors import ExitCode, Fenced, InvariantError, PenstockError, RunMismatch, UsageError
 from penstock.faults import fault
@@ -19,7 +20,7 @@ from penstock.ledger.view import RunView, read_run
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import LocalPlace, Place, open_place
-from penstock.report.facts import PoolFacts, RunFacts, StepFacts
+from penstock.report.facts import PoolFacts, RunFacts, figures
 from penstock.report.summary import summary
 from penstock.runtime.run.invocation import Invocation
 from penstock.runtime.run.options import EXIT_CODES, Listener, RunOptions, RunResult
@@ -138,15 +139,9 @@ def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
         counts = read_run(out_dir).counts
     except (OSError, PenstockError):
         return facts
-    return msgspec.structs.replace(
-        facts,
-        ended=counts.ended_sources,
-        committed=counts.ended_sources,
-        out=counts.out,
-        dead=counts.dead,
-        filtered=counts.filtered,
-        steps=[StepFacts(step.name, *counts.steps.get(step.name, (0, 0, 0))) for step in facts.steps],
-    )
+    every_step = Counts(steps={step.name: (0, 0, 0) for step in facts.steps})
+    safe = figures(every_step + counts) | {"rows_in": facts.rows_in}
+    return msgspec.structs.replace(facts, committed=counts.ended_sources, **safe)
 
 
 def tell_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
@@ -202,17 +197,12 @@ def nothing_to_do(pipeline: Pipeline, out_dir: Path, clock: RunClock) -> RunFact
         out_dir=str(out_dir),
         wall_s=clock.now(),
         total_rows=view.total_rows,
-        rows_in=counts.rows_in,
         committed=counts.ended_sources,
-        ended=counts.ended_sources,
-        out=counts.out,
-        dead=counts.dead,
-        filtered=counts.filtered,
         reused=counts.ended_sources,
         in_memory=0,
         rows_per_s=0.0,
         tokens_per_s=0.0,
         eta_s=None,
         pools=[PoolFacts(name=pool.name, names=list(pool.names)) for pool in pools(pipeline)],
-        steps=[StepFacts(name, *figures) for name, figures in counts.steps.items()],
+        **figures(counts),
     )

@@ -132,6 +132,7 @@ class Invocation:
     def run(self, listener: Callable[[RunFacts], None]) -> RunFacts:
         """Drive the run to its end, phase by phase; the facts at its end. Raises RunOwned, where nothing has begun."""
         self._ledger.claim()
+        self._record.durable = self._ledger.state.counts
         self._record.ended_leftovers(end_leftovers(list(self._logs.glob("*.log"))))
         first = self._ledger.state.phase
         core, shell, observer = self._assemble(first)

@@ -9,7 +9,7 @@ from penstock.core.dispatch.replica import Replica
 from penstock.core.flow.flow import Flow
 from penstock.planning.run_plan import ReplicaPlan, RunPlan
 from penstock.redaction import without_secrets
-from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, StepFacts
+from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, figures
 from penstock.report.units import noun
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.rows.writer import Writer
@@ -57,7 +57,7 @@ class Observer:
         self._out_dir, self._reused = out_dir, reused
         self._estimate = estimate
         self.phase = phase
-        self._base_ended = core.flow.tally.ended_sources
+        self._base_ended = core.flow.tally.ended
         self._began = clock.now()
         self._marks: list[tuple[float, int, int]] = [(self._began, 0, 0)]
         self._busy: dict[int, tuple[float, float]] = {}
@@ -65,13 +65,13 @@ class Observer:
 
     def facts(self, status: str = "") -> RunFacts:
         now = self._clock.now()
-        flow, phase = self._core.flow, self._shell.phase
-        counts = phase.totals.now(flow.tally.counts())
-        ended = flow.tally.ended_sources - self._base_ended
+        flow = self._core.flow
+        counts = flow.tally.counts()
+        ended = flow.tally.ended - self._base_ended
         tokens = sum(pool.tokens_out for pool in self._record.pools)
         rows_per_s, tokens_per_s = self._rates(now, ended, tokens, whole=bool(status))
         total = self._total(flow, counts.rows_in)
-        in_phase = flow.tally.ended_sources
+        in_phase = flow.tally.ended
         of_phase = flow.total_rows if flow.total_rows is not None else self._estimate()
         firsts = [p.first_request_s for p in self._record.pools if p.first_request_s is not None]
         lasts = [p.last_response_s for p in self._record.pools if p.last_response_s is not None]
@@ -80,12 +80,7 @@ class Observer:
             out_dir=self._out_dir,
             wall_s=now,
             total_rows=total,
-            rows_in=counts.rows_in,
-            committed=phase.totals.durable,
-            ended=counts.ended_sources,
-            out=counts.out,
-            dead=counts.dead,
-            filtered=counts.filtered,
+            committed=self._record.durable.ended_sources,
             reused=self._reused,
             in_memory=len(flow.open),
             rows_per_s=rows_per_s,
@@ -97,7 +92,7 @@ class Observer:
             phase_total=of_phase,
             reason=without_secrets(self._reason(ended=bool(status))),
             pools=[self._pool(index, now) for index in range(len(self._plan.pools))],
-            steps=[StepFacts(name, *counted) for name, counted in counts.steps.items()],
+            **figures(counts),
             dead_examples=list(self._record.dead.values()),
             warnings=[*self._plan.notes, *self.warnings, *self._record.notes],
             first_request_s=min(firsts, default=None),
@@ -116,7 +111,7 @@ class Observer:
         """The shell and the core have begun the phase; rates are those of the phase from here on."""
         self.phase, self._estimate = number, estimate
         tokens = sum(pool.tokens_out for pool in self._record.pools)
-        self._base_ended = self._core.flow.tally.ended_sources
+        self._base_ended = self._core.flow.tally.ended
         self._marks = [(self._clock.now(), 0, tokens)]
 
     def _status(self) -> str:

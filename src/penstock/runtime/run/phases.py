@@ -10,12 +10,12 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 
+from penstock.core.counts import Counts
 from penstock.core.flow.flow import Flow
 from penstock.core.flow.limit import admission_ends
 from penstock.core.shape import FlowLimits, FlowShape, Progress, StepShape
 from penstock.data.base import Source
 from penstock.data.columns import TableBuilder
-from penstock.ledger.base import Counts
 from penstock.ledger.ledger import Ledger
 from penstock.planning.phases import PhasePlan
 from penstock.planning.run_plan import RunPlan
@@ -23,7 +23,6 @@ from penstock.runtime.replicas.record import Record
 from penstock.runtime.rows.reader import Reader
 from penstock.runtime.rows.store import RowStore
 from penstock.runtime.rows.tasks import Tasks
-from penstock.runtime.rows.totals import Totals
 from penstock.runtime.run.scope import RunScope
 from penstock.runtime.run.session import Session
 from penstock.runtime.watch.stalls import Stalls
@@ -45,7 +44,6 @@ class Phase(NamedTuple):
     reader: Reader
     store: RowStore
     tasks: Tasks
-    totals: Totals
     estimate: Callable[[], int | None]
 
 
@@ -68,7 +66,6 @@ class Phases:
         self._ledger, self._source, self._logics = ledger, source, logics
         self._record, self._session, self._stalls = record, session, stalls
         self._nodes = pipeline.order()
-        self._names = [node.name for node in self._nodes]
         self._reader: Reader | None = None
         self._stack = ExitStack()
 
@@ -89,10 +86,10 @@ class Phases:
         ledger.begin_phase(partial(_builder, known, scope.columns, phase.end == len(self._nodes)))
         state = ledger.state
         carries = number < ledger.phases - 1
-        limits = self._limits(source.total_rows if number else None)
+        limits = self._limits(number)
         self._note_limit(limits.source_rows)
-        flow = Flow(self._flow_shape(limits, phase, carries=carries), self._progress(number), self._session.clock.now())
-        totals = Totals(state.counts, flow.tally.counts(), self._names, first=number == 0, carries=carries)
+        progress = self._progress(number, source.total_rows if number else None)
+        flow = Flow(self._flow_shape(limits, phase, carries=carries), progress, self._session.clock.now())
         store = RowStore(source, in_phases=ledger.phases > 1)
         tasks = Tasks(
             self._nodes,
@@ -108,7 +105,7 @@ class Phases:
         reader = Reader(source, self._session.inbox, state.watermark, state.ended_above, limits.read_rows, mark)
         self._read_with(reader)
         estimate = source.estimate_rows if number else self._estimate_rows
-        return Phase(flow, reader, store, tasks, totals, estimate)
+        return Phase(flow, reader, store, tasks, estimate)
 
     def _read_with(self, reader: Reader) -> None:
         reader.start()
@@ -124,7 +121,7 @@ class Phases:
 
     # ------------------------------------------------------------ what the flow is told
 
-    def _limits(self, rows_of_phase: int | None) -> FlowLimits:
+    def _limits(self, number: int) -> FlowLimits:
         """The window holds a few times what the replicas can; a pipeline may say otherwise."""
         default = FlowLimits()
         window = self._pipeline.window
@@ -137,20 +134,9 @@ class Phases:
             window_bytes=window_bytes,
             read_rows=max(1, min(default.read_rows, rows // 4)),
             commit_every_s=self._pipeline.commit_every_s,
-            max_dead=self._max_dead(rows_of_phase),
-            source_rows=self._scope.limit if rows_of_phase is None else None,
+            max_dead=self._scope.max_dead,
+            source_rows=self._scope.limit if number == 0 else None,
         )
-
-    def _max_dead(self, rows_of_phase: int | None) -> int | float:
-        """How many may still die in a later phase, as a count or as a share of the rows that it has."""
-        allowed, before = self._scope.max_dead, self._ledger.state.phase_counts
-        if rows_of_phase is None:
-            return allowed
-        if isinstance(allowed, int):
-            return max(0, allowed - before.dead_sources)
-        if allowed >= 1.0:
-            return allowed  # all of them, whatever share of the run they are
-        return max(0.0, allowed * before.rows_in - before.dead_sources) / max(1, rows_of_phase)
 
     def _note_limit(self, limit: int | None) -> None:
         """Say why more rows are taken in than were asked for."""
@@ -167,20 +153,17 @@ class Phases:
             for node, logic in zip(self._nodes, self._logics, strict=True)
         )
         ordered = carries or self._pipeline.sink.order == "input"
-        return FlowShape(steps, limits, ordered=ordered, begin=phase.begin, end=phase.end)
+        return FlowShape(steps, limits, ordered=ordered, begin=phase.begin, end=phase.end, carries=carries)
 
-    def _progress(self, number: int) -> Progress:
-        """Where the phase stands. After the first, its flow counts the dead of its own rows only."""
+    def _progress(self, number: int, rows: int | None = None) -> Progress:
+        """Where the phase stands. rows: how many source rows it has, after the first."""
         state = self._ledger.state
-        counts, before = state.counts, state.phase_counts if number else Counts()
         return Progress(
             watermark=state.watermark,
             ended_above=tuple(sorted(state.ended_above)),
-            out=counts.out,
-            dead=counts.dead - before.dead,
-            filtered=counts.filtered - before.filtered,
-            dead_sources=counts.dead_sources - before.dead_sources,
-            steps=tuple(counts.steps.get(name, (0, 0, 0)) for name in self._names),
+            counts=state.counts,
+            before=state.phase_counts if number else Counts(),
+            rows=rows,
             mark=None if number else state.mark,
         )
 

@@ -15,7 +15,7 @@ from penstock.core.events import Event, Instruction
 from penstock.data.base import Chunk
 from penstock.executors.base import Executor, Launch
 from penstock.faults import fault
-from penstock.ledger.base import CommitBatch, Counts
+from penstock.ledger.base import CommitBatch
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.replicas.replicas import Replicas
@@ -49,7 +49,6 @@ class Shell:
         self._clock, self._inbox, self._interrupts = clock, inbox, interrupts
         self._writer, self._record = writer, record
         self.phase = phase
-        self._sent = Counts()
         self._next_tick = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(inbox.fileno(), selectors.EVENT_READ, None)
@@ -113,24 +112,20 @@ class Shell:
         return ()
 
     def _commit(self, commit: ev.Commit) -> Iterable[Event]:
-        store, totals = self.phase.store, self.phase.totals
-        finished = store.take_finished(commit.finished)
-        totals.carry(finished)
+        store = self.phase.store
         batch = CommitBatch(
-            finished=finished,
+            finished=store.take_finished(commit.finished),
             dead=store.take_dead(commit.dead),
             ended=commit.ended,
             watermark=commit.watermark,
             publish_to=commit.publish_to,
-            counts=totals.now(commit.counts),
-            total_rows=commit.total_rows if totals.first else None,
+            counts=commit.counts,
+            total_rows=commit.total_rows,
             final=commit.final,
-            carries=totals.carries,
             partial=self.phase.tasks.take_paid(commit.ended, commit.partial),
             mark=commit.mark,
         )
         store.forget(commit.ended)
-        self._sent = batch.counts
         self._writer.commit(commit.id, batch)
         return ()
 
@@ -176,10 +171,8 @@ class Shell:
         if isinstance(event, SourceFailed):
             return self._source_failed(event)
         if isinstance(event, BatchCommitted):
-            receipt = event.receipt
-            self._record.committed(receipt)
-            self.phase.totals.committed(self._sent, receipt)
-            return [ev.Committed(cause=event.cause, rejected=[dead.position for dead in receipt.rejected])]
+            self._record.committed(event.receipt)
+            return [ev.Committed(cause=event.cause, moved=event.receipt.moved)]
         return [event]
 
     def _chunk(self, event: ChunkRead) -> list[Event]:

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 
 from penstock.core import events as ev
 from penstock.core.dispatch.replica import Replica
-from penstock.core.dispatch.states import COMING, SERVES, TRANSITIONS, UP
+from penstock.core.dispatch.states import ANSWERS, COMING, SERVES, TRANSITIONS, UP
 from penstock.core.shape import DispatchLimits, ReplicaShape
 from penstock.errors import InvariantError
 
 STATES = (
-    "off", "starting", "ready", "quarantined", "killed", "waiting", "failed",
+    "off", "starting", "ready", "quarantined", "draining", "killed", "waiting", "failed",
     "falling_asleep", "asleep", "waking", "leaving",
 )  # fmt: skip
 EVENTS = (
-    "start", "ready", "isolate", "rejoin", "load_failed", "lost", "kill", "give_up", "leave", "sleep", "asleep", "wake",
+    "start", "ready", "isolate", "rejoin", "drain", "load_failed", "lost", "kill", "give_up", "leave",
+    "sleep", "asleep", "wake",
 )  # fmt: skip
 # What may happen, said once more: a change to the table has to be made here as well, on purpose.
 EXPECTED = {
@@ -31,6 +32,12 @@ EXPECTED = {
     ("ready", "kill"): "killed",
     ("ready", "isolate"): "quarantined",
     ("quarantined", "rejoin"): "ready",
+    ("ready", "drain"): "draining",
+    ("quarantined", "drain"): "draining",
+    ("draining", "lost"): "off",
+    ("draining", "kill"): "killed",
+    ("draining", "leave"): "leaving",
+    ("failed", "leave"): "off",
     ("quarantined", "lost"): "waiting",
     ("quarantined", "kill"): "killed",
     ("quarantined", "sleep"): "falling_asleep",
@@ -101,6 +108,7 @@ def test_the_table_names_no_other_state_or_event() -> None:
     assert set(TRANSITIONS) == set(STATES)
     assert {event for row in TRANSITIONS.values() for event in row} == set(EVENTS)
     assert SERVES | COMING == UP < set(STATES)
+    assert {"draining"} == ANSWERS - SERVES
 
 
 def test_an_impossible_transition_tells_the_story_and_orders_nothing() -> None:

@@ -37,6 +37,11 @@ _FOR_DISPATCH = frozenset(
         ev.AnswersArrived,
         ev.HeartbeatArrived,
         ev.DrainRequested,
+        ev.AddReplica,
+        ev.RemoveReplica,
+        ev.PausePool,
+        ev.ResumePool,
+        ev.SlotsChanged,
     )
 )
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from penstock.core.counts import Counts
-from penstock.core.shape import SourceMark
+from penstock.core.shape import ReplicaShape, SourceMark
 
 CHILD_BASE = 1 << 44  # source positions stay far below; task numbers stay far below 2**63
 
@@ -338,6 +338,42 @@ class DrainRequested(Event):
     grace_s: float
 
 
+class AddReplica(Event):
+    """A pool has one more replica, loaded as soon as its pool is open. replica: the next index, or that of a replica
+    that was removed (ReplicaRemoved) in the same pool."""
+
+    replica: int
+    shape: ReplicaShape
+
+
+class RemoveReplica(Event):
+    """A pool has one replica less. Ends in ReplicaRemoved.
+
+    drain: it finishes what is in flight, and gets nothing new; otherwise it is ended now, and others take that over
+    """
+
+    replica: int
+    drain: bool = True
+
+
+class PausePool(Event):
+    """Nothing is sent to the pool until ResumePool. What is in flight goes on."""
+
+    pool: int
+
+
+class ResumePool(Event):
+    pool: int
+
+
+class SlotsChanged(Event):
+    """The replica runs so many requests at a time from now on: its host says so, or its operator wants it."""
+
+    replica: int
+    incarnation: int
+    slots: int
+
+
 # ---------------------------------------------------------------- instructions of the dispatcher
 
 
@@ -376,6 +412,12 @@ class KillReplica(Instruction):
     incarnation: int
     reason: str
     dump_stacks: bool
+
+
+class ReplicaRemoved(Instruction):
+    """The replica has left its pool, and its processes have ended."""
+
+    replica: int
 
 
 class Send(Instruction):

@@ -80,6 +80,10 @@ class Machine:
                 lines.append(f"{when:12.4f}  {text if len(text) <= 400 else text[:397] + '...'}")
         return "\n".join(lines)
 
+    def broken(self, message: str) -> InvariantError:
+        """An invariant does not hold. Bound to no task: the whole story."""
+        return self._broken(message)
+
     def _broken(self, message: str, number: int | None = None) -> InvariantError:
         return InvariantError(f"{message}\nThe story ({self.name}):\n{self.story(number)}")
 

@@ -12,16 +12,18 @@ from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.dispatch.lanes import SUSPECT, WAITING, Request
 from penstock.core.dispatch.pool import _TOP, Pool
 from penstock.core.dispatch.replica import Replica
-from penstock.core.dispatch.states import UP
+from penstock.core.dispatch.states import ANSWERS, UP
 
 __all__ = ["check_dispatch"]
+
+HOLDS = ANSWERS | {"killed", "leaving"}  # its requests are in flight until its processes have ended
 
 
 def check_dispatch(dispatch: Dispatch) -> None:
     seen: set[int] = set()
     for pool in dispatch.pools:
         _check_places(dispatch, pool, seen)
-        if dispatch.draining_until is None:
+        if dispatch.draining_until is None and not pool.paused:
             _check_work_conserved(dispatch, pool)
             _check_tail(dispatch, pool)
             _check_suspects(dispatch, pool)
@@ -62,7 +64,7 @@ def _check_request(dispatch: Dispatch, request: Request, seen: set[int], place: 
 
 def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     name, requests = replica.shape.name, replica.in_flight.values()
-    if replica.in_flight and not (replica.serves or replica.state == "killed"):
+    if replica.in_flight and replica.state not in HOLDS:
         raise dispatch._broken(f"{name} is {replica.state} with {len(replica.in_flight)} requests in flight")
     tokens = sum(request.cost for request in requests)
     work = sum(request.work for request in requests)
@@ -76,7 +78,7 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     kept = sum(request.kept for request in requests)
     if kept != replica.kept:
         raise dispatch._broken(f"{name} counts {replica.kept} requests that its host kept of {kept}")
-    if len(requests) > replica.slots + replica.limits.max_lookahead:
+    if len(requests) > max(replica.slots + replica.limits.max_lookahead, replica.overhang):
         raise dispatch._broken(f"{name} was sent {len(requests)} requests")
 
 
@@ -91,7 +93,11 @@ def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
     up = replica.state in UP
     if up and not pool.opened:
         raise dispatch._broken(f"{name} is {replica.state}, and its pool is closed")
-    if up and not residency.belongs(replica):
+    if replica.wanted == (replica.state == "draining") and replica.state not in ("off", "leaving", "killed"):
+        raise dispatch._broken(f"{name} is {replica.state}, and {'wanted' if replica.wanted else 'was removed'}")
+    if replica.state == "draining" and not replica.in_flight and dispatch.draining_until is None:
+        raise dispatch._broken(f"{name} has finished what it had, and stays")
+    if up and replica.wanted and not residency.belongs(replica):
         raise dispatch._broken(f"{name} is {replica.state} in phase {residency.phase}, where the plan does not load it")
     if up and pool.lazy:
         raise dispatch._broken(f"{name} is {replica.state}, and no request has come for its pool")
@@ -148,7 +154,7 @@ def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
         raise dispatch._broken(f"pool {pool.name} counts {quarantine.count} suspects of {quarantine.groups}")
     if not quarantine.groups:
         return
-    nobody = chosen is None or chosen.state == "failed"
+    nobody = chosen is None or chosen.state not in UP
     if nobody and any(replica.serves for replica in pool.replicas):
         raise dispatch._broken(f"pool {pool.name} has suspects, and nobody tries them")
     if chosen is None or not chosen.serves:

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from penstock.core import events as ev
 from penstock.core.dispatch.failover import Failover, add_failure, failures
 from penstock.core.dispatch.lanes import NO_DEADLINE, SUSPECT, Request
+from penstock.core.dispatch.membership import Membership
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
@@ -43,7 +44,7 @@ class Dispatch(Machine):
         self.shape = shape
         self.limits = shape.limits
         self.replicas = [
-            Replica(index, replica, shape.limits, self._broken) for index, replica in enumerate(shape.replicas)
+            Replica(index, replica, shape.limits, self.broken) for index, replica in enumerate(shape.replicas)
         ]
         self.pools = [
             Pool(index, name, [r for r in self.replicas if r.shape.pool == index])
@@ -52,6 +53,7 @@ class Dispatch(Machine):
         self.residency = Residency(self)
         self.failover = Failover(self)
         self.supervisor = Supervisor(self)
+        self.membership = Membership(self)
         self.requests: dict[int, Request] = {}  # all that were submitted and have not ended, wherever they are
         self.stale_answers = 0
         self.draining_until: float | None = None
@@ -70,6 +72,11 @@ class Dispatch(Machine):
             ev.AnswersArrived: self._on_answers_arrived,
             ev.HeartbeatArrived: self.supervisor.on_heartbeat,
             ev.DrainRequested: self._on_drain_requested,
+            ev.AddReplica: self.membership.add,
+            ev.RemoveReplica: self.membership.remove,
+            ev.PausePool: self.membership.pause,
+            ev.ResumePool: self.membership.resume,
+            ev.SlotsChanged: self.membership.slots_changed,
             ev.Tick: self.supervisor.on_tick,
         }
 
@@ -120,7 +127,7 @@ class Dispatch(Machine):
 
     def _on_answers_arrived(self, event: ev.AnswersArrived) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation or not replica.serves:
+        if event.incarnation != replica.incarnation or not replica.answers:
             self._stale(replica, len(event.tasks), "from a replica that was given up")
             return
         pool = self.pools[replica.shape.pool]
@@ -263,6 +270,9 @@ class Dispatch(Machine):
             self._check_drained(self.draining_until)
             return
         for pool in self._dirty.values():
+            self.membership.check_drained(pool)
+            if pool.paused:
+                continue
             sends: Tasks = {}
             if pool.quarantine.groups or pool.quarantine.replica is not None:
                 self.failover.try_suspects(pool, sends)

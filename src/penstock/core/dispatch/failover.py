@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.core import events as ev
+from penstock.core.dispatch.states import NO_DEATH
 
 if TYPE_CHECKING:
     from penstock.core.dispatch.dispatch import Dispatch
@@ -27,7 +28,7 @@ class Failover:
 
     def died(self, pool: Pool, replica: Replica, event: ev.ReplicaLost) -> bool:
         """Deal with what it had. Whether the death counts for the circuit, and for how long it stays down."""
-        if replica.ending_because == "slow":
+        if replica.ending_because in NO_DEATH:
             self.requeue(pool, replica, event.reason)
             return True
         if event.out_of_memory and replica.restarts.loaded:
@@ -46,7 +47,7 @@ class Failover:
         pool.recount(replica)
         for request in requests:
             request.recalled = request.kept = False
-            if replica.ending_because == "slow":
+            if replica.ending_because in NO_DEATH:
                 pool.lanes.push(request)  # no death: it was told to end
                 continue
             request.crashes += 1

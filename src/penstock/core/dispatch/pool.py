@@ -30,17 +30,30 @@ class Pool:
         self.lanes = Lanes()
         self.lengths = Lengths()
         self.quarantine = Quarantine(replicas)
-        kinds = sorted({replica.shape.like for replica in replicas if replica.shape.like >= 0})
-        self.peers = [Peers([r for r in replicas if r.shape.like == kind], replicas[0].limits) for kind in kinds]
+        self.compare_peers()
         self.opened = False
         self.lazy = False  # opened, but to be started with the first request
         self.down = False
+        self.paused = False  # nothing is sent
         self.by_work = False  # the rest is known: level the work, since whoever ends last decides when the run ends
         self._loading = 0
         self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
         self._offers: list[int] = []
         self._excess = self._idle = self._recalled = 0
+
+    def compare_peers(self) -> None:
+        replicas = self.replicas
+        kinds = sorted({replica.shape.like for replica in replicas if replica.shape.like >= 0})
+        self.peers = [Peers([r for r in replicas if r.shape.like == kind], replicas[0].limits) for kind in kinds]
+
+    def add(self, replica: Replica) -> None:
+        """Another replica; its quarantine sees the same list."""
+        self.replicas.append(replica)
+        self._by_index[replica.index] = replica
+        self._place[replica.index] = len(self.replicas) - 1
+        self.compare_peers()
+        self._rebuild_offers()
 
     def offer(self, replica: Replica) -> None:
         """Tell that the replica's spare credit has changed."""

@@ -130,12 +130,12 @@ class Quarantine:
 
     @staticmethod
     def _is_soon_back(replica: Replica, now: float) -> bool:
-        return replica.state in COMING and abs(replica.expected_ready_at() - now) <= SOON_S
+        return replica.wanted and replica.state in COMING and abs(replica.expected_ready_at() - now) <= SOON_S
 
     @staticmethod
     def _is_coming(replica: Replica, now: float) -> bool:
         """And not long overdue: it may wait for a device, or for a node that is gone."""
-        return replica.state in COMING and now <= replica.expected_ready_at() + OVERDUE_S
+        return replica.wanted and replica.state in COMING and now <= replica.expected_ready_at() + OVERDUE_S
 
     def _any(self, ready: list[Replica], now: float) -> Replica | None:
         coming = [each for each in self._replicas if each.restarts.died_at >= 0 and self._is_coming(each, now)]

@@ -10,7 +10,7 @@ from penstock.core.dispatch.lanes import Request
 from penstock.core.dispatch.liveness import Liveness
 from penstock.core.dispatch.pace import Pace
 from penstock.core.dispatch.restarts import MemoryShare, Restarts
-from penstock.core.dispatch.states import SERVES, TRANSITIONS, Ending
+from penstock.core.dispatch.states import ANSWERS, SERVES, TRANSITIONS, Ending
 from penstock.core.shape import DispatchLimits, ReplicaShape
 from penstock.errors import InvariantError
 
@@ -38,11 +38,13 @@ class Replica:
         self.shape = shape
         self.limits = limits
         self.state = "off"
+        self.wanted = True  # False: it was removed from its pool
         self.incarnation = 0
         self.slots = 0
         self.kv_tokens = 0
         self.shared = False  # its slots share one device: more requests at once slow each other down
         self.lookahead = 1
+        self.overhang = 0  # requests that were in flight when its slots became fewer, and still are
         self.in_flight: dict[int, Request] = {}
         self.tokens_in_flight = 0
         self.work = 0  # of what is in flight, see lanes.Request
@@ -74,6 +76,22 @@ class Replica:
         if following is None:
             raise self._broken(f"{self.shape.name} is {self.state}: {event} is impossible")
         self.state = following
+
+    def join(self, shape: ReplicaShape) -> None:
+        """It was removed, and is in its pool again, perhaps elsewhere: nothing is known of it."""
+        self.shape = shape
+        self.wanted, self.times_slow = True, 0
+        self.liveness = Liveness(shape, self.limits)
+        self.restarts = Restarts(self.limits)
+        self.memory = MemoryShare(self.limits)
+
+    def resize(self, slots: int) -> None:
+        self.slots = max(1, slots)
+        self.overhang = len(self.in_flight)
+
+    @property
+    def answers(self) -> bool:
+        return self.state in ANSWERS
 
     @property
     def serves(self) -> bool:
@@ -116,7 +134,7 @@ class Replica:
 
     def count(self) -> tuple[int, int, int]:
         """Requests that must be waiting in the host and were not called back yet; slots that are idle; recalls out."""
-        if not self.serves:
+        if not self.answers:
             return (0, 0, 0)
         out = len(self.in_flight)
         idle = max(0, self.slots - out) if self.state == "ready" else 0
@@ -171,7 +189,7 @@ class Replica:
             return self.liveness.load_deadline()
         if self.state == "falling_asleep":
             return self.liveness.sleep_deadline()
-        return self.liveness.work_deadline() if self.serves and self.in_flight else None
+        return self.liveness.work_deadline() if self.answers and self.in_flight else None
 
     def expected_ready_at(self) -> float:
         """When a replica that died will be back, if it loads as long as before."""

@@ -31,7 +31,7 @@ class Residency:
 
     def belongs(self, replica: Replica) -> bool:
         """Whether the plan loads the replica in this phase."""
-        return not replica.shape.phases or self.phase in replica.shape.phases
+        return replica.wanted and (not replica.shape.phases or self.phase in replica.shape.phases)
 
     # ------------------------------------------------------------ pools open
 
@@ -50,6 +50,11 @@ class Residency:
         """A request waits in the pool. While others leave nothing starts; `check` follows."""
         if pool.lazy and not self.closing:
             pool.lazy = False
+            self._start(pool)
+
+    def start_in(self, pool: Pool) -> None:
+        """A replica has come to the pool. Where the pool is not open, or others leave, OpenPools starts it."""
+        if pool.opened and not self.closing:
             self._start(pool)
 
     def _start(self, pool: Pool) -> None:
@@ -92,12 +97,17 @@ class Residency:
             self.leaving[replica.index] = replica
             dispatch.emit(ev.SleepReplica(replica=replica.index, incarnation=replica.incarnation))
         elif replica.can("leave"):
-            replica.move("leave")
-            if replica.state == "leaving":
-                replica.ending_because = "phase"
-                self.leaving[replica.index] = replica
-                dispatch.supervisor.order_end(replica, LEFT)
+            replica.ending_because = "phase"
+            self.end(replica, LEFT)
         dispatch.supervisor.touch(replica)
+
+    def end(self, replica: Replica, reason: str) -> None:
+        """It is to leave. Its memory is free when it has."""
+        replica.move("leave")
+        if replica.state == "leaving":
+            self.leaving[replica.index] = replica
+            self._dispatch.supervisor.order_end(replica, reason)
+        self._dispatch.supervisor.touch(replica)
 
     def too_slow(self, replica: Replica) -> None:
         """It does not fall asleep: end it."""
@@ -117,6 +127,8 @@ class Residency:
     def left(self, replica: Replica) -> None:
         """The replica has ended, or sleeps."""
         self.leaving.pop(replica.index, None)
+        if not replica.wanted and replica.state == "off":
+            self._dispatch.emit(ev.ReplicaRemoved(replica=replica.index))
         self.check()
 
     def check(self) -> None:

@@ -79,6 +79,8 @@ class Supervisor:
         pool = self._dispatch.pools[replica.shape.pool]
         self._dispatch.dirty(pool)
         replica.restarts.last_reason = event.reason
+        if not replica.wanted and replica.state == "waiting":
+            replica.move("leave")  # it does not come back
         if replica.state == "off":  # it had to leave, or died asleep
             self._dispatch.failover.requeue(pool, replica, event.reason)
             self._dispatch.residency.left(replica)
@@ -95,7 +97,7 @@ class Supervisor:
     def check_pool(self, pool: Pool) -> None:
         """Say so when every replica that it has in this phase was given up."""
         here = [replica for replica in pool.replicas if self._dispatch.residency.belongs(replica)]
-        if all(replica.state == "failed" for replica in here) and not pool.down:
+        if here and all(replica.state == "failed" for replica in here) and not pool.down:
             pool.down = True
             reasons = sorted({replica.restarts.last_reason for replica in here})
             starved = all(replica.memory.failed for replica in here)
@@ -105,7 +107,7 @@ class Supervisor:
         replica = self._dispatch.replicas[event.replica]
         if event.incarnation != replica.incarnation:
             return
-        if replica.serves:
+        if replica.answers:
             replica.saw(event.progress, event.executing, self._dispatch.now)
         elif replica.state in ("starting", "waking"):
             replica.liveness.heard_at = self._dispatch.now

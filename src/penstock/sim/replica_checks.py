@@ -1,0 +1,198 @@
+"""What must hold of replicas, judged outside the core: when they are started, ended, put to sleep, and given up."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from msgspec import Struct
+
+from penstock.core import events as ev
+from penstock.sim.scenario import Scenario
+from penstock.sim.tally import Tally
+from penstock.sim.violations import Violation
+
+__all__ = ["KnownReplica", "ReplicaChecks", "weight"]
+
+
+class KnownReplica(Struct):
+    """As the core was told: out is what was sent and has not ended, task -> attempt."""
+
+    pool: int
+    slots: int
+    incarnation: int = 0
+    up: bool = False  # started and not lost
+    ready: bool = False  # told so, and not to be killed
+    was_ready: bool = False
+    slots_now: int = 0  # as it said when it was ready, with tokens_now
+    tokens_now: int = 0
+    starved: dict[tuple[int, int], int] = {}
+    share: float = 1.0  # what it was told to use, at the most
+    killed: bool = False
+    lost_in: int = -1  # the turn in which it was lost
+    leaving: bool = False  # its phase has ended: what becomes of it is no death
+    asleep: bool = False
+    waking: bool = False
+    slow: bool = False  # it was to end because it was slow
+    times_slow: int = 0  # not only in a row
+    like: int = -1
+    lowered: bool = False  # it ran out of memory while it started, and goes a rung down
+    rung: int = 0
+    rungs: int = 0
+    phases: tuple[int, ...] = ()
+    may_start: bool = True
+    alone: int = -1  # the one request that it was sent since it was idle
+    asked: dict[int, None] = {}  # called back, and not answered for yet
+    begun: dict[int, None] = {}  # called back in vain
+    fruitless: int = 0  # take-backs that brought nothing since it was last sent something, or answered
+    never_ready: int = 0
+    out: dict[int, int] = {}
+    deaths: list[tuple[float, int]] = []  # all of them: when, and how much each counts for the circuit
+    sure_deaths: list[tuple[float, int]] = []  # those that count for the circuit whatever was being tried
+
+
+def weight(deaths: list[tuple[float, int]]) -> int:
+    return sum(weight for _, weight in deaths)
+
+
+class ReplicaChecks:
+    def __init__(self, scenario: Scenario, tally: Tally) -> None:
+        self.limits = scenario.dispatch
+        self.tally = tally
+        self.replicas = [
+            KnownReplica(pool, host.slots, rungs=host.rungs, phases=host.phases, like=host.like)
+            for pool, host in zip(scenario.replica_pools, scenario.hosts, strict=True)
+        ]
+        self.stretches = scenario.stretches
+        self.phase = 0
+        self._closing = False
+        self.turn = 0
+        self.draining = False
+
+    def tries_suspects(self, replica: KnownReplica) -> bool:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ phases
+
+    def begin_phase(self, phase: int, *, closing: bool) -> None:
+        """closing: after another one, whose pools have to close."""
+        self._closing = closing
+        self.phase = phase
+        for replica in self.replicas:
+            replica.leaving = replica.leaving or (replica.up and not self._belongs(replica))
+
+    def _belongs(self, replica: KnownReplica) -> bool:
+        """Whether the plan loads it in the phase."""
+        in_phase = not replica.phases or self.phase in replica.phases
+        return in_phase and replica.pool in self.stretches[self.phase].pools
+
+    def pools_closed(self) -> None:
+        self._closing = False
+        for index, replica in enumerate(self.replicas):
+            if replica.up and not replica.asleep and not self._belongs(replica):
+                raise Violation(f"the pools are closed, and replica {index} is still there: {replica}")
+
+    def sleeps(self, sleep: ev.SleepReplica) -> None:
+        replica = self.replicas[sleep.replica]
+        lost = replica.lost_in == self.turn
+        if sleep.incarnation != replica.incarnation or not (replica.ready or lost) or replica.out:
+            raise Violation(f"replica {sleep.replica} was put to sleep: {replica}")
+        if self._belongs(replica):
+            raise Violation(f"replica {sleep.replica} was put to sleep in phase {self.phase}, which needs it")
+        replica.ready = False
+
+    def saw_asleep(self, event: ev.ReplicaAsleep) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation and replica.up and not replica.killed:
+            replica.asleep = True
+
+    def wakes(self, wake: ev.WakeReplica) -> None:
+        replica = self.replicas[wake.replica]
+        if wake.incarnation != replica.incarnation or not replica.asleep or not self._belongs(replica):
+            raise Violation(f"replica {wake.replica} was woken: {replica}")
+        self._check_room(wake.replica)
+        replica.asleep, replica.leaving, replica.waking = False, False, True
+
+    def _check_room(self, index: int) -> None:
+        """Nothing is loaded or woken while what the phase before had loaded is still there."""
+        there = [number for number, other in enumerate(self.replicas) if other.up and not other.asleep]
+        late = [number for number in there if number != index and not self._belongs(self.replicas[number])]
+        if late or self._closing:
+            raise Violation(f"replica {index} takes memory in phase {self.phase}, and {late} have not left")
+
+    # ------------------------------------------------------------ what the core is told
+
+    def saw_ready(self, event: ev.ReplicaReady) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation and replica.up and not replica.killed:
+            replica.waking = False
+            if replica.leaving:
+                return
+            replica.ready = replica.was_ready = True
+            replica.slots_now, replica.tokens_now = event.slots, event.kv_tokens
+            replica.never_ready = 0
+
+    def saw_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation != replica.incarnation or not replica.up or replica.waking or replica.leaving:
+            return
+        if event.out_of_memory and replica.rung < replica.rungs:
+            replica.lowered = True
+            replica.rung += 1
+        elif not replica.lowered:
+            replica.up = replica.ready = replica.may_start = False
+
+    def recent(
+        self, deaths: list[tuple[float, int]], now: float, device_failed: bool = False
+    ) -> list[tuple[float, int]]:
+        weight = ceil(self.limits.circuit_deaths / self.limits.device_deaths) if device_failed else 1
+        return [death for death in deaths if death[0] >= now - self.limits.circuit_window_s] + [(now, weight)]
+
+    # ------------------------------------------------------------ what the core says
+
+    def started(self, start: ev.StartReplica) -> None:
+        replica = self.replicas[start.replica]
+        if start.incarnation != replica.incarnation + 1 or replica.up or not replica.may_start:
+            raise Violation(f"replica {start.replica} was started again as {start.incarnation}: {replica}")
+        replica.incarnation = start.incarnation
+        if not self._belongs(replica):
+            raise Violation(f"replica {start.replica} was started in phase {self.phase}, which is not its own")
+        if start.rung != replica.rung:
+            raise Violation(f"replica {start.replica} was started on rung {start.rung}: {replica}")
+        if start.share > replica.share + 1e-9:
+            raise Violation(f"replica {start.replica} uses {start.share} of its room, though that was too much")
+        self._check_room(start.replica)
+        replica.up, replica.was_ready, replica.killed, replica.alone = True, False, False, -1
+        replica.lowered = replica.waking = replica.slow = False
+        self.tally.hit("restart", int(start.incarnation > 1))
+
+    def kill(self, kill: ev.KillReplica) -> None:
+        replica = self.replicas[kill.replica]
+        again = replica.killed and not replica.leaving  # its phase may end while it is ended for something else
+        if kill.incarnation == replica.incarnation and replica.lost_in == self.turn:
+            return  # the two crossed
+        if kill.incarnation != replica.incarnation or not replica.up or again:
+            raise Violation(f"replica {kill.replica} was killed as {kill.incarnation}: {replica}")
+        replica.killed, replica.ready = True, False
+
+    def recovered(self, recovered: ev.Recovered) -> None:
+        """Who is said to be slow serves, has something to do, tries no suspects, and another of its kind serves too."""
+        if recovered.kind == "slow":
+            replica = self.replicas[recovered.replica]
+            peers = [each for each in self.replicas if each.pool == replica.pool and each.like == replica.like]
+            others = any(each.ready for each in peers if each is not replica)
+            serves = replica.ready and replica.out and others and not self.tries_suspects(replica)
+            if self.draining or replica.like < 0 or not serves:
+                raise Violation(f"replica {recovered.replica} is replaced for being slow: {replica}")
+            replica.slow = True
+            replica.times_slow += 1
+
+    def pool_down(self, pool: int) -> None:
+        """Only when each of its replicas was given up, for a reason."""
+        self.tally.hit("pool down")
+        for index, replica in enumerate(self.replicas):
+            if replica.pool != pool or not replica.may_start or not self._belongs(replica):
+                continue
+            given_up = weight(replica.deaths) >= self.limits.circuit_deaths
+            given_up |= replica.slow and replica.times_slow >= self.limits.slow_times
+            if replica.up or not given_up:
+                raise Violation(f"pool {pool} is given up, but replica {index} could serve: {replica}")

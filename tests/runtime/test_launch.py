@@ -130,8 +130,10 @@ def test_ctrl_c_leaves_the_pool_usable() -> None:
 def test_a_replica_that_dies_is_made_good() -> None:
     with ps.launch(model(ms_per_row=50), replicas=2) as pool:
         pool.ready(120)
-        link = next(iter(pool._loop.replicas.links.values()))
-        threading.Timer(0.2, pool._loop.replicas._executor.kill, (f"launched-{link.index}", link.incarnation)).start()
+        link = next(iter(pool._thread.driver.replicas.links.values()))
+        threading.Timer(
+            0.2, pool._thread.driver.replicas._executor.kill, (f"launched-{link.index}", link.incarnation)
+        ).start()
         found = pool.generate([str(number) for number in range(300)])
         assert len(found) == 300
         until(lambda: sum(replica["restarts"] for replica in pool.stats()["replicas"]) == 1)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from run_support import (
     write_rows,
 )
 
+from penstock.cli.main import main as command_line
+from penstock.core.core import Core
+from penstock.core.events import Event
+from penstock.runtime.driver import Driver
 from penstock.testing.executors import parent_of
 
 pytestmark = pytest.mark.process
@@ -304,3 +309,33 @@ def test_another_terminal_sees_what_each_replica_does(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     end_of(process, tmp_path)
     assert status()["replicas"] == [], "it is not at work any more"
+
+
+def test_a_broken_invariant_ends_the_run_with_its_story(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Planted in the flow of a run at work, found when its loop is idle; what was committed stays, and it continues."""
+    write_rows(tmp_path, 40)
+    pipeline(tmp_path, ms_per_row=50, slots=1, commit_every_s=0.1)
+    monkeypatch.chdir(tmp_path)
+
+    class Planted(Driver):
+        def run(self, events: list[Event], watch: Callable[[float], None] | None = None) -> None:
+            def break_it(now: float) -> None:
+                assert watch is not None and isinstance(self._machine, Core)
+                watch(now)
+                if self._machine.flow.tally.ended_sources == 4:
+                    self._machine.flow.open_bytes += 17
+
+            super().run(events, break_it)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.runtime.run.invocation.Driver", Planted)
+        patch.setattr("penstock.runtime.watch.integrity.EVERY_S", 0.01)
+        assert command_line(["run", "pipeline.yaml", "--display", "none"]) == 1
+    said = capsys.readouterr().err
+    assert "bytes are counted as open" in said and "The story (flow):" in said and "TasksDone(" in said
+    assert summary(tmp_path)["status"] == "failed"
+    assert "The story (flow):" in (tmp_path / "out" / "logs" / "coordinator.log").read_text()
+    assert run(tmp_path) == 0
+    assert len(output(tmp_path)) == 40

@@ -14,14 +14,13 @@ around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from penstock.core import events as ev
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.events import Event, Instruction
 from penstock.core.flow.flow import Flow
-
-Perform = Callable[[Instruction], Iterable[Event]]
+from penstock.core.machine import Perform
 
 _FOR_DISPATCH = frozenset(
     (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from penstock.core.events import Event, Instruction
 from penstock.errors import InvariantError
+
+Perform = Callable[[Instruction], Iterable[Event]]
 
 STORY_LENGTH = 400  # events and instructions kept for an error's story
 STORY_NUMBERS = 20_000  # tasks, rows and the like that they may hold together; a busy run's lists are long
@@ -43,6 +45,14 @@ class Machine:
         self._settle()
         out, self._out = self._out, []
         return out
+
+    def turn(self, events: Iterable[Event], now: float, perform: Perform) -> None:
+        """`perform` does what an instruction says and returns the events that it brought at once; these are handled
+        until nothing is left to say."""
+        waiting = list(events)
+        while waiting:
+            instructions = self.handle(waiting, now)
+            waiting = [event for instruction in instructions for event in perform(instruction)]
 
     def _settle(self) -> None:
         raise NotImplementedError

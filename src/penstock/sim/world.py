@@ -1,4 +1,4 @@
-"""The loop of the simulator: `runtime/run/run.py` with a heap of virtual times in place of a wait.
+"""The loop of the simulator: `runtime/driver.py` with a heap of virtual times in place of a wait.
 
 A callback on the heap belongs to a life of the coordinator, or (life 0) to the world, which outlives it. It returns the
 events that it brings; `Core.turn` takes them as it does in earnest.

@@ -1,7 +1,7 @@
 """The invariants of Dispatch, checked against its whole state. Raises InvariantError with the story.
 
-Run after every turn in simulation and tests, and when idle in production: it costs time in proportion to what waits and
-what is in flight.
+Run after every turn in simulation and tests, and by the driver when it is idle, bounded in time: it costs time in
+proportion to what waits and what is in flight.
 """
 
 from __future__ import annotations

@@ -22,16 +22,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, cast
 
-from penstock.core.dispatch.dispatch import Dispatch
 from penstock.errors import PoolFailed, UsageError
-from penstock.planning.launches import dispatch_shape, launches_of
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import Place, open_place
 from penstock.protocol.messages import Request, Sampling
 from penstock.protocol.payloads import Message, Messages, Payload, TokenIds
-from penstock.runtime.pool.calls import Begin, Call, Cancel, Generation, GenerationError
-from penstock.runtime.pool.loop import Close, PoolLoop
+from penstock.runtime.pool.calls import Call, Generation, GenerationError
+from penstock.runtime.pool.thread import PoolThread
 from penstock.runtime.replicas.record import Record
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline, Resources, Sink, Source
@@ -85,7 +83,7 @@ def launch(
 class LaunchedPool:
     """The replicas of one model. Made by `launch`; safe to use from several threads; a context manager.
 
-    logs: the folder of the replicas' logs, removed by `close` unless the pool failed
+    logs: the folder of the replicas' logs, removed by `close` unless the pool failed, or had an incident
     """
 
     def __init__(self, name: str, planned: RunPlan, place: Place, seed: int) -> None:
@@ -94,10 +92,10 @@ class LaunchedPool:
         self._plan, self._place, self._seed = planned, place, seed
         self._calls = itertools.count()
         self._closed = False
-        record = self._record = Record(planned, self.logs)
-        launches = [launches_of(replica, self.logs) for replica in planned.replicas]
-        self._loop = PoolLoop(Dispatch(dispatch_shape(planned)), place.executor(planned), launches, record)
-        self._loop.start()
+        self._record = Record(planned, self.logs)
+        self._thread = PoolThread(planned, place.executor(planned), self._record)
+        self._served = self._thread.effects.pools[name]
+        self._thread.start()
         atexit.register(self.close)
 
     # ------------------------------------------------------------ generate
@@ -122,7 +120,7 @@ class LaunchedPool:
         try:
             return _checked(call.wait(), errors)
         except BaseException:
-            self._loop.inbox.put(Cancel(call=call))
+            self._thread.cancel(call)
             raise
 
     async def agenerate(
@@ -142,7 +140,7 @@ class LaunchedPool:
             await done.wait()
             return _checked(call.ended(), errors)
         except BaseException:
-            self._loop.inbox.put(Cancel(call=call))
+            self._thread.cancel(call)
             raise
 
     def stream(
@@ -153,7 +151,7 @@ class LaunchedPool:
         try:
             yield from call.as_they_come()
         finally:
-            self._loop.inbox.put(Cancel(call=call))
+            self._thread.cancel(call)
 
     def embed(self, texts: Sequence[str]) -> list[Any]:
         """Not in this version: raises UsageError."""
@@ -165,18 +163,17 @@ class LaunchedPool:
         if isinstance(prompts, (str, bytes)):
             raise UsageError("generate takes a list of prompts; put a single one into a list")
         chosen = SamplingTemplate(sampling, n).render({})
-        if not self._loop.is_alive():
-            raise self._loop.failure or PoolFailed(f"the pool of {self.name} has ended")
         number = next(self._calls)
         samples = _samples(chosen)
         call = Call(
+            self.name,
             [
                 Request(_payload(prompt, index), chosen, seed=self._seed_of(number, index) if samples else 0)
                 for index, prompt in enumerate(prompts)
-            ]
+            ],
         )
         if call.requests:
-            self._loop.inbox.put(Begin(call=call))
+            self._thread.begin(call)
         return call
 
     def _seed_of(self, call: int, index: int) -> int:
@@ -187,17 +184,19 @@ class LaunchedPool:
 
     def ready(self, timeout_s: float | None = None) -> bool:
         """Wait for the first replica that can answer; False when the time is over. Raises PoolFailed."""
-        found = self._loop.ready.wait(timeout_s)
-        if self._loop.failure is not None:
-            raise self._loop.failure
+        found = self._served.ready.wait(timeout_s)
+        if self._served.failure is not None:
+            raise PoolFailed(self._served.failure.message) from self._served.failure
         return found
 
     def stats(self) -> dict[str, Any]:
         """What the replicas do now, as plain data; read without locks, so figures may be of neighbouring moments."""
-        dispatch, record = self._loop.dispatch, self._loop.record
+        dispatch, record, links = self._thread.dispatch, self._record, self._thread.driver.replicas.links
         replicas = []
         for index, (planned, seen) in enumerate(zip(self._plan.replicas, dispatch.replicas, strict=True)):
-            link, kept = self._loop.replicas.links.get(index), record.replicas[index]
+            if planned.pool != self._served.index:
+                continue
+            link, kept = links.get(index), record.replicas[index]
             load = link.load if link is not None else None
             replicas.append(
                 {
@@ -211,13 +210,14 @@ class LaunchedPool:
                     "restarts": kept.restarts,
                 }
             )
-        pool = record.pools[0]
+        pool = record.pools[self._served.index]
         return {
             "model": self.name,
-            "waiting": dispatch.pools[0].waiting(),
+            "waiting": dispatch.pools[self._served.index].waiting(),
             "tokens_in": pool.tokens_in,
             "tokens_out": pool.tokens_out,
             "replicas": replicas,
+            "incidents": record.incidents,
         }
 
     def close(self) -> None:
@@ -226,13 +226,11 @@ class LaunchedPool:
             return
         self._closed = True
         atexit.unregister(self.close)
-        failed = self._loop.failure is not None
-        self._loop.inbox.put(Close())
-        self._loop.join()
-        self._loop.inbox.close()
+        wanted = self._served.failure is not None or self._record.incidents  # the logs, by whoever looks into it
+        self._thread.close()
         self._record.close()
         self._place.close()
-        if not failed:
+        if not wanted:
             shutil.rmtree(self.logs, ignore_errors=True)
 
     def __enter__(self) -> Self:

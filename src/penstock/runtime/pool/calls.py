@@ -16,7 +16,7 @@ from penstock.errors import PoolFailed
 from penstock.protocol.messages import Answer, Request, Sampling
 from penstock.protocol.payloads import characters_of
 
-__all__ = ["Begin", "Call", "Cancel", "Generation", "GenerationError"]
+__all__ = ["Begin", "Call", "Cancel", "Close", "Generation", "GenerationError"]
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -66,15 +66,19 @@ class Cancel(Event):
     call: Any
 
 
-class Call:
-    """Filled by the pool's thread, waited for by others. first_task: its prompts are tasks from there on."""
+class Close(Event):
+    """End the replicas and the thread."""
 
-    def __init__(self, requests: list[Request]) -> None:
-        self.requests = requests
+
+class Call:
+    """Filled by the pools' thread, waited for by others. pool: its name. first_task: its prompts are tasks from there
+    on."""
+
+    def __init__(self, pool: str, requests: list[Request]) -> None:
+        self.pool, self.requests = pool, requests
         self.first_task = 0
         self.results: list[Result | None] = [None] * len(requests)
-        self.failure: BaseException | None = None
-        self.cancelled = False
+        self.failure: PoolFailed | None = None
         self._left = len(requests)
         self._done = threading.Event()
         self._finished: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -96,8 +100,10 @@ class Call:
         if not self._left:
             self._end()
 
-    def fail(self, failure: BaseException) -> None:
-        """The pool is down: what has no result will get none."""
+    def fail(self, failure: PoolFailed) -> None:
+        """What has no result will get none."""
+        if self._done.is_set():
+            return
         self.failure = failure
         self._finished.put(-1)
         self._end()
@@ -114,25 +120,27 @@ class Call:
     # ------------------------------------------------------------ by who waits
 
     def wait(self) -> list[Result]:
-        """All results, in the order of the prompts. Raises PoolFailed where the pool is down."""
+        """All results, in the order of the prompts. Raises PoolFailed where the pool has failed."""
         while not self._done.wait(3600.0):
             pass
         return self.ended()
 
     def ended(self) -> list[Result]:
-        if self.failure is not None:
-            raise self.failure
+        self._raise_failure()
         return [result for result in self.results if result is not None]
 
     def as_they_come(self) -> Iterator[tuple[int, Result]]:
         for _ in range(len(self.requests)):
             index = self._finished.get()
             if index < 0:
-                assert self.failure is not None
-                raise self.failure
+                self._raise_failure()
             result = self.results[index]
             assert result is not None
             yield index, result
+
+    def _raise_failure(self) -> None:
+        if self.failure is not None:  # an exception of its own for each thread that raises it
+            raise PoolFailed(self.failure.message) from self.failure
 
     def when_done(self, told: Callable[[], None]) -> None:
         """Have `told` called from the pool's thread; at once where it is done already."""
@@ -152,12 +160,12 @@ def generation_of(answer: Answer) -> Generation:
     )
 
 
-def submit_event(call: Call) -> ev.Submit:
+def submit_event(call: Call, pool: int) -> ev.Submit:
     """The call's requests for the dispatcher, in the order of its prompts."""
     tasks = list(range(call.first_task, call.first_task + len(call.requests)))
     return ev.Submit(
-        pool=0,
-        step=0,
+        pool=pool,
+        step=pool,  # calls have no steps; what is learnt of their lengths is the pool's
         tasks=tasks,
         orders=tasks,
         tokens_in=[characters_of(request.payload) // 4 + 1 for request in call.requests],

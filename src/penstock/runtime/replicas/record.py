@@ -76,7 +76,8 @@ class Record:
         # What the functions of Python steps print, or raise in threads of their own, may hold rows.
         self._prints_rows = [plan.pools[replica.pool].kind == "python" for replica in plan.replicas]
         self._planned_devices = [replica.devices for replica in plan.replicas]
-        self._logs = logs
+        self.logs = logs
+        self.incidents = 0  # broken invariants that the pools went on with
         self.log = logs / "coordinator.log"
         self.log_writer = LogWriter(self.log)
         self.kill_reasons: dict[tuple[int, int], str] = {}
@@ -133,7 +134,7 @@ class Record:
         cause = self._last_words(index, exit_.tail)
         if is_device_failure(cause):
             cause += f"; on {', '.join(self.devices.get(index, self._planned_devices[index]))}"
-        return f"{self._names[index]} {how}{cause} (log: {log_of(self._logs, self._names[index])})"
+        return f"{self._names[index]} {how}{cause} (log: {log_of(self.logs, self._names[index])})"
 
     def _last_words(self, index: int, tail: str) -> str:
         lines = [line.strip() for line in tail.strip().splitlines()]
@@ -174,6 +175,16 @@ class Record:
         text = without_secrets(text)
         self.notes.append(text)
         self.log_writer.append(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {visible(text)}\n")
+
+    def incident(self, story: str) -> None:
+        """A broken invariant that ends nothing. Its story is in the log, once for each time that it is found."""
+        self.incidents += 1
+        self.note(f"an invariant is broken, which is a bug in Penstock: {story.partition(chr(10))[0]}; see {self.log}")
+        self.log_story(story)
+
+    def log_story(self, story: str) -> None:
+        """Only into the log: it has hundreds of lines."""
+        self.log_writer.append(f"{visible(without_secrets(story))}\n")
 
     def ended_leftovers(self, processes: Sequence[str]) -> None:
         """What an earlier start had left behind; `processes`: number and name of each."""

@@ -26,7 +26,6 @@ from penstock.protocol.messages import (
     TakeBack,
     Wake,
 )
-from penstock.runtime.inbox import Inbox
 from penstock.runtime.replicas.links import Link, answers_event, other_event, refusals_event, watch
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.watch.clock import RunClock
@@ -62,6 +61,7 @@ class Replicas:
         self._index = {name: index for index, name in enumerate(self._names)}
         self._next_batch = 1
         self._answered: list[Link] = []
+        self._has_news = False
         self._watched: set[int] = set()
         self._ending: set[tuple[int, int]] = set()  # that were killed, and have not been told to have ended
         self._look_s = 0.0  # when these are looked at next, whether or not their executor has something to tell
@@ -76,7 +76,7 @@ class Replicas:
             ev.AbortOn: self._abort,
         }
 
-    def _begin_turn(self) -> None:
+    def begin_turn(self) -> None:
         """What came in the turn before has been dealt with."""
         self.batches.clear()
         for link in self._answered:
@@ -190,27 +190,21 @@ class Replicas:
 
     # ------------------------------------------------------------ what they say
 
-    def wait(self, timeout_s: float, inbox: Inbox, told: Callable[[Event], Iterable[Event]]) -> list[Event]:
-        """Wait until a replica says something, something lies in the inbox, or the time is over; all of it, as events.
-
-        told: what an item of the inbox comes to
-        """
-        self._begin_turn()
+    def serve(self, key: selectors.SelectorKey, mask: int) -> list[Event]:
+        """One of their descriptors is ready."""
         events: list[Event] = []
-        exits = False
-        for key, mask in self._selector.select(timeout_s):
-            if isinstance(key.data, Link):
-                self._serve(key.data, mask, events)
-            elif key.fd == inbox.fileno():
-                for item in inbox.take():
-                    if isinstance(item, BaseException):
-                        raise item
-                    events += told(item)
-            else:
-                exits = True
-        if exits or self._overdue():
-            events += self._ended()
+        if isinstance(key.data, Link):
+            self._serve(key.data, mask, events)
+        else:
+            self._has_news = True
         return events
+
+    def look(self) -> list[Event]:
+        """What the executor has to say, if it has announced something, or one that was ended is overdue."""
+        if not self._has_news and not self._overdue():
+            return []
+        self._has_news = False
+        return self._ended()
 
     def _overdue(self) -> bool:
         """Whether it is time to look at those that were killed: a guardian that hangs says nothing by itself."""

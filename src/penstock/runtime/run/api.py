@@ -122,7 +122,7 @@ def drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[Ru
         if left is None:
             raise
     except Exception as error:
-        left = invocation.facts("failed", reason=str(error))
+        left = invocation.facts("failed", reason=invocation.reason_of(error))
         if left is None or isinstance(error, Fenced):
             raise  # nothing began here, or the folder is another's by now
         if isinstance(error, InvariantError) or not isinstance(error, PenstockError):

@@ -4,20 +4,24 @@ nursery ─ executor          before any thread starts, since functions travel b
 source ─ schema ─ checks    nothing has been loaded yet
 ledger                      the output folder is ours from here on
 reader, writer              two threads, each ending what it does in an event
-core, shell                 the loop runs
+core, effects, driver       the loop runs
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import msgspec
 
+from penstock.core.check import core_checks
 from penstock.core.core import Core
 from penstock.core.dispatch.dispatch import Dispatch
+from penstock.core.events import Tick
 from penstock.core.flow.limit import all_admitted
 from penstock.core.shape import SourceMark
+from penstock.errors import InvariantError
 from penstock.executors.leftovers import end_leftovers
 from penstock.faults import fault
 from penstock.ledger.ledger import Ledger
@@ -26,16 +30,16 @@ from penstock.planning.launches import dispatch_shape, launches_of
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import Place
 from penstock.report.facts import RunFacts
+from penstock.runtime.driver import Driver
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.rows.writer import Writer
+from penstock.runtime.run.effects import RunEffects
 from penstock.runtime.run.observe import Observer
 from penstock.runtime.run.options import RunOptions
 from penstock.runtime.run.phases import Phases
 from penstock.runtime.run.pipeline_snapshot import note_given
-from penstock.runtime.run.run import run_phase
 from penstock.runtime.run.scope import RunScope, open_pipeline_source
 from penstock.runtime.run.session import Session
-from penstock.runtime.run.shell import Shell
 from penstock.runtime.watch.log_writer import LogWriter
 from penstock.runtime.watch.stalls import Stalls
 from penstock.runtime.watch.watchdog import Watchdog
@@ -45,6 +49,15 @@ from penstock.spec.identity import identity_diff, pipeline_identity
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
 from penstock.steps.registry import logic_for
+
+
+class Assembled(NamedTuple):
+    """What lives through all phases of an invocation."""
+
+    core: Core
+    effects: RunEffects
+    driver: Driver
+    observer: Observer
 
 
 class Invocation:
@@ -135,7 +148,8 @@ class Invocation:
         self._record.durable = self._ledger.state.counts
         self._record.ended_leftovers(end_leftovers(list(self._logs.glob("*.log"))))
         first = self._ledger.state.phase
-        core, shell, observer = self._assemble(first)
+        work = self._assemble(first)
+        driver, effects, observer = work.driver, work.effects, work.observer
         fault("run.assembled")
         interval_s, shown_at = self._options.interval_s, -1.0
 
@@ -153,32 +167,31 @@ class Invocation:
 
         for number in range(first, len(self._plan.phases)):
             if number > first:
-                self._next_phase(number, core, shell, observer)
-            status = run_phase(core, shell, self._session.clock, watch)
+                self._next_phase(number, work)
+            driver.run([Tick()], watch)
             turning.end()
-            if status != "done":
+            if effects.ended != "done":
                 break
-        facts = observer.facts(status)
-        if status == "done" and not facts.rows_in:
+        facts = observer.facts(effects.ended)
+        if effects.ended == "done" and not facts.rows_in:
             facts.warnings.append("the source has no rows: " + ", ".join(self._pipeline.source.paths[:3]))
         return facts
 
-    def _next_phase(self, number: int, core: Core, shell: Shell, observer: Observer) -> None:
+    def _next_phase(self, number: int, work: Assembled) -> None:
         """From the phase that has ended to the next, with the replicas that both have loaded."""
         assert self._phases is not None
         begun = self._phases.begin(number)
         before, phase = self._plan.phases[number - 1], self._plan.phases[number]
-        rests = [pool for pool in before.sleep if self._can_sleep(pool, shell)]
-        core.begin(begun.flow, pools=phase.pools, lazy=phase.lazy, sleep=rests, phase=number)
-        shell.begin_phase(begun)
-        observer.begin_phase(number, begun.estimate)
+        rests = [pool for pool in before.sleep if self._can_sleep(pool, work.driver)]
+        work.core.begin(begun.flow, pools=phase.pools, lazy=phase.lazy, sleep=rests, phase=number)
+        work.effects.begin_phase(begun)
+        work.observer.begin_phase(number, begun.estimate)
 
-    def _can_sleep(self, pool: int, shell: Shell) -> bool:
-        return all(
-            shell.replicas.can_sleep(index) for index, replica in enumerate(self._plan.replicas) if replica.pool == pool
-        )
+    def _can_sleep(self, pool: int, driver: Driver) -> bool:
+        replicas = enumerate(self._plan.replicas)
+        return all(driver.replicas.can_sleep(index) for index, replica in replicas if replica.pool == pool)
 
-    def _assemble(self, number: int) -> tuple[Core, Shell, Observer]:
+    def _assemble(self, number: int) -> Assembled:
         """Everything that lives through all phases, at the first of them that this invocation runs."""
         assert self._phases is not None
         begun, phase = self._phases.begin(number), self._plan.phases[number]
@@ -190,21 +203,22 @@ class Invocation:
         self._stalls.add(self._watchdog.turning)
         self._stalls.start()
         self._stack.callback(self._stalls.close)
-        shell = Shell(
+        effects = RunEffects(begun, writer, self._record, self._session.interrupts)
+        driver = Driver(
+            core,
+            effects,
             clock=self._session.clock,
             inbox=self._session.inbox,
-            interrupts=self._session.interrupts,
             executor=self._executor,
             launches=[launches_of(replica, self._logs) for replica in self._plan.replicas],
-            writer=writer,
             record=self._record,
-            phase=begun,
+            checks=core_checks(core),
         )
-        self._stack.callback(shell.close)
+        self._stack.callback(driver.close)
         self._observer = observer = Observer(
             clock=self._session.clock,
             core=core,
-            shell=shell,
+            replicas=driver.replicas,
             writer=writer,
             stalls=self._stalls,
             record=self._record,
@@ -214,7 +228,7 @@ class Invocation:
             estimate=begun.estimate,
             phase=number,
         )
-        return core, shell, observer
+        return Assembled(core, effects, driver, observer)
 
     # ------------------------------------------------------------ what is left of it
 
@@ -233,6 +247,13 @@ class Invocation:
             return None
         facts = self._observer.facts(status)
         return msgspec.structs.replace(facts, at_once=at_once, reason=reason or facts.reason)
+
+    def reason_of(self, error: Exception) -> str:
+        """What is shown of the exception that has ended the run. The story of a bug is long, and goes into the log."""
+        if not isinstance(error, InvariantError):
+            return str(error)
+        self._record.log_story(str(error))
+        return f"{str(error).partition(chr(10))[0]}; the last events are in {self._record.log}"
 
     def wider_model(self) -> Pipeline | None:
         """The pipeline with twice the tensor parallelism for a model whose replicas ran out of memory at every step

@@ -12,8 +12,8 @@ from penstock.redaction import without_secrets
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, figures
 from penstock.report.units import noun
 from penstock.runtime.replicas.record import Record
+from penstock.runtime.replicas.replicas import Replicas
 from penstock.runtime.rows.writer import Writer
-from penstock.runtime.run.shell import Shell
 from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.stalls import Stalls
 
@@ -42,7 +42,7 @@ class Observer:
         *,
         clock: RunClock,
         core: Core,
-        shell: Shell,
+        replicas: Replicas,
         writer: Writer,
         stalls: Stalls,
         record: Record,
@@ -52,7 +52,8 @@ class Observer:
         estimate: Callable[[], int | None],
         phase: int,
     ) -> None:
-        self._clock, self._core, self._shell, self._writer = clock, core, shell, writer
+        self._clock, self._core, self._writer = clock, core, writer
+        self._replicas = replicas
         self._record, self._plan, self._stalls = record, plan, stalls
         self._out_dir, self._reused = out_dir, reused
         self._estimate = estimate
@@ -108,7 +109,7 @@ class Observer:
         return None if total is None else max(total, rows_in)
 
     def begin_phase(self, number: int, estimate: Callable[[], int | None]) -> None:
-        """The shell and the core have begun the phase; rates are those of the phase from here on."""
+        """The core and its effects have begun the phase; rates are those of the phase from here on."""
         self.phase, self._estimate = number, estimate
         tokens = sum(pool.tokens_out for pool in self._record.pools)
         self._base_ended = self._core.flow.tally.ended
@@ -168,7 +169,7 @@ class Observer:
 
     def _replica(self, index: int, now: float) -> ReplicaFacts:
         planned, record = self._plan.replicas[index], self._record.replicas[index]
-        replica, link = self._core.dispatch.replicas[index], self._shell.replicas.links.get(index)
+        replica, link = self._core.dispatch.replicas[index], self._replicas.links.get(index)
         facts = ReplicaFacts(
             id=planned.id,
             pool=self._plan.pools[planned.pool].name,

@@ -1,66 +1,30 @@
-"""The shell: performs the core's instructions and turns what happens into events. It decides nothing.
-
-Instructions are dispatched by their type through one table. What takes time (reading, committing, replicas) is begun
-here and comes back through `wait`.
-"""
+"""The effects of a run: its rows are read, kept, rendered, committed, and their answers taken. They decide nothing."""
 
 from __future__ import annotations
 
-import selectors
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from penstock.core import events as ev
-from penstock.core.events import Event, Instruction
+from penstock.core.events import Event
 from penstock.data.base import Chunk
-from penstock.executors.base import Executor, Launch
-from penstock.faults import fault
 from penstock.ledger.base import CommitBatch
-from penstock.runtime.inbox import Inbox
+from penstock.protocol.messages import Answer, Request
+from penstock.runtime.driver import Table
 from penstock.runtime.replicas.record import Record
-from penstock.runtime.replicas.replicas import Replicas
 from penstock.runtime.rows.reader import ChunkRead, SourceFailed
 from penstock.runtime.rows.writer import BatchCommitted, Writer
 from penstock.runtime.run.phases import Phase
-from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.signals import Interrupts
 
-_POINTS = {kind: f"perform.{kind.__name__}" for kind in Instruction.__subclasses__()}
-TICK_S = 0.2  # how often the core looks at its clocks
 
+class RunEffects:
+    """See `runtime.driver.Effects`. `ended`: the status of the phase once it has one."""
 
-class Shell:
-    """`ended`: the status of the phase once it has one. `launches`: per replica, how it is started as planned, and on
-    each rung below that (see planner/ladder.py)."""
-
-    def __init__(
-        self,
-        *,
-        clock: RunClock,
-        inbox: Inbox,
-        interrupts: Interrupts,
-        executor: Executor,
-        launches: Sequence[Sequence[Launch]],
-        writer: Writer,
-        record: Record,
-        phase: Phase,
-    ) -> None:
+    def __init__(self, phase: Phase, writer: Writer, record: Record, interrupts: Interrupts) -> None:
         self.ended = ""
-        self._clock, self._inbox, self._interrupts = clock, inbox, interrupts
-        self._writer, self._record = writer, record
         self.phase = phase
-        self._next_tick = 0.0
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(inbox.fileno(), selectors.EVENT_READ, None)
-        self.replicas = Replicas(
-            clock=clock,
-            executor=executor,
-            launches=launches,
-            record=record,
-            selector=self._selector,
-            requests_of=lambda send: self.phase.tasks.requests(send),
-        )
-        self._table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {
+        self._writer, self._record, self._interrupts = writer, record, interrupts
+        self.table: Table = {
             ev.ReadRows: self._read_rows,
             ev.StartTasks: self._start_tasks,
             ev.Adopt: self._adopt,
@@ -69,22 +33,11 @@ class Shell:
             ev.DropRows: self._drop_rows,
             ev.Commit: self._commit,
             ev.PhaseEnded: self._phase_ended,
-            ev.Deliver: self._deliver,
-            ev.FailRequests: self._fail_requests,
-            ev.PoolDown: self._pool_down,
-            ev.Recovered: self._recovered,
-            **self.replicas.table,
         }
 
     def begin_phase(self, phase: Phase) -> None:
         """The phase before has ended; replicas and their connections stay."""
         self.phase, self.ended = phase, ""
-
-    def perform(self, instruction: Instruction) -> Iterable[Event]:
-        kind = type(instruction)
-        fault(_POINTS[kind])
-        action = self._table.get(kind)
-        return () if action is None else action(instruction)
 
     # ------------------------------------------------------------ rows
 
@@ -133,37 +86,28 @@ class Shell:
         self.ended = ended.status
         return ()
 
-    # ------------------------------------------------------------ answers
+    # ------------------------------------------------------------ requests
 
-    def _deliver(self, deliver: ev.Deliver) -> Iterable[Event]:
-        items = self.replicas.batches[deliver.batch]
-        self._record.delivered(deliver, items)
+    def requests(self, send: ev.Send) -> list[Request]:
+        return self.phase.tasks.requests(send)
+
+    def deliver(self, deliver: ev.Deliver, items: Sequence[Answer]) -> Iterable[Event]:
         return self.phase.tasks.deliver(deliver, items)
 
-    def _fail_requests(self, failed: ev.FailRequests) -> Iterable[Event]:
-        return self.phase.tasks.fail(failed, self.replicas.batches.get(failed.batch, ()))
+    def fail(self, failed: ev.FailRequests, items: Sequence[Answer]) -> Iterable[Event]:
+        return self.phase.tasks.fail(failed, items)
 
-    def _pool_down(self, down: ev.PoolDown) -> Iterable[Event]:
-        self._record.pool_down(down)
+    def pool_down(self, down: ev.PoolDown) -> Iterable[Event]:
         return [ev.StopRequested(cause=down.id, reason="failed")]
-
-    def _recovered(self, recovered: ev.Recovered) -> Iterable[Event]:
-        self._record.recovered(recovered)
-        return ()
 
     # ------------------------------------------------------------ what happens
 
-    def wait(self) -> list[Event]:
-        """Wait until something happens or a tick is due; everything that has happened, as events."""
-        events = self.replicas.wait(max(0.0, self._next_tick - self._clock.now()), self._inbox, self._from_thread)
+    def happened(self, events: list[Event]) -> list[Event]:
+        found = [each for event in events for each in self._from_thread(event)]
         reason = self._interrupts.pending()
         if reason:
-            events.append(ev.StopRequested(reason=reason))
-        now = self._clock.now()
-        if now >= self._next_tick:
-            self._next_tick = now + TICK_S
-            events.append(ev.Tick())
-        return events
+            found.append(ev.StopRequested(reason=reason))
+        return found
 
     def _from_thread(self, event: Event) -> list[Event]:
         if isinstance(event, ChunkRead):
@@ -201,11 +145,6 @@ class Shell:
         self._record.failed(str(event.error), event.error.exit_code)
         nothing = ev.RowsRead(cause=event.cause, rows=[], sizes_bytes=[], unreadable=[], next_position=0)
         return [nothing, ev.StopRequested(cause=event.cause, reason="failed")]
-
-    def close(self) -> None:
-        """End every replica; what they were doing is lost."""
-        self.replicas.close()
-        self._selector.close()
 
 
 def _lost(chunk: Chunk) -> list[int]:

@@ -15,81 +15,141 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock.errors import (
+        CommitError,
         ConfigError,
+        ExitCode,
+        Fenced,
         InputError,
+        InvariantError,
+        LedgerDamaged,
         MissingDependency,
         PenstockError,
         PlanError,
         PoolFailed,
         RunMismatch,
         RunOwned,
+        Stalled,
         UsageError,
     )
+    from penstock.planner.fit import Memory
+    from penstock.planner.result import ModelPlan, Plan, Rejected, ReplicaPlan, Rung
+    from penstock.planning.plan import plan
+    from penstock.report.facts import DeadExample, PoolFacts, ReplicaFacts, RunFacts, StepFacts
     from penstock.runtime.pool.api import LaunchedPool, launch
     from penstock.runtime.pool.calls import Generation, GenerationError
-    from penstock.runtime.run.api import RunOptions, RunResult, run
+    from penstock.runtime.retry.retry import retry
+    from penstock.runtime.run.api import run
+    from penstock.runtime.run.options import RunOptions, RunResult
+    from penstock.spec.cluster import Cluster, Node
+    from penstock.spec.functions import FunctionRef
+    from penstock.spec.graph import StepNode
     from penstock.spec.load import load_pipeline
     from penstock.spec.model import Model
-    from penstock.spec.pipeline import Pipeline, Resources, Sink, Source
+    from penstock.spec.pipeline import Pipeline, Reserve, Resources, Sink, Source, Window
     from penstock.spec.rows import Rows, read
-    from penstock.spec.steps import Embed, Expand, Filter, Generate, Join, Map
+    from penstock.spec.sampling import SamplingOptions
+    from penstock.spec.steps import Embed, Expand, Filter, Generate, Join, Map, Message, Step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cluster",
+    "CommitError",
     "ConfigError",
+    "DeadExample",
     "Embed",
+    "ExitCode",
     "Expand",
+    "Fenced",
     "Filter",
+    "FunctionRef",
     "Generate",
     "Generation",
     "GenerationError",
     "InputError",
+    "InvariantError",
     "Join",
     "LaunchedPool",
+    "LedgerDamaged",
     "Map",
+    "Memory",
+    "Message",
     "MissingDependency",
     "Model",
+    "ModelPlan",
+    "Node",
     "PenstockError",
     "Pipeline",
+    "Plan",
     "PlanError",
+    "PoolFacts",
     "PoolFailed",
+    "Rejected",
+    "ReplicaFacts",
+    "ReplicaPlan",
+    "Reserve",
     "Resources",
     "Rows",
+    "RunFacts",
     "RunMismatch",
     "RunOptions",
     "RunOwned",
     "RunResult",
+    "Rung",
+    "SamplingOptions",
     "Sink",
     "Source",
+    "Stalled",
+    "Step",
+    "StepFacts",
+    "StepNode",
     "UsageError",
+    "Window",
     "__version__",
     "launch",
     "load_pipeline",
+    "plan",
     "read",
+    "retry",
     "run",
 ]
 
 _MODULES = {
     "penstock.errors": (
+        "CommitError",
         "ConfigError",
+        "ExitCode",
+        "Fenced",
         "InputError",
+        "InvariantError",
+        "LedgerDamaged",
         "MissingDependency",
         "PenstockError",
         "PlanError",
         "PoolFailed",
         "RunMismatch",
         "RunOwned",
+        "Stalled",
         "UsageError",
     ),
-    "penstock.runtime.run.api": ("RunOptions", "RunResult", "run"),
-    "penstock.runtime.pool.calls": ("Generation", "GenerationError"),
+    "penstock.planner.fit": ("Memory",),
+    "penstock.planner.result": ("ModelPlan", "Plan", "Rejected", "ReplicaPlan", "Rung"),
+    "penstock.planning.plan": ("plan",),
+    "penstock.report.facts": ("DeadExample", "PoolFacts", "ReplicaFacts", "RunFacts", "StepFacts"),
     "penstock.runtime.pool.api": ("LaunchedPool", "launch"),
+    "penstock.runtime.pool.calls": ("Generation", "GenerationError"),
+    "penstock.runtime.retry.retry": ("retry",),
+    "penstock.runtime.run.api": ("run",),
+    "penstock.runtime.run.options": ("RunOptions", "RunResult"),
+    "penstock.spec.cluster": ("Cluster", "Node"),
+    "penstock.spec.functions": ("FunctionRef",),
+    "penstock.spec.graph": ("StepNode",),
     "penstock.spec.load": ("load_pipeline",),
     "penstock.spec.model": ("Model",),
-    "penstock.spec.pipeline": ("Pipeline", "Resources", "Sink", "Source"),
+    "penstock.spec.pipeline": ("Pipeline", "Reserve", "Resources", "Sink", "Source", "Window"),
     "penstock.spec.rows": ("Rows", "read"),
-    "penstock.spec.steps": ("Embed", "Expand", "Filter", "Generate", "Join", "Map"),
+    "penstock.spec.sampling": ("SamplingOptions",),
+    "penstock.spec.steps": ("Message", "Step", "Embed", "Expand", "Filter", "Generate", "Join", "Map"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

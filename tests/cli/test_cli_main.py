@@ -56,7 +56,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["rnu"], 'Unknown command "rnu". Did you mean "run"?', "penstock --help"),
         (["run"], "requires an argument", "penstock run --help"),
         (["run", "x.yaml", "--dispaly", "none"], "Unknown option: --dispaly. Did you mean --display?", "run --help"),
-        (["run", "x.yaml", "--display", "loud"], '"auto", "rich", "plain", "json", "none"', "run --help"),
+        (["run", "x.yaml", "--display", "loud"], '"auto", "rich", "plain", "jsonl", "none"', "run --help"),
         (["run", "x.yaml", "--limit", "few"], 'unable to convert "few" into int', "run --help"),
         (["run", "x.yaml", "--limit", "0"], "Must be >= 1", "run --help"),
         (["run", "a.yaml", "b.yaml"], "b.yaml", "run --help"),

@@ -61,7 +61,7 @@ def test_displays(tmp_path: Path) -> None:
     write_pipeline(tmp_path)
     silent = penstock("run", "pipeline.yaml", "--display", "none", "--out", "o1", cwd=tmp_path)
     assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "")
-    lines = penstock("run", "pipeline.yaml", "--display", "json", "--out", "o2", cwd=tmp_path)
+    lines = penstock("run", "pipeline.yaml", "--display", "jsonl", "--out", "o2", cwd=tmp_path)
     assert (lines.returncode, lines.stdout) == (0, "")
     facts = [json.loads(line) for line in lines.stderr.splitlines()]
     assert (facts[-1]["status"], facts[-1]["committed"]) == ("done", 20)
@@ -71,7 +71,7 @@ def test_errors_with_any_display(tmp_path: Path) -> None:
     write_pipeline(tmp_path)
     text = (tmp_path / "pipeline.yaml").read_text()
     (tmp_path / "pipeline.yaml").write_text(text.replace("prompt:", "promt:"))
-    for display in ("none", "json", "plain"):
+    for display in ("none", "jsonl", "plain"):
         done = penstock("run", "pipeline.yaml", "--display", display, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
         assert "penstock: pipeline.yaml:6: unknown key 'promt'" in done.stderr
@@ -100,7 +100,7 @@ def test_too_many_dead(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_in_good_order_and_the_same_command_resumes(tmp_path: Path) -> None:
     write_pipeline(tmp_path, rows=400, ms_per_row=100)
-    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "json"]
+    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "jsonl"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -141,7 +141,7 @@ def test_a_signal_while_the_command_line_is_imported(tmp_path: Path, number: int
 
 def test_ctrl_c_twice_stops_at_once_and_can_be_resumed(tmp_path: Path) -> None:
     write_pipeline(tmp_path, rows=20, hang_on="question 7")
-    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "json"]
+    command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "jsonl"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -59,7 +59,7 @@ def test_the_exit_code_of_a_run_is_what_the_run_did(folder: Path, way: str) -> N
 
 
 def test_the_display_of_a_run_may_be_lost(folder: Path) -> None:
-    for display, way in (("auto", "2>&-"), ("rich", "2>/dev/full"), ("json", "2>/dev/full"), ("plain", "2>&-")):
+    for display, way in (("auto", "2>&-"), ("rich", "2>/dev/full"), ("jsonl", "2>/dev/full"), ("plain", "2>&-")):
         line = f"{shlex.join(COMMAND)} run pipeline.yaml --out shown-{display} --display {display} {way}"
         done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, timeout=240)
         assert (done.returncode, done.stdout) == (0, b""), line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import penstock as ps
 from penstock.errors import PlanError
 from penstock.planner.cluster import NodeFacts
 from penstock.planning.run_plan import plan
@@ -32,3 +33,12 @@ def test_a_replica_over_several_nodes_is_refused_before_anything_starts() -> Non
     with pytest.raises(PlanError, match=r"m-0 would span the nodes a, b: tp=2 pp=4 takes 8 devices") as caught:
         plan(sharded(2, 4), NODES)
     assert "penstock plan" in str(caught.value)
+
+
+def test_ps_plan_is_the_plan_of_a_pipeline() -> None:
+    cluster = ps.Cluster(nodes=[ps.Node(name="a", devices=4, device_memory_gb=80)])
+    planned = ps.plan(sharded(2, 2), cluster)
+    assert planned.fits
+    assert [replica.devices for replica in planned.models["m"].replicas] == [
+        ("a/gpu:0", "a/gpu:1", "a/gpu:2", "a/gpu:3")
+    ]

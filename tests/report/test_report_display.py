@@ -33,9 +33,14 @@ def test_auto_is_rich_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_named_kinds() -> None:
-    kinds = {"rich": RichDisplay, "plain": PlainDisplay, "json": JsonDisplay, "none": NoDisplay}
+    kinds = {"rich": RichDisplay, "plain": PlainDisplay, "jsonl": JsonDisplay, "none": NoDisplay}
     for name, kind in kinds.items():
         assert type(choose(name, io.StringIO())) is kind  # type: ignore[arg-type]
+
+
+def test_the_old_name_of_json_lines_still_works() -> None:
+    with pytest.warns(DeprecationWarning, match="'jsonl' now"):
+        assert type(choose("json", io.StringIO())) is JsonDisplay
 
 
 def test_plain_lines_come_once_per_interval_and_at_each_change_of_status() -> None:
@@ -77,7 +82,7 @@ def test_rich_leaves_the_closing_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.getvalue().endswith("finished rows are kept and not repeated\n")
 
 
-@pytest.mark.parametrize("kind", ["rich", "plain", "json"])
+@pytest.mark.parametrize("kind", ["rich", "plain", "jsonl"])
 def test_a_reader_that_went_away_does_not_end_the_run(kind: str) -> None:
     stream = ClosedPipe()
     display = choose(kind, stream)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from penstock.ledger.entry import hash_bytes
 
 
 def begin_retry(folder: Path, *arguments: str, log: str = "stderr.txt") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "penstock.cli", "retry", "out", "--display", "json", *arguments]
+    command = [sys.executable, "-m", "penstock.cli", "retry", "out", "--display", "jsonl", *arguments]
     with (folder / log).open("w") as file:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, text=True

@@ -47,7 +47,7 @@ def pipeline(folder: Path, steps: list[dict[str, Any]] | None = None, **model: A
 
 
 def start(folder: Path, *arguments: str, command: str = "run", target: str = "pipeline.yaml") -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "penstock.cli", command, target, "--display", "json", *arguments]
+    words = [sys.executable, "-m", "penstock.cli", command, target, "--display", "jsonl", *arguments]
     with (folder / "stderr.txt").open("w") as log:
         process = subprocess.Popen(
             words,

@@ -91,7 +91,7 @@ def test_a_function_that_misbehaves_costs_its_rows_alone(tmp_path: Path) -> None
 def test_an_error_that_repeats_its_row_and_half_a_character(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text('def odd(row):\n    raise ValueError(row["question"] + "\\ud800")\n')
     write(tmp_path, with_steps({"map": {"function": "own:odd"}}, max_dead=2), support.lines({"question": "why " * 9}))
-    support.started(tmp_path, "run", "p.yaml", "--display", "json").says(0, "[row]")
+    support.started(tmp_path, "run", "p.yaml", "--display", "jsonl").says(0, "[row]")
     assert dead(tmp_path)[0]["code"] == "function_error"
 
 

@@ -157,7 +157,7 @@ def test_a_dead_row_is_told_without_its_row(name: str, tell: Teller, tmp_path: P
     tell.look()
 
 
-@pytest.mark.parametrize("display", ["plain", "json", "none"])
+@pytest.mark.parametrize("display", ["plain", "jsonl", "none"])
 def test_a_service_that_repeats_what_it_was_told(display: str, tell: Teller, tmp_path: Path) -> None:
     """Each of ECHOES at a step of its own; dead/ has none of the service's echoes either, since keys may be in them."""
     steps = [

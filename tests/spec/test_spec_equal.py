@@ -47,6 +47,21 @@ def contract_rows() -> Rows:
     return rows.map("mypackage.steps:add_length").write("out/answers")
 
 
+@pytest.mark.parametrize("text", ["json:loads", "os.path:exists"])
+def test_text_that_names_a_function_is_one_in_filter_as_in_map(text: str) -> None:
+    kept = ps.read("a").filter(text).write("out").to_pipeline().steps[0]
+    mapped = ps.read("a").map(text).write("out").to_pipeline().steps[0]
+    assert isinstance(kept, ps.Filter) and isinstance(mapped, ps.Map)
+    assert (kept.function, kept.expr) == (mapped.function, None)
+
+
+@pytest.mark.parametrize("text", ["a", "a[1:2]", "{'a': 1}[b]", "not a"])
+def test_any_other_text_is_an_expression_in_filter(text: str) -> None:
+    kept = ps.read("a").filter(text).write("out").to_pipeline().steps[0]
+    assert isinstance(kept, ps.Filter)
+    assert (kept.function, kept.expr) == (None, text)
+
+
 def test_the_contract_file_equals_its_python_form() -> None:
     from_file, from_python = load_pipeline(CONTRACT, "a.yaml"), contract_rows().to_pipeline()
     assert from_file == from_python

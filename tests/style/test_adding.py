@@ -174,11 +174,11 @@ import pytest
 assert pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", "test_echo.py"]) == 0
 
 import penstock as ps
-from penstock.planning.plan import plan_pipeline
+from penstock.planning.plan import plan
 open("in.jsonl", "w").write('{"word": "one"}\\n{"word": "two"}\\n')
 rows = ps.read("in.jsonl").generate(ps.Model("echo:x", replicas=2, name="m"), prompt="say {{ word }}", output="said")
 asked = rows.write("out").to_pipeline()
-planned = plan_pipeline(asked).models["m"]
+planned = plan(asked).models["m"]
 assert (planned.engine, len(planned.replicas), planned.replicas[0].max_num_seqs) == ("echo", 2, 3), planned
 assert ps.run(asked, ps.RunOptions(display="none")).exit_code == 0
 import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""The public face is exact, about 25 names, and light."""
+"""The public face is exact and light. Which types it has: test_public_types.py."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ LIGHT_ENTRIES = {
 def test_dir_gives_exactly_what_all_promises() -> None:
     assert dir(penstock) == sorted(penstock.__all__)
     assert len(set(penstock.__all__)) == len(penstock.__all__)
-    names = [name for name in penstock.__all__ if not name.startswith("__")]
-    assert 20 <= len(names) <= 30, "about 25 names: take one out before one goes in"
 
 
 @pytest.mark.parametrize("name", penstock.__all__)

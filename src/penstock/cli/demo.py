@@ -6,6 +6,7 @@ import importlib.resources
 import json
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from penstock.cli import output
 from penstock.cli.demo_functions import find_functions
 from penstock.cli.demo_pipeline import DemoFiles, pipeline_text, source_text, write_files
 from penstock.cli.machine import usable_cores
-from penstock.cli.options import DisplayKind
+from penstock.cli.options import DisplayFlag, RunFlags
 from penstock.errors import InputError, MissingDependency
 from penstock.spec.engines import AUTO
 
@@ -39,7 +40,7 @@ def demo(
     model: Annotated[str | None, Parameter(help="Another model: a hub id, a local folder, or mock:NAME.")] = None,
     engine: Annotated[str | None, Parameter(help="The engine: transformers, vllm, ...")] = None,
     replicas: Annotated[int | None, Parameter(help="Copies of the model.", validator=Number(gte=1))] = None,
-    display: DisplayKind = "auto",
+    display: DisplayFlag = "auto",
 ) -> int:
     """Run the main job on real text: the functions of the installed Python packages that have no docstring.
 
@@ -47,7 +48,8 @@ def demo(
     folder keeps the source and the pipeline file, so that you can change them and run them again.
     """
     from penstock.cli.pipeline_file import load
-    from penstock.cli.run import execute
+    from penstock.cli.run import show_run
+    from penstock.runtime.run.api import run
 
     packaged = model is None
     chosen = engine or (_PACKAGED_ENGINE if packaged else AUTO)
@@ -64,7 +66,7 @@ def demo(
     )
     write_files(files, _source(rows), text)
     again = shlex.join(["penstock", "run", str(files.pipeline)])
-    result = execute(load(str(files.pipeline)), display=display, again=again)
+    result = show_run(partial(run, load(str(files.pipeline))), RunFlags(display=display), again=again)
     if result.exit_code == 0:
         rows_out = read_rows(files.run / "data")
         shown = closing(files, rows_out, packaged=packaged, again=again)

@@ -35,7 +35,7 @@ def plan(
     """
     import msgspec
 
-    from penstock.planning.plan import plan_pipeline
+    from penstock.planning.plan import plan as plan_pipeline
     from penstock.spec.cluster import read_cluster
 
     asked = load(pipeline, set_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from penstock.cli import output
-from penstock.cli.options import AsJson, DisplayKind, PipelineFile, Sets
+from penstock.cli.options import AsJson, DisplayFlag, PipelineFile, RunFlags, Sets
 from penstock.cli.pipeline_file import load
-from penstock.cli.run import execute
+from penstock.cli.run import show_run
 
 if TYPE_CHECKING:
     from penstock.spec.pipeline import Pipeline
@@ -28,17 +29,20 @@ def preview(
         int, Parameter(name=["--rows", "-n"], help="How many rows.", show_default=True, validator=Number(gte=1))
     ] = 5,
     set_: Sets = (),
-    display: DisplayKind = "auto",
+    display: DisplayFlag = "auto",
     json_: AsJson = False,
 ) -> int:
     """Run the first rows through every step and show what they become.
 
     One replica of each model is loaded. The pipeline's own output folder is neither read nor written.
     """
+    from penstock.runtime.run.api import run
+
     plan = small(load(pipeline, set_), rows)
     with tempfile.TemporaryDirectory(prefix="penstock-preview-") as folder:
         out = Path(folder) / "run"
-        result = execute(plan, out=str(out), limit=rows, display=display, closing=False)
+        flags = RunFlags(display=display)
+        result = show_run(partial(run, plan), flags, closing=False, out=str(out), limit=rows)
         found, dead = read_parts(out / "data"), read_parts(out / "dead")
     if json_:
         output.json_data({"rows": found, "dead": dead})

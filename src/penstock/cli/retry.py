@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from penstock.cli import output
-from penstock.cli.options import AsJson, DisplayKind, ExecutorName, Sets
+from penstock.cli.options import DEFAULTS, RunFlags, option
 from penstock.cli.pipeline_file import load
+from penstock.cli.run import show_run
 from penstock.errors import DEAD_CODES, InputError, UsageError
 from penstock.spec.problems import suggestion
 
@@ -30,16 +31,7 @@ def retry(
     pipeline: Annotated[
         str | None, Parameter(help="The pipeline file, if the output folder has no copy of it or it has moved.")
     ] = None,
-    set_: Sets = (),
-    executor: ExecutorName = "local",
-    ray_address: Annotated[
-        str | None, Parameter(help="Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else a new local Ray.")
-    ] = None,
-    display: DisplayKind = "auto",
-    takeover: Annotated[
-        bool, Parameter(help="Take over the folder from a process that still appears to own it.")
-    ] = False,
-    json_: AsJson = False,
+    flags: RunFlags = DEFAULTS,
 ) -> int:
     """Run the dead rows of a finished run again: all of them, or those of some codes.
 
@@ -48,11 +40,8 @@ def retry(
     retry of other codes was begun and has not ended, that one is continued first.
     """
     from penstock.ledger.view import read_run
-    from penstock.report.display import choose
-    from penstock.report.final import headline
     from penstock.report.units import noun
-    from penstock.runtime.retry.retry import retry as run_again
-    from penstock.runtime.run.api import RunOptions
+    from penstock.runtime.retry.retry import retry as retry_rows
 
     for name in code:
         if name not in DEAD_CODES:
@@ -60,42 +49,18 @@ def retry(
     if not Path(directory).is_dir():
         raise InputError("no such folder; pass the output folder of a run", where=directory)
     read_run(Path(directory))  # so that a folder of something else is told as that
-    out = str(Path(directory).absolute())
-    given = load(pipeline, set_) if pipeline is not None else _as_given(Path(directory), set_)
-    again = shlex.join(["penstock", "retry", directory, *_options(code, pipeline, set_, executor, ray_address)])
-    shown = choose(display, sys.stderr)
-    options = RunOptions(
-        out=out,
-        executor=executor,
-        ray_address=ray_address,
-        takeover=takeover,
-        listener=shown.update,
-        whole_process=True,
+    asked = load(pipeline, flags.set_) if pipeline is not None else _as_given(Path(directory), flags.set_)
+    codes = [word for name in code for word in option("--code", name)]
+    again = ["penstock", "retry", directory, *codes, *option("--pipeline", pipeline), *flags.words()]
+    result = show_run(
+        lambda options: retry_rows(asked, options, code),
+        flags,
+        again=shlex.join(again) + flags.key_hint,
+        out=str(Path(directory).absolute()),
     )
-    try:
-        result = run_again(given, options, code)
-    except BaseException:
-        shown.close(None)
-        raise
-    shown.close(result.facts, again=again)
-    if (done := result.summary.get("retried")) and display not in ("json", "none"):
+    if (done := result.summary.get("retried")) and not flags.is_quiet:
         output.note(f"{noun(done['rows'], 'dead row')} retried: {noun(done['out'], 'row')} out, {done['dead']} dead")
-    if result.exit_code and display in ("json", "none"):
-        output.error(headline(result.facts) + f"; to continue: {again}")
-    if json_:
-        output.json_beside(result.summary, f"see {result.out_dir / 'summary.json'}")
     return result.exit_code
-
-
-def _options(
-    codes: tuple[str, ...], pipeline: str | None, sets: tuple[str, ...], executor: str, ray_address: str | None
-) -> list[str]:
-    """Those that the same retry needs once more."""
-    given = [*(("--code", code) for code in codes), *(("--set", value) for value in sets)]
-    given += [("--pipeline", pipeline)] if pipeline else []
-    given += [("--executor", executor)] if executor != "local" else []
-    given += [("--ray-address", ray_address)] if ray_address else []
-    return [word for option in given for word in option]
 
 
 def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:

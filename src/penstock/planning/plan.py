@@ -1,4 +1,4 @@
-"""`plan_pipeline`: what a run will put where, from a pipeline and a cluster, or this machine."""
+"""`plan`: what a run will put where, from a pipeline and a cluster, or this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from penstock.spec.cluster import Cluster
 from penstock.spec.identity import pools
 from penstock.spec.pipeline import Pipeline
 
-__all__ = ["cluster_nodes", "plan_on_nodes", "plan_pipeline"]
+__all__ = ["cluster_nodes", "plan", "plan_on_nodes"]
 
 
-def plan_pipeline(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
-    """The plan of a pipeline on a cluster, or on this machine. Reads headers, loads nothing, needs no engine.
+def plan(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
+    """The plan of a pipeline on a cluster, or on this machine (None): what a run would put where, and why. Reads the
+    headers of models, loads nothing, needs no engine. Sizes are in bytes, lengths in tokens.
 
     Raises PlanError where a model's files can't be read, ConfigError for a CUDA_VISIBLE_DEVICES or an engine option
     that can't be meant. What does not fit is no error here: `fits` is False then, and `reason` says need and have.
@@ -30,8 +31,8 @@ def plan_pipeline(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
     if cluster is not None:
         return plan_on_nodes(pipeline, cluster_nodes(cluster), here=False)
     machine = local_cluster()
-    plan = plan_on_nodes(pipeline, machine.nodes, here=True)
-    return replace(plan, notes=(*plan.notes, *machine.notes))
+    made = plan_on_nodes(pipeline, machine.nodes, here=True)
+    return replace(made, notes=(*made.notes, *machine.notes))
 
 
 def plan_on_nodes(
@@ -62,10 +63,10 @@ def plan_on_nodes(
     demands = [demand_of(pool, read_once, on_gpus=on_gpus, here=here) for pool in pools(pipeline) if pool.name in uses]
     resources = pipeline.resources
     sharing = Sharing(resources.gpu_allocation_strategy, resources.reserve.per_node, resources.load_strategy)
-    plan = make_plan(demands, nodes, sharing, uses, phases)
+    made = make_plan(demands, nodes, sharing, uses, phases)
     idle = sorted(set(pool_of.values()) - set(uses))
     notes = tuple(f"no step uses the model '{name}': it is not loaded" for name in idle)
-    return replace(plan, notes=(*plan.notes, *notes))
+    return replace(made, notes=(*made.notes, *notes))
 
 
 def _capped(node: NodeFacts, device_memory_gb: float | None) -> NodeFacts:

@@ -6,6 +6,7 @@ A display is told the facts from the run's own thread, so it must not raise: one
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from penstock.redaction import without_secrets
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
 
-DisplayKind = Literal["auto", "rich", "plain", "json", "none"]
+DisplayKind = Literal["auto", "rich", "plain", "jsonl", "none", "json"]  # json: the name of jsonl until 0.2
 PLAIN_INTERVAL_S = 5.0
 
 
@@ -37,6 +38,8 @@ def choose(kind: DisplayKind, stream: TextIO | None) -> Display:
 
     A process that was started without stderr has None: there nothing is shown.
     """
+    if kind == "json":
+        warnings.warn("display 'json' is called 'jsonl' now", DeprecationWarning, stacklevel=2)
     if stream is None or stream.closed:
         return NoDisplay()
     if kind == "auto":
@@ -44,7 +47,7 @@ def choose(kind: DisplayKind, stream: TextIO | None) -> Display:
     match kind:
         case "rich":
             return RichDisplay(stream)
-        case "json":
+        case "jsonl" | "json":
             return JsonDisplay(stream)
         case "none":
             return NoDisplay()

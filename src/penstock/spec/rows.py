@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from penstock.errors import UsageError
-from penstock.spec.functions import FunctionRef
+from penstock.spec.functions import NAME, FunctionRef
 from penstock.spec.graph import default_names
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline, Sink, Source
@@ -22,7 +22,8 @@ from penstock.spec.steps import FUNCTION_TIMEOUT_S, SOURCE, Embed, Expand, Filte
 if TYPE_CHECKING:
     from penstock.runtime.run.api import RunOptions, RunResult
 
-Function = Callable[..., Any] | FunctionRef | str
+Function = Callable[..., Any] | FunctionRef | str  # text: "module:function"
+Condition = Function  # or text of any other form: an expression over the row
 PathLike = str | os.PathLike[str]
 PIPELINE_SETTINGS = ("max_dead", "commit_every_s", "resources", "window", "seed")
 
@@ -88,7 +89,7 @@ class Rows:
 
     def filter(
         self,
-        condition: Function,
+        condition: Condition,
         *,
         timeout_s: float = FUNCTION_TIMEOUT_S,
         workers: int | Literal["auto"] = "auto",
@@ -96,9 +97,11 @@ class Rows:
         name: str | None = None,
         batch_size: int | None = None,
     ) -> Rows:
-        """Keeps the rows for which `condition` is true: an expression over the row (text), or a function of it."""
+        """Keeps the rows for which `condition` is true: an expression over the row (text), or a function of it, which
+        text of the form "module:function" names, as everywhere."""
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
-        key = "expr" if isinstance(condition, str) else "function"
+        is_expression = isinstance(condition, str) and not NAME.fullmatch(condition)
+        key = "expr" if is_expression else "function"
         options |= {key: condition, "name": name, "batch_size": batch_size}
         return self.then(Filter(**options))
 

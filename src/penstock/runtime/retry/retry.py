@@ -42,7 +42,7 @@ from penstock.runtime.retry.dead_rows import DeadRows, positions_of, read_dead
 from penstock.runtime.retry.scope import Chosen, Selection, counted_before
 from penstock.runtime.run.api import displayed, drive, nothing_to_do, place_of, tell_summary
 from penstock.runtime.run.invocation import Invocation
-from penstock.runtime.run.options import Listener, RunOptions, RunResult
+from penstock.runtime.run.options import CommandOptions, Listener, RunOptions, RunResult
 from penstock.runtime.run.scope import RunScope, open_pipeline_source
 from penstock.runtime.run.session import Session, session
 from penstock.spec.identity import identity_diff, pipeline_identity
@@ -51,12 +51,14 @@ from penstock.spec.pipeline import Pipeline
 __all__ = ["retry"]
 
 
-def retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str] = ()) -> RunResult:
-    """Run the dead rows of a finished run again: all, or those that died of one of `codes`. Blocks until it has ended.
+def retry(pipeline: Pipeline, options: RunOptions | None = None, codes: Collection[str] = ()) -> RunResult:
+    """Run the dead rows of a finished run again: all, or those with one of `codes` (docs/dead-rows.md). Blocks until it
+    has ended.
 
     What succeeds is put into the output at its place (order: input) or after it (order: completion); what dies again is
     among the dead rows with its new reason. Raises as `run` does; UsageError where the run has not come to its end.
     """
+    options = options or RunOptions()
     return displayed(options, partial(_retry, pipeline, options, codes))
 
 
@@ -64,7 +66,9 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
     cut = _finished(out_dir).run.cut
     retrying = _Retry(pipeline, options, out_dir, cut, codes)
-    with session(whole_process=options.whole_process) as lent:  # until what came of it is in its place, and told
+    with session(
+        whole_process=isinstance(options, CommandOptions)
+    ) as lent:  # until what came of it is in its place, and told
         if not retrying.selection.chosen:
             facts = nothing_to_do(pipeline, out_dir, lent.clock)
             facts.warnings.append(f"no row died{_of(codes)}: nothing to do")

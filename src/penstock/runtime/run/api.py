@@ -23,7 +23,7 @@ from penstock.planning.targets import LocalPlace, Place, open_place
 from penstock.report.facts import PoolFacts, RunFacts, figures
 from penstock.report.summary import summary
 from penstock.runtime.run.invocation import Invocation
-from penstock.runtime.run.options import EXIT_CODES, Listener, RunOptions, RunResult
+from penstock.runtime.run.options import EXIT_CODES, CommandOptions, Listener, RunOptions, RunResult
 from penstock.runtime.run.output_inside_input import refuse_overlap
 from penstock.runtime.run.scope import RunScope
 from penstock.runtime.run.session import session
@@ -68,7 +68,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
     out_dir = Path(options.out if options.out is not None else pipeline.sink.path)
     refuse_overlap(pipeline.source.paths, out_dir, pipeline.sink.format)
     holder = f"the run in {out_dir.absolute()} (process {os.getpid()})"
-    with ExitStack() as stack, session(whole_process=options.whole_process) as lent:
+    with ExitStack() as stack, session(whole_process=isinstance(options, CommandOptions)) as lent:
         stands = _standing(out_dir)
         complete = stands is not None and _is_complete(stands, options.limit)
         if not complete:

@@ -35,7 +35,7 @@ from penstock.runtime.replicas.record import Record
 from penstock.runtime.rows.writer import Writer
 from penstock.runtime.run.effects import RunEffects
 from penstock.runtime.run.observe import Observer
-from penstock.runtime.run.options import RunOptions
+from penstock.runtime.run.options import CommandOptions, RunOptions
 from penstock.runtime.run.phases import Phases
 from penstock.runtime.run.pipeline_snapshot import note_given
 from penstock.runtime.run.scope import RunScope, open_pipeline_source
@@ -82,7 +82,10 @@ class Invocation:
         self._record = Record(planned, self._logs)
         self._stalls = Stalls(self._record.note)
         self._watchdog = Watchdog(
-            session.interrupts, self._record.log_writer, self._record.log, own_process=options.whole_process
+            session.interrupts,
+            self._record.log_writer,
+            self._record.log,
+            own_process=isinstance(options, CommandOptions),
         )
 
     def __enter__(self) -> Invocation:
@@ -131,7 +134,7 @@ class Invocation:
             self._stalls,
         )
         self._stack.callback(self._phases.close)
-        note_given(scope.ledger, self._options.given)
+        note_given(scope.ledger, self._options.given if isinstance(self._options, CommandOptions) else None)
         fault("run.opened")
 
     def refuse_longer(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from penstock.errors import ExitCode
+from penstock.report.display import DisplayKind
 from penstock.report.facts import RunFacts
 from penstock.runtime.run.pipeline_snapshot import Given
 
-__all__ = ["EXIT_CODES", "Listener", "RunOptions", "RunResult"]
+__all__ = ["EXIT_CODES", "CommandOptions", "Listener", "RunOptions", "RunResult"]
 
 Listener = Callable[[RunFacts], None]
 
@@ -33,10 +34,8 @@ class RunOptions:
     ray_address      of a Ray cluster, HOST:PORT or auto; None: RAY_ADDRESS, else a fresh Ray on this machine
     placement_group  of Ray: take devices from this one only; it belongs to the caller
     takeover    take the folder over from a process that still seems to own it
-    display     for the Python API: auto | rich | plain | json | none, on stderr
+    display     for the Python API: auto | rich | plain | jsonl | none, on stderr
     listener    called about every `interval_s` seconds with fresh facts, from the run's own thread; replaces `display`
-    given       how the pipeline was given, noted in the run directory for `penstock retry`
-    whole_process  count times from the start of the process (the command line) rather than from this call
     """
 
     out: str | None = None
@@ -45,11 +44,19 @@ class RunOptions:
     ray_address: str | None = None
     placement_group: Any = None
     takeover: bool = False
-    display: Literal["auto", "rich", "plain", "json", "none"] = "auto"
+    display: DisplayKind = "auto"
     listener: Listener | None = None
     interval_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class CommandOptions(RunOptions):
+    """Of a run that is all that its process does: times count from the start of the process.
+
+    given  how the pipeline was given, noted in the run directory for `penstock retry`
+    """
+
     given: Given | None = None
-    whole_process: bool = False
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_folders_that_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["status", str(tmp_path / "nowhere")]) == 2
     assert "no such folder; pass the output folder of a run" in capsys.readouterr().err
     assert main(["status", str(tmp_path)]) == 2
-    assert "holds no Penstock run" in capsys.readouterr().err
+    assert "has no Penstock run" in capsys.readouterr().err
 
 
 def test_parts_that_vanish_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

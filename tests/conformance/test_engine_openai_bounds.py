@@ -135,13 +135,13 @@ def test_headers_that_are_too_large_are_told_as_such(lines: bytes) -> None:
 @pytest.mark.parametrize(
     ("pieces", "words"),
     [
-        (reply(b"x", b"Content-Encoding: br"), "Content-Encoding is br; gzip, deflate"),
+        (reply(b"x", b"Content-Encoding: br"), "Content-Encoding is br; expected gzip, deflate"),
         (reply(b"x", b"Content-Encoding: zstd"), "Content-Encoding is zstd"),
         (reply(b"x", b"Content-Encoding: sk-secret"), "Content-Encoding is unknown"),
-        (reply(b"no gzip", b"Content-Encoding: gzip"), "no gzip"),
+        (reply(b"not valid gzip", b"Content-Encoding: gzip"), "no gzip"),
         (reply(packed("gzip", 9)[:-9], b"Content-Encoding: gzip"), "truncated"),
         (reply(packed("gzip", 9) + b"more", b"Content-Encoding: gzip"), "trailing data"),
-        ([b"no HTTP at all\r\n\r\n"], "no HTTP"),
+        ([b"no HTTP at all\r\n\r\n"], "not valid HTTP"),
     ],
 )
 def test_a_body_that_can_not_be_read_is_the_services_failure(pieces: list[bytes], words: str) -> None:
@@ -188,7 +188,7 @@ def test_replies_that_are_too_large_together_wait_for_each_other(monkeypatch: py
 @pytest.mark.parametrize(
     "pieces",
     [Endless(OK + b"\r\n", b"x" * 65_536), [OK + b"X: " + b"a" * 10_000 + b"\r\n\r\n"], [b"no HTTP\r\n\r\n"]],
-    ids=["endless", "headers", "no HTTP"],
+    ids=["endless", "headers", "not valid HTTP"],
 )
 def test_who_answers_anything_is_there_when_the_engine_loads(pieces: Iterable[bytes]) -> None:
     with RawService(pieces) as service:

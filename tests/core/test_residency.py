@@ -43,7 +43,7 @@ def test_what_a_phase_does_without_leaves_before_the_next_one_starts() -> None:
     driven.tell(ev.OpenPools(pools=[0]))
     ready(driven, 0)
     found = driven.tell(ev.ClosePools(pools=[0], phase=1))
-    assert kinds(found) == ["KillReplica"] and found[0].reason == "its phase has ended"
+    assert kinds(found) == ["KillReplica"] and found[0].reason == "phase finished"
     assert kinds(lost(driven, 0)) == ["Recovered", "PoolsClosed"]
     assert kinds(driven.tell(ev.OpenPools(pools=[1], phase=1))) == ["StartReplica"]
     driven.tell(ev.Tick(), after_s=1000.0)  # the first does not come back by itself

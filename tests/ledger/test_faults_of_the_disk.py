@@ -185,7 +185,7 @@ def test_an_outcome_that_can_not_be_known_is_fatal(tmp_path: Path) -> None:
         coordinator = Coordinator(ledger, 20)
         coordinator.commit([0])
         files.blind = True
-        with pytest.raises(CommitError, match=r"could not learn whether|timed out") as caught:
+        with pytest.raises(CommitError, match=r"could not determine whether|timed out") as caught:
             coordinator.commit(range(1, 10))
         assert caught.value.fatal
     with open_ledger(tmp_path / "out") as ledger:

@@ -69,7 +69,7 @@ def test_who_is_alive(fields: dict[str, object], age_s: float, alive: bool) -> N
     assert is_alive(record, record.heartbeat + age_s) is alive
 
 
-@pytest.mark.parametrize(("ahead_s", "words"), [(30, "last sign of life 0 s ago"), (90_000, "90,000 s from now")])
+@pytest.mark.parametrize(("ahead_s", "words"), [(30, "last heartbeat 0 s ago"), (90_000, "90,000 s in the future")])
 def test_a_clock_that_is_ahead_is_told_as_that(ahead_s: float, words: str, tmp_path: Path) -> None:
     """Whether that process is alive can't be told; the run is not taken from it without being asked to."""
     open_ledger(tmp_path / "out")  # never closed
@@ -137,7 +137,7 @@ def test_a_heartbeat_is_renewed_and_notices_the_successor(tmp_path: Path, monkey
     old.heartbeat()
     assert read_owner(Files(), path) == change(begin, heartbeat=begin.heartbeat + 30)
     monkeypatch.setattr(time, "time", lambda: begin.heartbeat + 60)
-    with open_ledger(tmp_path / "out", takeover=True), pytest.raises(Fenced, match="taken this run over"):
+    with open_ledger(tmp_path / "out", takeover=True), pytest.raises(Fenced, match="taken over this run"):
         old.heartbeat()
 
 
@@ -149,7 +149,7 @@ def test_a_successor_that_has_ended_is_noticed_too(tmp_path: Path, monkeypatch: 
     path = tmp_path / "out" / ".penstock" / "owner.json"
     begun = time.time()
     monkeypatch.setattr(time, "time", lambda: begun + 30)
-    with pytest.raises(Fenced, match="taken this run over"):
+    with pytest.raises(Fenced, match="taken over this run"):
         old.heartbeat()
     assert not path.exists()
     with pytest.raises(Fenced):
@@ -242,7 +242,7 @@ def test_of_two_starts_at_once_one_is_refused(tmp_path: Path) -> None:
                 winners.append(open_ledger(out, files=files))
             super().link(source, target)
 
-    with pytest.raises(RunOwned, match="just begun"):
+    with pytest.raises(RunOwned, match="just started"):
         open_ledger(out, files=Late())
     Coordinator(winners[0], 20).run()
     winners[0].close()
@@ -279,7 +279,7 @@ def test_a_finished_run_is_owned_by_the_first_that_has_work_to_do(tmp_path: Path
     with open_ledger(tmp_path / "out") as first, open_ledger(tmp_path / "out") as second:
         first.claim()
         first.claim()
-        with pytest.raises(RunOwned, match="another process has just worked on this run"):
+        with pytest.raises(RunOwned, match="another process has just updated this run"):
             second.claim()
         with pytest.raises(RunOwned, match=rf"process {os.getpid()} on host"):
             open_ledger(tmp_path / "out")

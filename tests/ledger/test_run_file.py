@@ -37,7 +37,7 @@ def test_somebody_elses_folder_stays_untouched(tmp_path: Path, name: str) -> Non
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text('{"their": "own"}')
     before = tree(tmp_path)
-    with pytest.raises(RunMismatch, match=r"not written by Penstock|no Penstock run"):
+    with pytest.raises(RunMismatch, match=r"not written by Penstock|not a Penstock run"):
         open_ledger(tmp_path)
     assert tree(tmp_path) == before
 
@@ -112,7 +112,7 @@ def test_a_committed_part_that_is_gone_is_noticed(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         Coordinator(ledger, 20).commit(range(5))
     (tmp_path / "data" / "part-00000.parquet").unlink()
-    with pytest.raises(LedgerDamaged, match=r"part-00000\.parquet: this part was committed, and is gone"):
+    with pytest.raises(LedgerDamaged, match=r"part-00000\.parquet: this committed part is missing"):
         open_ledger(tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_a_lost_private_folder_or_run_file_is_noticed(tmp_path: Path) -> None:
         Coordinator(ledger, 20).commit(range(5))
     run_file = (tmp_path / "run.json").read_bytes()
     (tmp_path / "run.json").unlink()
-    with pytest.raises(LedgerDamaged, match=r"lost its run\.json"):
+    with pytest.raises(LedgerDamaged, match=r"run\.json is missing"):
         open_ledger(tmp_path)
     (tmp_path / "run.json").write_bytes(run_file)
     shutil.rmtree(tmp_path / ".penstock")

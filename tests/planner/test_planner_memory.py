@@ -158,4 +158,4 @@ def test_a_kv_cache_that_was_given() -> None:
     fit = fit_on(pool(facts=dense(), kv_bytes=2 * GB), Layout(), H100)
     assert fit.memory.kv == 2 * GB and fit.kv_tokens == 2 * GB // (131072 * 16) * 16
     told = fit_on(pool(facts=dense(), kv_bytes=70 * GB), Layout(), H100).constraint
-    assert told is not None and "KV cache 70.0 GB as asked for" in told
+    assert told is not None and "KV cache 70.0 GB as requested" in told

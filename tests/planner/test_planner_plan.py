@@ -31,7 +31,7 @@ def devices_of(plan: Plan, name: str) -> int:
 def test_what_fits_one_device_is_copied(memory_gb: int, link: str) -> None:
     plan = make_plan([pool(facts=dense())], [node(memory_gb=memory_gb, link=link)])
     assert layouts(plan) == {(1, 1)} and len(plan.models["writer"].replicas) == 8
-    assert reasons(plan)["tp=2 pp=1"] == "fits one device: copied, not divided"
+    assert reasons(plan)["tp=2 pp=1"] == "fits on one device: replicated, not sharded"
 
 
 def test_a_larger_one_is_divided_inside_a_node() -> None:

@@ -58,7 +58,7 @@ def test_the_planned_engine_is_the_launched_one(
     asked = pipeline(task)
     able = {info.name for info in model_engines() if task in info.tasks}
     if not able & installed:
-        with pytest.raises(MissingDependency, match="no engine is installed that could run"):
+        with pytest.raises(MissingDependency, match="no engine is installed that can run"):
             plan(asked, [NODES[node]])
         return
     planned = plan_on_nodes(asked, [NODES[node]], here=True).models["m"].engine
@@ -91,7 +91,7 @@ def test_the_preferred_of_those_installed_is_taken(monkeypatch: pytest.MonkeyPat
 
 
 def test_another_interpreter_has_its_engine_named() -> None:
-    with pytest.raises(ConfigError, match="name its engine"):
+    with pytest.raises(ConfigError, match="set its engine"):
         check_launchable(Model("a/b", python="/opt/venv/bin/python"))
 
 

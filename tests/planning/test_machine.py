@@ -59,7 +59,11 @@ def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(PlanError, match=r"is no local folder, and the hub can't be reached .*hf download some/model"):
+    with pytest.raises(
+        PlanError,
+        match=r"is not a local folder, and the hub can't be reached .*hf download "
+        "some/model",
+    ):
         read_model_facts("some/model")
 
 

@@ -33,7 +33,7 @@ def test_headers_alone_are_enough(tmp_path: Path) -> None:
     found = read_model_facts(str(write_folder(tmp_path / "m", "qwen2.5-0.5b-instruct")))
     exact = facts("qwen2.5-0.5b-instruct")
     assert found.weights_bytes("bfloat16") == exact.weights_bytes("bfloat16")
-    assert found.confidence == "exact" and any("shorter than the header says" in doubt for doubt in found.doubts)
+    assert found.confidence == "exact" and any("shorter than the header claims" in doubt for doubt in found.doubts)
 
 
 def test_an_index_alone_is_enough(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_part_of_the_weights(tmp_path: Path) -> None:
     index = {"metadata": {"total_size": 16_381_470_720}, "weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
     (folder / INDEX).write_text(json.dumps(index))
     (folder / "1.safetensors").write_bytes(b"")
-    assert any("1 of 2 weight files are not there" in doubt for doubt in read_model_facts(str(folder)).doubts)
+    assert any("1 of 2 weight files are missing" in doubt for doubt in read_model_facts(str(folder)).doubts)
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 
 def test_without_config(tmp_path: Path) -> None:
-    assert "has no config.json" in refused(tmp_path)
+    assert "config.json is missing" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_without_weights(tmp_path: Path, files: tuple[str, ...], words: str) -> 
     ("text", "words"),
     [
         ("{", "is not valid JSON"),
-        ("[]", "is no JSON object"),
+        ("[]", "is not a JSON object"),
         ("{}", "has no 'num_hidden_layers'"),
         ('{"num_hidden_layers": "many"}', "'num_hidden_layers': expected a whole number"),
         ('{"num_hidden_layers": 0}', "'num_hidden_layers': expected at least 1"),

@@ -93,9 +93,7 @@ def test_a_finished_run_in_a_folder_that_is_read_only_now(tmp_path: Path, withou
     support.run(tmp_path).says(0)
     os.chmod(tmp_path / "out", 0o555)
     again = support.run(tmp_path, **without_privileges)
-    again.says(
-        0, "no model was loaded", "can't write out/summary.json: Permission denied; the rows themselves are safe"
-    )
+    again.says(0, "no model was loaded", "can't write out/summary.json: Permission denied; the output rows are safe")
     os.chmod(tmp_path / "out", 0o755)
 
 

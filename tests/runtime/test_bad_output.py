@@ -54,9 +54,9 @@ def test_another_number_of_replicas_and_another_batch_size_go_on(tmp_path: Path)
         ("in", "in/out", "overlaps the input 'in'"),
         ("in", "link", "overlaps the input 'in'"),
         ("out/data", "out", "overlaps the input 'out/data'"),
-        ("in/*", "in/out", "the pattern 'in/*' takes in what the run writes"),
-        ("in/**/*.parquet", "in/out", "takes in what the run writes"),
-        ("in/q.jsonl", "in", "holds something that is no Penstock run (q.jsonl), and stays untouched"),
+        ("in/*", "in/out", "the pattern 'in/*' matches files in the output folder"),
+        ("in/**/*.parquet", "in/out", "matches files in the output folder"),
+        ("in/q.jsonl", "in", "contains files that are not a Penstock run (q.jsonl); it was not changed"),
         ("q.jsonl", ".", "holds something that is no Penstock run"),
         ("q.jsonl", "file", "the output path is a file"),
         ("q.jsonl", "file/out", "can't make the output folder: Not a directory"),
@@ -82,7 +82,7 @@ def test_an_output_folder_that_can_not_be_meant(here: Here, source: str, out: st
     [
         ("run.json", 2, "run.json: this run.json was not written by Penstock, or is damaged"),
         (".penstock/manifest/00000001.json", 1, "Restore it from a copy, or start over"),
-        ("data/part-00000.parquet", 1, "this part was committed, and is gone. Bring it back"),
+        ("data/part-00000.parquet", 1, "this committed part is missing. Restore it"),
     ],
 )
 def test_a_run_whose_records_are_damaged(here: Here, damage: str, code: int, words: str) -> None:
@@ -105,7 +105,7 @@ def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
     # The first would need 40 s for what is left; a loaded machine may take some of them to start the second.
     support.run(tmp_path, "--takeover", "--set", "models.writer.engine_options.ms_per_row=1").says(0, "100 out")
     assert end_of(first, tmp_path) == 1
-    assert "has taken this run over" in errors(tmp_path)
+    assert "has taken over this run" in errors(tmp_path)
     assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(100)]
     assert summary(tmp_path)["status"] == "done"
 

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.process
         ),
         ("mock:test", "mock:", "p.yaml:2: 'ref': expected mock:NAME"),
         ("replicas: 1", "engine_options: {slot: 2}", "unknown option 'slot' of the mock engine; did you mean 'slots'?"),
-        ("replicas: 1", "python: /no/python", "p.yaml:2: 'python': there is no interpreter '/no/python'"),
+        ("replicas: 1", "python: /no/python", "p.yaml:2: 'python': no such interpreter '/no/python'"),
         ("mock:test", "./no/model", "p.yaml:2: 'ref': there is no folder './no/model'"),
         ("mock:test", "./emptied", "p.yaml:2: 'ref': the folder './emptied' holds no model"),
     ],
@@ -134,7 +134,7 @@ def test_an_engine_that_is_not_installed(here: Here, engine: str, monkeypatch: p
     write(here.folder, with_model(ref="owner/model", engine=engine))
     here.run().refuses(f"needs the engine '{engine}', which is not installed: pip install 'penstock[{engine}]'")
     write(here.folder, with_model(ref="owner/model"))
-    here.run().refuses("no engine is installed that could run 'owner/model'", "pip install 'penstock[vllm]'")
+    here.run().refuses("no engine is installed that can run 'owner/model'", "pip install 'penstock[vllm]'")
 
 
 def test_an_engine_that_is_there_and_broken(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_next_start_ends_what_was_left_behind(tmp_path: Path, child: int) ->
     assert run(tmp_path) == 0, errors(tmp_path)
     assert gone(child)
     told = (tmp_path / "out" / "logs" / "coordinator.log").read_text()
-    assert "1 process that an earlier start of this run had left behind, ended now" in told
+    assert "1 process left behind by an earlier start of this run, stopped now" in told
     assert str(child) in told
     assert [row["x"] for row in output(tmp_path)] == list(range(20))
 

@@ -93,7 +93,7 @@ def test_another_interpreter_gets_this_penstock(
 
 
 def test_an_interpreter_that_is_not_there(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
-    with pytest.raises(ConfigError, match="there is no interpreter '/nowhere/python'"):
+    with pytest.raises(ConfigError, match="no such interpreter '/nowhere/python'"):
         executor.start(launch(python="/nowhere/python"), 0)
 
 

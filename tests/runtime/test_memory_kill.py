@@ -49,5 +49,5 @@ def test_a_host_that_the_kernel_ends_for_want_of_memory(tmp_path: Path, starve: 
     assert end_of(process, tmp_path) == 0, errors(tmp_path)
     assert len(output(tmp_path)) == 300 and not dead(tmp_path)
     log = (tmp_path / "out" / "logs" / "coordinator.log").read_text()
-    assert "ran out of memory; from now on it uses 75% of its room" in log
+    assert "ran out of memory; now limited to 75% of its capacity" in log
     assert "was killed by SIGKILL: out of memory: the kernel has just ended a process of this machine" in log

@@ -188,7 +188,7 @@ def test_a_replica_that_runs_out_of_memory_takes_less_at_a_time(tmp_path: Path) 
     (replica,) = summary(tmp_path)["models"]["writer"]["replicas"]
     assert 1 <= replica["restarts"] <= 5
     log = (tmp_path / "out" / "logs" / "coordinator.log").read_text()
-    assert "ran out of memory; from now on it uses 75% of its room" in log
+    assert "ran out of memory; now limited to 75% of its capacity" in log
 
 
 def test_a_row_that_alone_takes_all_memory_dies_and_the_run_goes_on(tmp_path: Path) -> None:

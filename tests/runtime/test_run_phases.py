@@ -202,8 +202,7 @@ def test_a_start_that_runs_out_of_memory_steps_down_and_says_so(
     )
     assert result.exit_code == 0
     assert any(
-        "ran out of memory while it started; it tries again with batches of 128" in note
-        for note in result.facts.warnings
+        "ran out of memory while loading; retrying with batches of 128" in note for note in result.facts.warnings
     )
     assert result.summary["models"]["b"]["replicas"][0]["restarts"] == 0
 

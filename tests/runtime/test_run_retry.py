@@ -205,4 +205,4 @@ def test_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     command = [sys.executable, "-m", "penstock.cli", "retry", "empty"]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert told.returncode == 2 and "holds no Penstock run" in told.stderr
+    assert told.returncode == 2 and "has no Penstock run" in told.stderr

@@ -183,7 +183,7 @@ def test_a_disk_that_does_not_answer_ends_the_run(monkeypatch: pytest.MonkeyPatc
     (first,) = inbox.take()
     assert isinstance(first, ChunkRead)
     look(stalls, SLOW_READ_S + 2)
-    assert said == ["list: nothing was read after row 4 for 30 s; its disk or network does not answer"]
+    assert said == ["list: no data read after row 4 for 30 s; the disk or network does not respond"]
     assert not inbox.take(), "not yet"
     look(stalls, LONGEST_READ_S)
     assert not inbox.take(), "nobody waits for it"
@@ -232,8 +232,8 @@ def test_a_commit_that_takes_long_is_said(tmp_path: Path) -> None:
     writer.commit(1, CommitBatch([], [], [0], 1, 1, Counts()))
     assert ledger.begun.wait(LIMIT_S)
     look(stalls, SLOW_COMMIT_S + 10)
-    assert said == [f"a commit has been under way for 30 s: the disk under {tmp_path} is slow, or does not answer"]
-    assert stalls.told().startswith("a commit has been under way for 39 s")
+    assert said == [f"a commit has taken 30 s so far: the disk of {tmp_path} is slow or does not respond"]
+    assert stalls.told().startswith("a commit has taken 39 s so far")
     ledger.go_on.set()
     while not inbox.take():
         pass
@@ -292,7 +292,7 @@ def test_a_loop_that_stands_still_ends_the_run(tmp_path: Path) -> None:
     pipeline(tmp_path, ms_per_row=20)
     script = [sys.executable, "-c", LOOP_THAT_HANGS]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    assert done.stdout.startswith("failed 1 the run's own loop stood still for 3 s; "), done.stdout + done.stderr
+    assert done.stdout.startswith("failed 1 the coordinator's loop was blocked for 3 s; "), done.stdout + done.stderr
     log = (tmp_path / "out" / "logs" / "coordinator.log").read_text()
     assert "thread MainThread:" in log and "in listener" in log and "thread penstock-writer:" in log
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "failed"
@@ -321,5 +321,5 @@ def test_reading_that_finds_no_row_is_said_though_it_is_at_work(monkeypatch: pyt
     reader.finding.begin()
     for _ in range(200):
         stalls.look()
-    assert told == ["list: 60 s of reading have found no row after row 3; the reading goes on"]
+    assert told == ["list: 60 s of reading without a row after row 3; still reading"]
     assert not reader.given_up

@@ -56,7 +56,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert disk.refused.wait(LIMIT_S)
     while not writer.waiting:
         assert not disk.committed
-    assert writer.waiting.startswith("disk full: 2,000 rows wait, at most 2.1 MB needed, ")
+    assert writer.waiting.startswith("disk full: 2,000 rows waiting, up to 2.1 MB needed, ")
     assert writer.waiting.endswith(f" free in {tmp_path}")
     disk.room.set()
     while not (events := inbox.take()):
@@ -72,7 +72,5 @@ def test_a_commit_that_computes_is_no_slow_disk(tmp_path: Path, monkeypatch: pyt
     writer = Writer(FullDisk(), Inbox(), tmp_path)
     writer._rows = 1234
     monkeypatch.setattr("penstock.runtime.rows.writer.cpu_ns", lambda native_id: 30 * 10**9)
-    assert writer.committing.told(40) == (
-        "a commit of 1,234 rows has been under way for 40 s: they are large, and computed"
-    )
-    assert "is slow, or does not answer" in writer.committing.told(100)
+    assert writer.committing.told(40) == ("a commit of 1,234 rows has taken 40 s so far: encoding large rows")
+    assert "is slow or does not respond" in writer.committing.told(100)

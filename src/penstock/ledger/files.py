@@ -117,9 +117,12 @@ def commit_error(error: OSError, doing: str, folder: Path | None = None) -> Comm
     where = None if place is None else str(place)
     reason = error.strerror or str(error)
     if full:
-        mend = "Nothing is lost. Free some space, then go on with the same command."
+        mend = "No data is lost. Free some space, then run the same command to continue."
     elif isinstance(error, FsyncFailed):
-        mend = "The disk does not keep what is written to it. Check it; the same command goes on from the last commit."
+        mend = (
+            "The disk did not persist written data. Check it, then run the same command to continue from the "
+            "last commit."
+        )
     else:
-        mend = "The same command goes on from the last commit once this is mended."
+        mend = "Fix this, then run the same command to continue from the last commit."
     return CommitError(f"could not {doing}: {reason}. {mend}", where=where, errno=error.errno, fatal=not full)

@@ -135,11 +135,11 @@ class Ledger:
             self._claim_finished_run()
         except Fenced as error:
             raise RunOwned(
-                "another process has just worked on this run. Run the command again to see what is left to do.",
+                "another process has just updated this run. Run the command again.",
                 where=str(self._layout.out_dir),
             ) from error
         except OSError as error:
-            raise commit_error(error, "take up the run", self._layout.out_dir) from error
+            raise commit_error(error, "start on the run", self._layout.out_dir) from error
 
     def _claim_finished_run(self) -> None:
         """A finished run that continues after all (with a higher limit) is claimed before it does, at the latest by its
@@ -149,7 +149,7 @@ class Ledger:
         seen = self.entry.seq
         self.entry, self._owner = claim(self._layout, self._files, self._manifest, self.entry)
         if self.entry.seq != seen + 1:
-            raise Fenced("another process has worked on this run meanwhile.", where=str(self._layout.out_dir))
+            raise Fenced("another process has updated this run in the meantime.", where=str(self._layout.out_dir))
 
     def begin_phase(self, table: TableFactory) -> None:
         """Take up the phase that the newest entry names. `table` makes the builder of its rows' table: it gets the
@@ -240,7 +240,7 @@ class Ledger:
             )
         except OSError as error:
             stage.discard()
-            raise commit_error(error, "put rows that were run again into their places", self._layout.out_dir) from error
+            raise commit_error(error, "commit retried rows", self._layout.out_dir) from error
         except BaseException:
             stage.discard()
             raise
@@ -392,8 +392,8 @@ class Ledger:
 
     def _fenced_by(self, follower: Entry) -> Fenced:
         return Fenced(
-            f"another coordinator (epoch {follower.epoch}, ours is {self.entry.epoch}) has taken this run over; "
-            "what this process had not committed is done again by the other.",
+            f"another coordinator (epoch {follower.epoch}, ours is {self.entry.epoch}) has taken over this run; "
+            "it will redo the work that this process had not committed.",
             where=str(self._layout.out_dir),
         )
 

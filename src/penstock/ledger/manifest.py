@@ -112,8 +112,8 @@ class Manifest:
             raise error from None
         except OSError as unknown:
             raise CommitError(
-                f"could not learn whether manifest entry {entry.seq} was written: {unknown.strerror or unknown}. "
-                "The same command finds out and goes on.",
+                f"could not determine whether manifest entry {entry.seq} was written: {unknown.strerror or unknown}. "
+                "Run the same command to continue.",
                 where=str(path),
                 errno=unknown.errno,
             ) from error

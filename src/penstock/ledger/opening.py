@@ -53,7 +53,7 @@ def claim(layout: Layout, files: Files, manifest: Manifest, newest: Entry) -> tu
         except LostRace as lost:
             if lost.entry.epoch >= epoch:
                 raise RunOwned(
-                    "another process has just begun to work on this run. Wait for it, stop it, or use --takeover.",
+                    "another process has just started on this run. Wait for it, stop it, or use --takeover.",
                     where=str(layout.out_dir),
                 ) from None
             newest = manifest.newest() or lost.entry
@@ -113,8 +113,8 @@ def refuse_lost_manifest(layout: Layout, files: Files) -> None:
     for folder in (layout.data, layout.dead):
         if files.names(folder):
             raise LedgerDamaged(
-                "there is output here, but no manifest that accounts for it. Bring back .penstock/manifest, or choose "
-                "another output folder.",
+                "this folder has output but no manifest. Restore .penstock/manifest from a copy, or choose another "
+                "output folder.",
                 where=str(folder),
             )
 
@@ -131,5 +131,5 @@ def _move(layout: Layout, files: Files, part: PartFact, folder: Path) -> None:
         files.rename(layout.staged(part.staged), target)
     except FileNotFoundError as error:
         if not files.exists(target):
-            raise LedgerDamaged("this part was committed, and is gone. Bring it back.", where=str(target)) from error
+            raise LedgerDamaged("this committed part is missing. Restore it from a copy.", where=str(target)) from error
     fault("move.renamed")

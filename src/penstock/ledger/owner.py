@@ -109,15 +109,15 @@ def refuse_if_owned(owner: OwnerRecord | None, out_dir: Path, now: float) -> Non
     ahead = clock_ahead_s(owner, now)
     if ahead is not None:
         raise RunOwned(
-            f"process {owner.pid} on host {owner.host} may be at work on this run: its last sign of life is dated "
-            f"{ahead:,.0f} s from now, so the clocks of the two hosts differ, and its age tells nothing. "
-            "If that process is at work, wait for it or stop it; if it has ended, take the run over with --takeover.",
+            f"process {owner.pid} on host {owner.host} may still own this run: its last heartbeat is dated "
+            f"{ahead:,.0f} s in the future, so the clocks of the two hosts differ and its age is unknown. "
+            "If that process is running, wait for it or stop it; if it has exited, take over the run with --takeover.",
             where=str(out_dir),
         )
     age = max(0.0, now - owner.heartbeat)
     raise RunOwned(
-        f"process {owner.pid} on host {owner.host} works on this run (last sign of life {age:.0f} s ago). "
-        "Wait for it, stop it, or take the run over from it with --takeover.",
+        f"process {owner.pid} on host {owner.host} owns this run (last heartbeat {age:.0f} s ago). "
+        "Wait for it, stop it, or take over the run with --takeover.",
         where=str(out_dir),
     )
 
@@ -155,8 +155,8 @@ class Owner:
         owner = read_owner(self._files, self._path)
         if owner is not None and owner.epoch > self.record.epoch:
             raise Fenced(
-                f"process {owner.pid} on host {owner.host} has taken this run over; "
-                "nothing that this process still does would count.",
+                f"process {owner.pid} on host {owner.host} has taken over this run; "
+                "further work of this process would be discarded.",
                 where=str(self._path.parent.parent),
             )
 

@@ -110,7 +110,7 @@ def _read_runs(layout: Layout, files: Files, part: PartFact) -> list[_Run]:
     try:
         runs = msgspec.msgpack.decode(files.read(path), type=list[_Run])
     except FileNotFoundError as error:
-        raise LedgerDamaged(f"{what} is gone. Bring it back.", where=str(path)) from error
+        raise LedgerDamaged(f"{what} is missing. Restore it from a copy.", where=str(path)) from error
     except msgspec.MsgspecError as error:
         raise LedgerDamaged(f"{what} can't be read: {error}", where=str(path)) from error
     told = sum(run.count for run in runs)

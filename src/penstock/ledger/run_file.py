@@ -120,8 +120,8 @@ def prepare(layout: Layout, files: Files, wanted: RunFile, diff: Diff) -> RunFil
     _compare(layout.out_dir, found, wanted, diff)
     if not files.exists(layout.private):
         raise LedgerDamaged(
-            "run.json is here, but .penstock, which says what is done, is gone. "
-            "Bring it back, or choose another output folder.",
+            "run.json exists, but .penstock, the record of finished work, is missing. "
+            "Restore it from a copy, or choose another output folder.",
             where=str(layout.out_dir),
         )
     return found
@@ -134,16 +134,16 @@ def _refuse_foreign(layout: Layout, files: Files) -> None:
     except NotADirectoryError:
         if not files.exists(layout.out_dir):
             raise  # it is not the last name of the path that is a file
-        raise RunMismatch("the output path is a file; it has to be a folder.", where=str(layout.out_dir)) from None
+        raise RunMismatch("the output path is a file; it must be a folder.", where=str(layout.out_dir)) from None
     if names and layout.private.name not in names:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise RunMismatch(
-            f"the output folder holds something that is no Penstock run ({shown}), and stays untouched. "
+            f"the output folder contains files that are not a Penstock run ({shown}); it was not changed. "
             "Choose an empty or new folder.",
             where=str(layout.out_dir),
         )
     if files.exists(layout.entry(1)):
-        raise LedgerDamaged("this run has lost its run.json. Bring it back.", where=str(layout.out_dir))
+        raise LedgerDamaged("run.json is missing. Restore it from a copy.", where=str(layout.out_dir))
 
 
 def _create(layout: Layout, files: Files, wanted: RunFile) -> RunFile:
@@ -176,8 +176,8 @@ def _compare(out_dir: Path, found: RunFile, wanted: RunFile, diff: Diff) -> None
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise RunMismatch(
-            f"the output folder holds another run, which differs from the one asked for in:\n{listed}\n"
-            "Undo the change to go on with that run, or choose another output folder with --out.",
+            f"the output folder holds another run, which differs from the requested one in:\n{listed}\n"
+            "Undo the change to continue that run, or choose another output folder with --out.",
             where=str(out_dir),
         )
 

@@ -63,7 +63,7 @@ def read_segment(layout: Layout, files: Files, fact: SegmentFact) -> Iterator[pa
                 for number in range(reader.num_record_batches):
                     yield pa.Table.from_batches([reader.get_batch(number)])
     except FileNotFoundError as error:
-        raise LedgerDamaged("this segment is missing, and the manifest needs it", where=str(path)) from error
+        raise LedgerDamaged("this segment is missing", where=str(path)) from error
     except pa.ArrowInvalid as error:
         raise LedgerDamaged(f"this segment can't be read: {error}", where=str(path)) from error
 
@@ -97,9 +97,9 @@ def check_part(files: Files, path: Path, part: PartFact) -> None:
         with files.open(path) as file:
             found = hash_file(file)
     except FileNotFoundError as error:
-        raise LedgerDamaged("this part was committed, and is gone. Bring it back.", where=str(path)) from error
+        raise LedgerDamaged("this committed part is missing. Restore it from a copy.", where=str(path)) from error
     if found != part.hash:
-        raise LedgerDamaged("this part is not as it was written. Bring that back.", where=str(path))
+        raise LedgerDamaged("this part was modified after it was written. Restore it from a copy.", where=str(path))
 
 
 def _batch_rows(table: pa.Table) -> int:
@@ -113,7 +113,7 @@ def _refuse_extensions(file: BinaryIO, where: str) -> None:
     head = file.read(16)
     end = file.seek(0, 2)
     if len(head) < 16 or head[:6] != _MAGIC:
-        raise LedgerDamaged("this segment is no Arrow file", where=where)
+        raise LedgerDamaged("this segment is not an Arrow file", where=where)
     file.seek(end - 10)
     tail = file.read(10)
     (schema_bytes,) = struct.unpack("<i", head[12:16])

@@ -58,7 +58,7 @@ def read_run(out_dir: Path) -> RunView:
     layout, files = Layout(Path(out_dir)), Files()
     run = read_run_file(layout, files)
     if run is None:
-        raise RunMismatch("this folder holds no Penstock run (there is no run.json).", where=str(out_dir))
+        raise RunMismatch("this folder has no Penstock run (run.json is missing).", where=str(out_dir))
     newest = Manifest(layout, files).newest()
     owner = read_owner(files, layout.owner)
     return RunView(

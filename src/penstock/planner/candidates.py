@@ -132,10 +132,10 @@ def _rate(demand: PoolDemand, fit: Fit, room: Room) -> float:
 
 def _cramped_reason(fit: Fit) -> str:
     if fit.lowered_batch:
-        return "fits only with smaller batches than the engine's own"
+        return "fits only with smaller batches than the engine's default"
     seats = max(fit.kv_tokens // REQUEST_TOKENS, 1)
     told = "1 request" if seats == 1 else f"{seats} requests"
-    return f"KV cache for {told} of {REQUEST_TOKENS:,} tokens at once: too few to keep a device full"
+    return f"KV cache for {told} of {REQUEST_TOKENS:,} tokens: too few to keep a device busy"
 
 
 def shape_reason(demand: PoolDemand, taken: Candidate, other: Candidate, room: Room) -> str:
@@ -143,14 +143,14 @@ def shape_reason(demand: PoolDemand, taken: Candidate, other: Candidate, room: R
     if other.cramped and not taken.cramped:
         return _cramped_reason(other.fit)
     if demand.goal == "throughput" and taken.layout.devices == 1:
-        return "fits one device: copied, not divided"
+        return "fits on one device: replicated, not sharded"
     taken_nodes, nodes = _nodes(taken.layout, room), _nodes(other.layout, room)
     if nodes > taken_nodes:
-        return f"needs {nodes} nodes, and {plural(taken_nodes, 'node')} will do"
+        return f"needs {nodes} nodes, {plural(taken_nodes, 'node')} would suffice"
     if demand.goal == "throughput" and other.sort > taken.sort:
         if room.kind.fast:
-            return "fast links inside the node: tensor parallel before pipeline stages"
-        return f"{room.kind.link} inside the node, no fast link: pipeline stages before tensor parallel"
+            return "fast links within the node: tensor parallelism before pipeline stages"
+        return f"{room.kind.link} within the node, no fast link: pipeline stages before tensor parallelism"
     share = other.rate / taken.rate if taken.rate else 0.0
     if demand.goal == "latency":
         return f"a token is estimated to take {1 / max(share, 0.001):.1f} times as long as with {taken.layout}"

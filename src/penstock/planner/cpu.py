@@ -46,7 +46,7 @@ def cpu_fit(demand: PoolDemand, room: CpuRoom) -> Fit:
     if facts is None:
         return Fit(layout=layout, memory=Memory(reserve=device, device=device), max_model_len=demand.max_model_len)
     if layout.devices > 1 and not demand.rules.splits:
-        return Fit(layout=layout, constraint=f"the engine {demand.engine} does not split a model")
+        return Fit(layout=layout, constraint=f"the engine {demand.engine} does not support model parallelism")
     wrong = shape_constraint(facts, layout)
     if wrong is not None:
         return Fit(layout=layout, constraint=wrong)

@@ -61,7 +61,7 @@ def _why(demand: PoolDemand, layout: Layout, found: Sequence[Candidate], room: R
     if this is None:
         return f"fits, and so does {found[0].layout} with fewer devices" if found else "not tried"
     if found[0].layout == layout:
-        return "no room for it beside the other models"
+        return "no devices left next to the other models"
     return shape_reason(demand, found[0], this, room)
 
 
@@ -97,12 +97,12 @@ def _context(demand: PoolDemand, length: int | None, fits: Sequence[Fit]) -> lis
         return []
     limit = facts.max_position_embeddings
     if demand.max_model_len is not None:
-        told = f"max_model_len {length:,} as asked for"
+        told = f"max_model_len {length:,} as requested"
         if length > limit:
-            told += f"; the model was made for {limit:,}, the engine may refuse"
+            told += f"; the model's context length is {limit:,}, the engine may reject it"
         return [told]
     if length == limit:
-        return [f"max_model_len {length:,}: all that the model reads, and the KV cache holds a request of it"]
+        return [f"max_model_len {length:,}: the model's context length; the KV cache holds one such request"]
     told = f"max_model_len {length:,} of the model's {limit:,}: the longest request that the KV cache holds"
     longest = max((fit.max_model_len or 0 for fit in fits), default=0)
     if longest > length:
@@ -125,7 +125,7 @@ def no_fit_reason(demand: PoolDemand, rooms: Mapping[Kind, Room]) -> str:
         )
     total = sum(one.devices for one in rooms.values())
     if demand.ranks > total:
-        return f"{demand.name}: a replica of {demand.ranks} devices needs as many free, there are {total}"
+        return f"{demand.name}: a replica of {demand.ranks} devices needs as many free devices, {total} are available"
     facts = demand.facts
     if facts is not None and asked is not None and facts.heads % asked:
         return f"{demand.name}: tensor_parallel {asked} does not divide its {facts.heads} attention heads"

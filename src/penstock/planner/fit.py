@@ -55,7 +55,7 @@ def fit_on(demand: PoolDemand, layout: Layout, kind: Kind) -> Fit:
         empty = Memory(reserve=kind.memory_bytes, device=kind.memory_bytes)
         return Fit(layout=layout, memory=empty, batch=Batch(demand.slots, 0), max_model_len=demand.max_model_len)
     if layout.devices > 1 and not demand.rules.splits:
-        return Fit(layout=layout, constraint=f"the engine {demand.engine} does not split a model over devices")
+        return Fit(layout=layout, constraint=f"the engine {demand.engine} does not support model parallelism")
     wrong = shape_constraint(facts, layout)
     if wrong is not None:
         return Fit(layout=layout, constraint=wrong)
@@ -106,7 +106,7 @@ def _with_batch(demand: PoolDemand, facts: ModelFacts, layout: Layout, kind: Kin
 
 
 def _no_room(memory: Memory, outside: int, kv_bytes: int) -> str:
-    asked = f" + KV cache {gigabytes(kv_bytes)} as asked for" if kv_bytes else ""
+    asked = f" + KV cache {gigabytes(kv_bytes)} as requested" if kv_bytes else ""
     return (
         f"weights {gigabytes(memory.weights)} + activations {gigabytes(memory.activations)} + reserve "
         f"{gigabytes(outside)}{asked}, device {gigabytes(memory.device)}: no room for "

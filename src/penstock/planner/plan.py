@@ -19,12 +19,11 @@ from penstock.planner.result import ModelPlan, Plan, ReplicaPlan
 __all__ = ["make_plan"]
 
 TOGETHER = (
-    "the models {} do not fit together, and load_strategy: together asks for that; without it they are loaded in "
-    "{} phases"
+    "the models {} do not fit together, which load_strategy: together requires; without it they are loaded in {} phases"
 )
 SETTLED = (
-    "the models {} were loaded together when this run was begun, and they do not fit together here; go on with it on "
-    "devices like those of the beginning, or begin anew in another output folder"
+    "the models {} were loaded together when this run started, and do not fit together here; continue on "
+    "devices like the original ones, or start over in another output folder"
 )
 
 
@@ -191,5 +190,5 @@ def _notes(phases: Sequence[tuple[str, ...]], nodes: Sequence[NodeFacts], load: 
     used = [f"{node.name} {', '.join(map(str, node.used))}" for node in nodes if node.used]
     if used:
         more = f" and {len(used) - 5} nodes more" if len(used) > 5 else ""
-        notes.append(f"devices in use by others, left alone: {'; '.join(used[:5])}{more}")
+        notes.append(f"devices in use by other processes, not used: {'; '.join(used[:5])}{more}")
     return tuple(notes)

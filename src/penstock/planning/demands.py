@@ -39,7 +39,7 @@ def check_launchable(model: Model) -> None:
     if model.python is not None:  # another interpreter: what is installed here says nothing of it
         if model.resolved_engine == AUTO:
             raise ConfigError(
-                f"the model '{model.ref}' runs under {model.python}, where 'engine: auto' can't look; name its engine"
+                f"the model '{model.ref}' runs under {model.python}, which 'engine: auto' can't inspect; set its engine"
             )
         return
     info = engine_for(model, here=True)
@@ -47,7 +47,7 @@ def check_launchable(model: Model) -> None:
         return
     if model.resolved_engine == AUTO:
         hints = ", or ".join(engine_info.install_hint(each) for each in _able(model) if each.adapter)
-        raise MissingDependency(f"no engine is installed that could run '{model.ref}': {hints}")
+        raise MissingDependency(f"no engine is installed that can run '{model.ref}': {hints}")
     if not info.adapter:
         raise ConfigError(f"the model '{model.ref}' needs the engine '{info.name}', which this version can't run yet")
     raise MissingDependency(

@@ -71,7 +71,7 @@ def _taken(found: list[Gpu], held: Mapping[str, str]) -> list[str]:
     ]
     return leased + [
         f"GPU {gpu.token or gpu.index} ({gpu.name}): another process uses {gpu.used_bytes / 1e9:.1f} GB of its "
-        f"{gpu.memory_bytes / 1e9:.1f} GB, so it is left alone; `nvidia-smi` names the process"
+        f"{gpu.memory_bytes / 1e9:.1f} GB, so it is not used; `nvidia-smi` shows the process"
         for gpu in found
         if gpu.used_bytes > TAKEN_BYTES and gpu.uuid not in held
     ]

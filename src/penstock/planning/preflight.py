@@ -34,7 +34,7 @@ def _of_model(name: str, model: Model) -> Iterator[Problem]:
     at: KeyPath = ("models", name)
     yield from _too_many((*at, "replicas"), model.replicas)
     if model.python is not None and not os.access(model.python, os.X_OK):
-        message = f"'python': there is no interpreter '{model.python}'; give its path, for instance VENV/bin/python"
+        message = f"'python': no such interpreter '{model.python}'; give its path, for instance VENV/bin/python"
         yield Problem((*at, "python"), message)
     info = None if model.resolved_engine == AUTO else info_of(model.resolved_engine)
     if info is not None and (refusal := registry.refusal(info.name, model.engine_options, model.base_urls)):
@@ -51,7 +51,7 @@ def _folder_problem(model: Model) -> str | None:
     if os.path.isdir(path):
         if any(os.path.exists(path / name) for name in _DESCRIPTIONS):
             return None
-        return f"the folder '{model.ref}' holds no model; a model's folder has a config.json"
+        return f"the folder '{model.ref}' is not a model folder: config.json is missing"
     if os.path.exists(path) or not model.ref.startswith(("/", "./", "../", "~")):
         return None
     return f"there is no folder '{model.ref}' (relative to {os.getcwd()}); give a model's folder or a hub id OWNER/NAME"
@@ -68,7 +68,10 @@ def _of_step(node: StepNode) -> Iterator[Problem]:
             yield Problem(at, f"'function': {error.message}")
             return
         if inspect.iscoroutinefunction(function):
-            message = f"'function': '{step.function.name}' is async; a step calls plain functions (asyncio.run inside)"
+            message = (
+                f"'function': '{step.function.name}' is async; steps call synchronous functions (wrap it "
+                "in asyncio.run)"
+            )
             yield Problem(at, message)
     try:
         logic_for(step)

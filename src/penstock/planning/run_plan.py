@@ -224,8 +224,8 @@ def _refuse_several_nodes(replica: Placed) -> None:
         shape = f"tp={replica.tensor_parallel} pp={replica.pipeline_parallel}"
         raise PlanError(
             f"{replica.id} would span the nodes {', '.join(replica.nodes)}: {shape} takes {len(replica.devices)} "
-            f"devices, and none of them has so many free. Stages on several nodes can be planned (`penstock plan`), "
-            "not started yet: ask for a smaller dtype, a quantization or larger nodes"
+            f"devices, and no node has that many free. Pipeline stages across nodes can be planned (`penstock plan`), "
+            "but not started yet: use a smaller dtype, a quantization or larger nodes"
         )
 
 

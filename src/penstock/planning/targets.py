@@ -38,7 +38,7 @@ def open_place(
         return LocalPlace(holder)
     if executor == "ray":
         return RayPlace(pipeline, ray_address, placement_group)
-    raise UsageError(f"there is no executor '{executor}'; use one of {', '.join(EXECUTORS)}")
+    raise UsageError(f"unknown executor '{executor}'; use one of {', '.join(EXECUTORS)}")
 
 
 class LocalPlace:

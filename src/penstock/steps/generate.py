@@ -48,7 +48,7 @@ class GenerateLogic:
     def apply(self, row: Row, answer: Answer | None) -> Outcome:
         outputs = answer.outputs if answer is not None else []
         if answer is None or len(outputs) != self._n:
-            return Failed("engine_error", f"the engine gave {len(outputs)} outputs; asked for {self._n}")
+            return Failed("engine_error", f"the engine returned {len(outputs)} outputs; expected {self._n}")
         added = row.copy()
         added[self._output] = self._all([output.text for output in outputs])
         if self._meta is not None:

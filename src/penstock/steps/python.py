@@ -36,7 +36,7 @@ class MergingLogic(FunctionLogic):
             return {**row, **result}
         for name in sorted(given_back):
             if not _equal(row.get(name), result[name]):
-                message = f"column {name!r} is the source's and is never overwritten; return it under another name"
+                message = f"column {name!r} is a source column and can't be overwritten; return it under another name"
                 return Failed("function_result", message)
         return {**row, **result, **{name: row[name] for name in given_back if name in row}}
 
@@ -48,7 +48,9 @@ class MapLogic(MergingLogic):
         result: Any = answer.value if answer is not None else None
         problem = wrong_row(result)
         if problem:
-            return Failed("function_result", f"a map function returns a dict of column names to values, not {problem}")
+            return Failed(
+                "function_result", f"a map function must return a dict of column names to values, not {problem}"
+            )
         merged = self._merged(row, result)
         return merged if isinstance(merged, Failed) else Columns(merged)
 
@@ -70,14 +72,14 @@ class ExpandFunctionLogic(MergingLogic):
         if result is None:
             return Filtered()
         if not isinstance(result, (list, tuple)):
-            return Failed("function_result", f"an expand function returns a list of dicts, not {described(result)}")
+            return Failed("function_result", f"an expand function must return a list of dicts, not {described(result)}")
         children: list[Row] = []
         sizes: list[int] = []
         carried = memory_of(row)
         for index, child in enumerate(result):
             problem = wrong_row(child)
             if problem:
-                return Failed("function_result", f"an expand function returns dicts; child {index} is {problem}")
+                return Failed("function_result", f"an expand function must return dicts; child {index} is {problem}")
             merged = self._merged(row, child)
             if isinstance(merged, Failed):
                 return merged

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from penstock.core.dispatch.dispatch import Dispatch
     from penstock.core.dispatch.pool import Pool
 
-LEFT = "its phase has ended"
+LEFT = "phase finished"
 
 
 class Residency:

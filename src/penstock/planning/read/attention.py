@@ -40,7 +40,7 @@ def kept_of(config: ModelConfig, sizes: Dimensions) -> Kept:
     if isinstance(listed, list) and len(listed) == sizes.layers and all(isinstance(one, str) for one in listed):
         return _listed(listed, window)
     if config.model_type in HYBRIDS:
-        doubt = f"{config.model_type} mixes attention with layers of constant state: the engine decides what they take"
+        doubt = f"{config.model_type} mixes attention with layers of constant state: the engine decides their size"
         return Kept((0,) * sizes.layers, states=0, doubts=(doubt,))
     return Kept(_windows(config, sizes, window))
 
@@ -49,7 +49,7 @@ def _listed(listed: list[str], window: int) -> Kept:
     windows = [window if kind == "sliding_attention" else 0 for kind in listed if _has_keys(kind)]
     states = len(listed) - len(windows)
     strange = sorted({kind for kind in listed if kind != "sliding_attention" and kind not in FULL_TYPES})
-    doubts = [f"layers of the kind {', '.join(strange)}: the engine decides what they take"] if strange else []
+    doubts = [f"layers of the kind {', '.join(strange)}: the engine decides their size"] if strange else []
     return Kept(tuple(windows), states=states, doubts=tuple(doubts))
 
 

@@ -104,12 +104,12 @@ def read_config(path: Path) -> ModelConfig:
     where = str(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise PlanError(f"larger than {MAX_BYTES:,} bytes; that is no config.json of a model", where=where)
+            raise PlanError(f"larger than {MAX_BYTES:,} bytes; that is not a model's config.json", where=where)
         fields = json.loads(path.read_bytes())
     except OSError as error:
         raise PlanError(f"can't be read: {error.strerror}", where=where) from None
     except (ValueError, RecursionError) as error:
         raise PlanError(f"is not valid JSON ({error}); download it again", where=where) from None
     if not isinstance(fields, dict):
-        raise PlanError("is no JSON object; download it again", where=where)
+        raise PlanError("is not a JSON object; download it again", where=where)
     return ModelConfig(fields, where)

@@ -91,7 +91,7 @@ def _computed(checkpoint: Checkpoint, sizes: Dimensions, stored: Stored | None) 
         parts.other += Weights(packed=missing)
     if abs(missing) > NEAR * checkpoint.total_bytes:
         doubts += (
-            f"the index tells of {checkpoint.total_bytes / 1e9:,.1f} GB, config.json of {computed / 1e9:,.1f} GB; "
+            f"the index gives {checkpoint.total_bytes / 1e9:,.1f} GB, config.json of {computed / 1e9:,.1f} GB; "
             f"planned with the larger",
         )
     return parts, doubts

@@ -30,7 +30,10 @@ def read_folder(folder: Path) -> Checkpoint:
     """Raises PlanError where config.json or all trace of the weights is missing, or a file is damaged."""
     path = folder / "config.json"
     if not path.is_file():
-        told = "has no config.json, so it is no model's folder; give the folder that holds config.json and the weights"
+        told = (
+            "config.json is missing, so this is not a model folder; give the folder that holds config.json "
+            "and the weights"
+        )
         raise PlanError(told, where=str(folder))
     config = read_config(path)
     indexed, total = None, None
@@ -42,7 +45,7 @@ def read_folder(folder: Path) -> Checkpoint:
         return _from_headers(config, [folder / name for name in there])
     if indexed is None:
         raise PlanError(_no_weights(folder), where=str(folder))
-    missing = f"{len(names) - len(there)} of {len(names)} weight files are not there: planned from the index"
+    missing = f"{len(names) - len(there)} of {len(names)} weight files are missing: planned from the index"
     return Checkpoint(config, None, total, (missing,) if there else ())
 
 
@@ -54,7 +57,9 @@ def _from_headers(config: ModelConfig, paths: Sequence[Path]) -> Checkpoint:
         tensors.update((tensor.name, tensor) for tensor in header.tensors)
         if not header.complete:
             cut.append(path.name)
-    doubts = (f"{', '.join(cut[:3])}: shorter than the header says; only planning can do with that",) if cut else ()
+    doubts = (
+        (f"{', '.join(cut[:3])}: shorter than the header claims; enough for planning, not for loading",) if cut else ()
+    )
     return Checkpoint(config, list(tensors.values()), None, doubts)
 
 
@@ -87,5 +92,5 @@ def _no_weights(folder: Path) -> str:
         )
     gguf = sorted(path.name for path in folder.glob("*.gguf"))
     if gguf:
-        return f"has weights only as {gguf[0]}; no engine here reads GGUF, take the safetensors of the model"
+        return f"has weights only as {gguf[0]}; GGUF is not supported, use the model's safetensors"
     return f"has no weights: no *.safetensors and no {INDEX}; download them, the index is enough to plan"

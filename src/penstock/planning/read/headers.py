@@ -17,7 +17,7 @@ __all__ = ["DTYPE_BITS", "Tensor", "read_header", "tensors_of"]
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own library
-MEND = "it is damaged or no safetensors file; download it again"
+MEND = "it is corrupt or not a safetensors file; download it again"
 
 DTYPE_BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
@@ -56,7 +56,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             if size < LENGTH_BYTES or not 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
-                told = f"the header is said to be {length:,} bytes long, the file has {size:,}"
+                told = f"the header claims {length:,} bytes, the file has {size:,}"
                 raise PlanError(f"{told}; {MEND}", where=str(path))
             text = file.read(length)
     except OSError as error:
@@ -72,7 +72,7 @@ def read_header(path: Path) -> Header:
 def tensors_of(fields: Any, where: str) -> tuple[list[Tensor], int]:
     """The tensors of a header and the end of their data, in bytes. Raises PlanError for fields that make no sense."""
     if not isinstance(fields, dict):
-        raise PlanError(f"the header is no mapping of tensors; {MEND}", where=where)
+        raise PlanError(f"the header is not a mapping of tensors; {MEND}", where=where)
     tensors, end = [], 0
     for name, entry in fields.items():
         if name == "__metadata__":

@@ -25,7 +25,7 @@ def read_hub(ref: str, revision: str | None) -> Checkpoint:
     """Raises PlanError where the model can't be had, MissingDependency without huggingface_hub."""
     if find_spec("huggingface_hub") is None:
         raise MissingDependency(
-            f"'{ref}' is no local folder, and looking on the hub needs huggingface_hub: pip install huggingface_hub"
+            f"'{ref}' is not a local folder, and access to the hub needs huggingface_hub: pip install huggingface_hub"
         )
     from huggingface_hub import try_to_load_from_cache
 
@@ -78,10 +78,10 @@ def _guarded(ref: str, ask: Any) -> Any:
     except Exception as error:  # the library's own, its HTTP client's, and the system's: a wide tree with one meaning
         kind = type(error).__name__
         if kind in ("RepositoryNotFoundError", "GatedRepoError", "HFValidationError", "RevisionNotFoundError"):
-            told = f"'{ref}' is no local folder and not on the hub ({kind}); check the name, or `hf auth login`"
+            told = f"'{ref}' is neither a local folder nor on the hub ({kind}); check the name, or `hf auth login`"
         else:
             told = (
-                f"'{ref}' is no local folder, and the hub can't be reached ({kind}); download it where there is a "
+                f"'{ref}' is not a local folder, and the hub can't be reached ({kind}); download it where there is a "
                 f"network (`hf download {ref}`), or give a folder with config.json and the safetensors index"
             )
         raise PlanError(told) from None

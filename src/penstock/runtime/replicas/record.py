@@ -34,13 +34,13 @@ _INTERPRETER_SAYS = ("Fatal Python error: ", "Segmentation fault", KERNEL_KILLS)
 SHOWN_NOTES = 5
 # Recoveries that a person wants to hear of; stale answers are only counted.
 _TOLD = {
-    "ladder": "ran out of memory while it started; it tries again with {1}",
-    "requeued": "ended with {0} in flight, which others take over: {1}",
-    "memory": "ran out of memory; from now on it uses {0} of its room: {1}",
-    "hang": "is ended, since it hangs: {1}",
-    "slow": "is replaced, since it is slow: {1}",
-    "suspect": "tries {0} apart from the others that were in flight when a replica died",
-    "circuit": "is given up: {1}",
+    "ladder": "ran out of memory while loading; retrying with {1}",
+    "requeued": "died with {0} in flight, requeued: {1}",
+    "memory": "ran out of memory; now limited to {0} of its capacity: {1}",
+    "hang": "hangs and is restarted: {1}",
+    "slow": "is slow and is restarted: {1}",
+    "suspect": "isolates {0} of those in flight when a replica died",
+    "circuit": "is not restarted again: {1}",
 }
 
 
@@ -190,7 +190,7 @@ class Record:
         """What an earlier start had left behind; `processes`: number and name of each."""
         if processes:
             were = noun(len(processes), "process", "processes")
-            self.note(f"{were} that an earlier start of this run had left behind, ended now: {', '.join(processes)}")
+            self.note(f"{were} left behind by an earlier start of this run, stopped now: {', '.join(processes)}")
 
     def close(self) -> None:
         self.log_writer.close()

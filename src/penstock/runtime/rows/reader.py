@@ -171,15 +171,15 @@ class Reader:
 
     def _told(self, seconds: int) -> str:
         source, row = self._source.locate(self._next)
-        return f"{source}: nothing was read after row {row} for {seconds} s; its disk or network does not answer"
+        return f"{source}: no data read after row {row} for {seconds} s; the disk or network does not respond"
 
     def _nothing_found(self, seconds: int) -> str:
         source, row = self._source.locate(self._next)
-        return f"{source}: {seconds} s of reading have found no row after row {row}; the reading goes on"
+        return f"{source}: {seconds} s of reading without a row after row {row}; still reading"
 
     def _give_up(self, seconds: int) -> None:
         """From the thread that watches. The reading thread is left where it is; it can't be ended."""
-        self._failed = InputError(f"{self._told(seconds)}. The same command goes on from there")
+        self._failed = InputError(f"{self._told(seconds)}. Run the same command to continue from there")
         self.given_up = True
         self._tell_failure()
 

@@ -129,13 +129,13 @@ class Writer:
         """What takes so long: the disk, or what is computed for it."""
         computed_s = (cpu_ns(self._thread.native_id) - self._cpu_ns) / 1e9
         if computed_s > seconds / 2:
-            return f"a commit of {self._rows:,} rows has been under way for {seconds} s: they are large, and computed"
-        return f"a commit has been under way for {seconds} s: the disk under {self._folder} is slow, or does not answer"
+            return f"a commit of {self._rows:,} rows has taken {seconds} s so far: encoding large rows"
+        return f"a commit has taken {seconds} s so far: the disk of {self._folder} is slow or does not respond"
 
     def _no_room(self, batch: CommitBatch) -> str:
         free, need = byte_size(shutil.disk_usage(self._folder).free), byte_size(_bytes_of(batch))
         rows = len(batch.finished) + len(batch.dead)
-        return f"disk full: {rows:,} rows wait, at most {need} needed, {free} free in {self._folder}"
+        return f"disk full: {rows:,} rows waiting, up to {need} needed, {free} free in {self._folder}"
 
 
 def _bytes_of(batch: CommitBatch) -> int:

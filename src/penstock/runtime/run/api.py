@@ -150,7 +150,7 @@ def tell_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: 
         write_summary(out_dir, content)
     except OSError as error:
         target = out_dir / "summary.json"
-        facts.warnings.append(f"can't write {target}: {error.strerror or error}; the rows themselves are safe")
+        facts.warnings.append(f"can't write {target}: {error.strerror or error}; the output rows are safe")
         return code or int(needed)
     return code
 

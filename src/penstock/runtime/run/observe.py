@@ -125,17 +125,17 @@ class Observer:
             return self._record.failure or ("" if ended else self._stalls.told() or self._draining())
         if ended:
             return self._writer.waiting
-        now = "interrupt again to stop without them" if self._core.flow.stopping else "goes on when there is room"
+        now = "interrupt again to stop without them" if self._core.flow.stopping else "continues when there is space"
         return f"{self._writer.waiting}; {now}"
 
     def _draining(self) -> str:
-        """What a run that is to stop waits for."""
+        """Requests that a stopping run is waiting for."""
         requests = sum(len(replica.in_flight) for replica in self._core.dispatch.replicas)
         if not self._core.flow.stopping or not requests:
             return ""
         minutes = round(self._core.drain_grace_s / 60)
         return (
-            f"waits for {noun(requests, 'request')} in flight, at most {minutes} minutes; "
+            f"waiting for {noun(requests, 'request')} in flight, for up to {minutes} minutes; "
             "interrupt again to stop without them"
         )
 
@@ -212,22 +212,22 @@ class Observer:
             case "ready" if replica.in_flight:
                 return ""
             case "quarantined":
-                return "tries suspects apart"
+                return "isolating suspect requests"
             case "ready":
                 return self._why_idle()
             case "waiting":
                 return (
-                    f"starts again in {max(0.0, replica.restarts.start_at - now):.0f} s: {replica.restarts.last_reason}"
+                    f"restarting in {max(0.0, replica.restarts.start_at - now):.0f} s: {replica.restarts.last_reason}"
                 )
             case "failed":
                 return replica.restarts.last_reason
             case "leaving":
-                return "its phase has ended"
+                return "phase finished"
             case "off":
                 later = [phase for phase in planned.phases if phase >= self.phase]
                 if planned.phases and self.phase not in later:
-                    return f"waits for phase {later[0] + 1}" if later else "its phase has ended"
-                return "waits for the first row"
+                    return f"waiting for phase {later[0] + 1}" if later else "phase finished"
+                return "waiting for the first row"
         return note or replica.state
 
     def _why_idle(self) -> str:
@@ -235,7 +235,7 @@ class Observer:
         if flow.stopping:
             return "the run is stopping"
         if flow.commits.full(self._clock.now()):
-            return "waits for the disk: " + (self._writer.waiting or "commits are under way")
+            return "waiting for the disk: " + (self._writer.waiting or "waiting for commits")
         if flow.total_rows is not None:
-            return "no rows are left for it"
-        return "waits for the source" if not flow.open else "waits for rows from other steps"
+            return "no rows left"
+        return "waiting for the source" if not flow.open else "waiting for rows from other steps"

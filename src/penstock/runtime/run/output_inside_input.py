@@ -22,8 +22,8 @@ def refuse_overlap(paths: Sequence[str], out_dir: Path, suffix: str) -> None:
         if glob.has_magic(path) and not os.path.lexists(path):
             if any(_takes_in(path, out / name.format(suffix=suffix)) for name in _WRITTEN):
                 raise ConfigError(
-                    f"the pattern '{given}' takes in what the run writes to its output folder '{out_dir}'; "
-                    "choose an output folder elsewhere (--out), or a narrower pattern"
+                    f"the pattern '{given}' matches files in the output folder '{out_dir}'; "
+                    "choose another output folder (--out), or a narrower pattern"
                 )
         elif _overlaps(Path(os.path.realpath(path)), out):
             raise ConfigError(

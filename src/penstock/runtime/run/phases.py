@@ -143,8 +143,8 @@ class Phases:
         ends = admission_ends(limit, self._progress(0))
         if ends is not None and limit is not None and ends > max(limit, self._ledger.state.watermark):
             self._record.note(
-                f"--limit {limit}: an earlier invocation has finished rows up to row {ends - 1}, so that those before "
-                "it are completed as well; otherwise the output would have gaps"
+                f"--limit {limit}: an earlier invocation has finished rows up to row {ends - 1}, so all rows before "
+                "it are processed too; otherwise the output would have gaps"
             )
 
     def _flow_shape(self, limits: FlowLimits, phase: PhasePlan, *, carries: bool) -> FlowShape:

@@ -53,8 +53,8 @@ class Given(msgspec.Struct, frozen=True):
             key = shown.partition("=")[0].strip()
             if key not in again:
                 raise UsageError(
-                    f"the run was given --set {shown}, and keys are not kept in the run directory; "
-                    f"give that --set again, with the key in place of {MASK}",
+                    f"the run was started with --set {shown}, and keys are not stored in the run directory; "
+                    f"pass that --set again, with the key in place of {MASK}",
                     where=str(out_dir),
                 )
         return (*(setting for setting in self.sets if setting not in self.keys_in_sets), *sets)
@@ -109,12 +109,12 @@ def read_given(out_dir: Path) -> Given:
         given = msgspec.json.decode(_path(out_dir).read_bytes(), type=Given)
     except (OSError, msgspec.MsgspecError):
         raise UsageError(
-            "this folder does not tell which pipeline file it was made of; give it with --pipeline", where=str(out_dir)
+            "the folder does not record the pipeline file of this run; pass it with --pipeline", where=str(out_dir)
         ) from None
     if given.keys_in_file:
         raise UsageError(
-            f"the pipeline file of this run ({given.file}) holds a key, and is not kept in the run directory; give it "
-            "again with --pipeline",
+            f"the pipeline file of this run ({given.file}) contains a key, and is not stored in the run directory; "
+            "pass it with --pipeline",
             where=str(out_dir),
         )
     return given

@@ -32,10 +32,10 @@ class Watchdog:
         self.turning = Activity(lambda seconds: "", limit_s=LOOP_LIMIT_S, over=self._stands_still)
 
     def _stands_still(self, seconds: int) -> None:
-        self._scribe.append(f"the loop stood still for {seconds} s:\n{stacks()}\n")
+        self._scribe.append(f"the loop was blocked for {seconds} s:\n{stacks()}\n")
         error = Stalled(
-            f"the run's own loop stood still for {seconds} s; what it was doing is in {self._log}. "
-            "The same command goes on from the last commit"
+            f"the coordinator's loop was blocked for {seconds} s; its stack traces are in {self._log}. "
+            "Run the same command to continue from the last commit"
         )
         self._interrupts.abandon(error)
 

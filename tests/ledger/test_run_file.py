@@ -138,7 +138,7 @@ def test_a_lost_private_folder_or_run_file_is_noticed(tmp_path: Path) -> None:
         open_ledger(tmp_path)
     (tmp_path / "run.json").write_bytes(run_file)
     shutil.rmtree(tmp_path / ".penstock")
-    with pytest.raises(LedgerDamaged, match=r"\.penstock.* is gone"):
+    with pytest.raises(LedgerDamaged, match=r"\.penstock.* is missing"):
         open_ledger(tmp_path)
 
 

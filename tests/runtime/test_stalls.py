@@ -190,7 +190,7 @@ def test_a_disk_that_does_not_answer_ends_the_run(monkeypatch: pytest.MonkeyPatc
     reader.want(2, 4, None)
     (event,) = inbox.take()
     assert isinstance(event, SourceFailed) and event.cause == 2
-    assert str(event.error).startswith("list: nothing was read after row 4 for 600 s; ")
+    assert str(event.error).startswith("list: no data read after row 4 for 600 s; ")
     assert reader.given_up
     back.set()
     reader.want(3, 4, None)

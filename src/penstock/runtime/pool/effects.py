@@ -119,7 +119,7 @@ class PoolEffects:
 
     def pool_down(self, down: ev.PoolDown) -> Iterable[Event]:
         served = self._by_index[down.pool]
-        served.fail(PoolFailed(f"no replica of the pool is left: {down.reason}"))
+        served.fail(PoolFailed(f"all replicas of the pool have failed: {down.reason}"))
         assert served.failure is not None
         for call in [call for call in self._calls if self.pools[call.pool] is served]:
             self._calls.remove(call)

@@ -88,7 +88,7 @@ class Model:
     def _phase(self, ledger: Ledger, source: Source, phase: int) -> None:
         ends = self._drawn.cut or (len(self._nodes),)
         begin, end = (0, *ends)[phase], ends[phase]
-        self._store = RowStore(source, in_phases=ledger.phases > 1)
+        self._store = RowStore(source)
         self._next_row = CHILD_BASE
         self._steps = {name: list(figures) for name, figures in ledger.state.counts.steps.items()}
         ended: dict[int, tuple[list[int], list[int], int]] = {}

@@ -105,12 +105,15 @@ def test_a_resume_keeps_the_cut_of_the_beginning(tmp_path: Path) -> None:
             ledger.commit(CommitBatch([], [], [], 0, None, Counts()))
 
 
-def test_rows_say_where_they_came_from_or_none_does(tmp_path: Path) -> None:
+def test_a_row_of_the_first_phase_is_its_own_origin(tmp_path: Path) -> None:
+    """Rows that are run again bring theirs: a run over some rows of a source, and one over all of them, carry alike."""
     with open_phased(tmp_path / "out") as ledger:
         ledger.begin_phase(Builder)
-        rows = [Finished(0, (), {"n": 0, "text": ""}, Origin(0, (), "x", 0)), Finished(1, (), {"n": 1, "text": ""})]
-        with pytest.raises(InvariantError, match="1 of 2 rows say where they came from"):
-            ledger.commit(CommitBatch(rows, [], [0, 1], 2, None, Counts()))
+        rows = [Finished(0, (), {"n": 0, "text": ""}, Origin(7, (), "y", 7)), Finished(1, (2,), {"n": 1, "text": ""})]
+        ledger.commit(CommitBatch(rows, [], [0, 1], 2, None, Counts(), 2, True))
+        (first,), (second,) = read_all(ledger.inputs(), 0, 7)
+    assert first[1] == Origin(7, (), "y", 7)
+    assert second[1] == Origin(1, (2,), "", 1)
 
 
 def test_a_row_that_no_column_holds_dies_in_its_phase_and_is_counted(tmp_path: Path) -> None:

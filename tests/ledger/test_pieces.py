@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from penstock.core.counts import Counts
 from penstock.errors import InvariantError, LedgerDamaged
 from penstock.ledger import segments
+from penstock.ledger.base import Origin
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.entry import FORMAT, READABLE, Entry, PartFact, decode_entry, encode_entry
 from penstock.ledger.files import Files
-from penstock.ledger.keyed import Key, merge, with_keys, without_keys
+from penstock.ledger.keyed import Key, keys_of, merge, with_keys, without_keys
 from penstock.ledger.layout import Layout
 from penstock.ledger.part_keys import encode_keys, encode_keys_of, read_keys
 from penstock.ledger.segments import decode_schema, encode_schema, read_segment, write_segment
@@ -82,7 +83,7 @@ def table_of(chosen: list[Key], number: int) -> pa.Table:
 
 def rows_of(table: pa.Table) -> list[tuple[Key, int]]:
     positions, paths = table.column(0).to_pylist(), table.column(1).to_pylist()
-    values = without_keys(table, origins=False).column("position").to_pylist()  # a user's column of this name is no key
+    values = without_keys(table).column("position").to_pylist()  # a user's column of this name is no key
     return [((position, tuple(path)), value) for position, path, value in zip(positions, paths, values, strict=True)]
 
 
@@ -180,3 +181,12 @@ def test_the_keys_of_a_part_are_told_in_runs(keys: list[Key], plain: bool) -> No
         assert read_keys(layout, Files(), PartFact("p", "", len(keys), 0, "", "k")) == keys
         with pytest.raises(LedgerDamaged, match="this file tells of"):
             read_keys(layout, Files(), PartFact("p", "", len(keys) + 1, 0, "", "k"))
+
+
+def test_columns_of_a_run_are_not_taken_for_origins() -> None:
+    """A user's columns may have the names of those of an origin; they allow nulls."""
+    names = ("origin_position", "origin_path", "origin_source", "origin_row", "origin_lost")
+    theirs = pa.table({name: pa.array([7], pa.int64()) for name in names})
+    table = with_keys([(3, (1,))], theirs)
+    assert keys_of(table) == [(3, (1,))] and without_keys(table) == theirs
+    assert keys_of(with_keys([(3, (1,))], theirs, [Origin(5, (2,), "x", 5)])) == [(5, (2,))]

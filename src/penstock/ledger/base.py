@@ -60,7 +60,7 @@ class DeadRow(msgspec.Struct):
 class Finished(msgspec.Struct):
     """One output row. `path`: child indexes below the row of `position`, empty where nothing was expanded.
 
-    origin: the row's own, with its whole path, in runs of several phases, whose positions are of the phase; else None
+    origin: with its whole path, of a row that an earlier phase has left or a retry runs again; None: the row is its own
     """
 
     position: int

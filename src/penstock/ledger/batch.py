@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from penstock.core.counts import Counts, rejection
 from penstock.errors import InvariantError
-from penstock.ledger.base import CommitBatch, DeadRow, Finished, Row
+from penstock.ledger.base import CommitBatch, DeadRow, Finished, Origin, Row
 from penstock.ledger.keyed import Key, with_keys
 
 __all__ = ["SINK_STEP", "Encoded", "Locate", "TableBuilder", "check_batch", "encode_batch", "moved_by"]
@@ -65,10 +65,10 @@ def encode_batch(
     dead: Sequence[DeadRow],
     locate: Locate,
     *,
-    in_phases: bool = False,
+    carries: bool,
 ) -> Encoded:
-    """Sort by key, build one table, set apart what it can't hold. in_phases: rows carry their origin, and whether rows
-    of their source rows have died, as those of `dead` did."""
+    """Sort by key, build one table, set apart what it can't hold. carries: the rows go to a next phase, with their
+    origins, which tell whether rows of their source rows have died, as those of `dead` did."""
     items = sorted(finished, key=_key)
     keys: list[Key] = list(map(_key, items))
     for key in itertools.compress(keys, map(eq, keys, keys[1:])):
@@ -83,16 +83,15 @@ def encode_batch(
         items = [item for index, item in enumerate(items) if index not in reasons]
     if table.num_rows != len(keys):
         raise InvariantError(f"{len(keys)} rows were to be written, but their table has {table.num_rows}")
-    origins = [item.origin for item in items if item.origin is not None]
-    if len(origins) not in (0, len(items)):
-        raise InvariantError(f"{len(origins)} of {len(items)} rows say where they came from; all or none do")
-    if origins:
-        lost = {row.position for row in (*dead, *rejected)}
-        origins = [
-            msgspec.structs.replace(origin, lost=True) if position in lost else origin
-            for (position, _), origin in zip(keys, origins, strict=True)
-        ]
-    return Encoded(with_keys(keys, table, origins or (None if not in_phases else [])), rejected)
+    if not carries and all(item.origin is None for item in items):
+        return Encoded(with_keys(keys, table), rejected)
+    origins = [origin_of(item, locate) for item in items]
+    lost = {row.position for row in (*dead, *rejected)}
+    origins = [
+        msgspec.structs.replace(origin, lost=True) if position in lost else origin
+        for (position, _), origin in zip(keys, origins, strict=True)
+    ]
+    return Encoded(with_keys(keys, table, origins), rejected)
 
 
 def moved_by(batch: CommitBatch, rejected: Sequence[DeadRow], *, carries: bool) -> Counts:
@@ -103,24 +102,24 @@ def moved_by(batch: CommitBatch, rejected: Sequence[DeadRow], *, carries: bool) 
     return rejection([row.position for row in rejected], finished, dead, carries=carries)
 
 
-def _full_path(item: Finished) -> tuple[int, ...]:
-    return item.path if item.origin is None else item.origin.path
+def origin_of(item: Finished, locate: Locate) -> Origin:
+    """Where a row comes from; a row of the first phase is its own origin."""
+    return item.origin or Origin(item.position, item.path, *locate(item.position))
 
 
 def _dead(item: Finished, message: str, locate: Locate) -> DeadRow:
-    origin = item.origin
-    source, row = locate(item.position) if origin is None else (origin.source, origin.row)
+    origin = origin_of(item, locate)
     return DeadRow(
         position=item.position,
-        source=source,
-        row=row,
-        path=list(_full_path(item)),
+        source=origin.source,
+        row=origin.row,
+        path=list(origin.path),
         step=SINK_STEP,
         code="encode_error",
         message=message,
         attempts=1,
         input=_as_json(item.row),
-        origin=item.position if origin is None else origin.position,
+        origin=origin.position,
     )
 
 

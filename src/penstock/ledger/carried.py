@@ -114,7 +114,7 @@ class CarriedRows:
     def _rows(self, table: pa.Table) -> tuple[list[Row], list[int]]:
         rows: list[Row] = []
         sizes: list[int] = []
-        for batch in without_keys(table, origins=True).to_batches():
+        for batch in without_keys(table).to_batches():
             found, sizes_bytes, _ = batch_rows(batch, self.schema)
             rows += found
             sizes += sizes_bytes

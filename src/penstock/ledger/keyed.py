@@ -3,14 +3,16 @@
 The key columns are addressed by index, so that a user's column may have any name. Keys order rows as tuples do:
 by position, then by path.
 
-In a run of several phases five more columns follow, which tell where a row came from (ledger.base.Origin), since
-positions are of the phase then.
+Where positions are of a later phase, or rows go to one, five more columns follow: each row's origin (base.Origin). In a
+table without them the keys are the origins. They are known by their names and by allowing no nulls, which columns of a
+run do.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from operator import eq
 
 import pyarrow as pa
 
@@ -18,13 +20,14 @@ from penstock.ledger.base import Origin
 
 __all__ = [
     "KEY_COLUMNS",
-    "ORIGIN_COLUMNS",
     "Key",
     "count_below",
     "count_positions",
     "count_up_to",
     "key_at",
+    "keys_of",
     "merge",
+    "origin_column",
     "origins_of",
     "with_keys",
     "without_keys",
@@ -32,7 +35,7 @@ __all__ = [
 
 Key = tuple[int, tuple[int, ...]]
 
-KEY_COLUMNS, ORIGIN_COLUMNS = 2, 5
+KEY_COLUMNS = 2
 _POSITION = pa.field("position", pa.int64(), nullable=False)
 _PATH = pa.field("path", pa.list_(pa.int64()), nullable=False)
 _ORIGIN = (
@@ -45,7 +48,7 @@ _ORIGIN = (
 
 
 def with_keys(keys: Sequence[Key], table: pa.Table, origins: Sequence[Origin] | None = None) -> pa.Table:
-    """`table` with the keys of its rows in front, and with their origins where the run has several phases."""
+    """`table` with the keys of its rows in front, and their origins where these are not the keys."""
     front = [_POSITION, _PATH]
     columns = [
         pa.array([position for position, _ in keys], pa.int64()),
@@ -64,12 +67,26 @@ def with_keys(keys: Sequence[Key], table: pa.Table, origins: Sequence[Origin] | 
     return pa.Table.from_arrays([*columns, *table.columns], schema=schema)
 
 
-def without_keys(table: pa.Table, *, origins: bool) -> pa.Table:
-    return table.select(range(KEY_COLUMNS + (ORIGIN_COLUMNS if origins else 0), table.num_columns))
+def without_keys(table: pa.Table) -> pa.Table:
+    return table.select(range(KEY_COLUMNS + (len(_ORIGIN) if origin_column(table) else 0), table.num_columns))
+
+
+def origin_column(table: pa.Table) -> int:
+    """Where the source positions stand; the paths below them stand in the next column."""
+    after = KEY_COLUMNS + len(_ORIGIN)
+    has_origins = table.num_columns >= after and all(map(eq, map(table.field, range(KEY_COLUMNS, after)), _ORIGIN))
+    return KEY_COLUMNS if has_origins else 0
+
+
+def keys_of(table: pa.Table) -> list[Key]:
+    """The keys of the rows in the source: what is the same however phases are cut."""
+    first = origin_column(table)
+    positions, paths = table.column(first).to_pylist(), table.column(first + 1).to_pylist()
+    return list(zip(positions, map(tuple, paths), strict=True))
 
 
 def origins_of(table: pa.Table) -> list[Origin]:
-    columns = [table.column(KEY_COLUMNS + index).to_pylist() for index in range(ORIGIN_COLUMNS)]
+    columns = [table.column(KEY_COLUMNS + index).to_pylist() for index in range(len(_ORIGIN))]
     return [Origin(position, tuple(path), *rest) for position, path, *rest in zip(*columns, strict=True)]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -285,19 +286,19 @@ class Ledger:
         below = publish_below(batch, self.entry, ended, self._order)
         self._claim_finished_run()
         self.heartbeat()  # a writer that is never idle finds no other time
-        in_phases, carries = self._phases > 1, self._carries
         if self._builder is None:
             raise InvariantError(f"a batch was to be committed before phase {self.entry.phase} began")
-        encoded = encode_batch(self._builder, batch.finished, batch.dead, self._locate, in_phases=in_phases)
+        encoded = encode_batch(self._builder, batch.finished, batch.dead, self._locate, carries=self._carries)
         fault("commit.encoded")
-        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry, in_phases=in_phases)
-        publisher = Publisher(self._layout, self._files, self.entry, self._writer, carries=carries)
+        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)
+        publish = stage.add_carried if self._carries else partial(stage.add_parts, writer=self._writer)
+        publisher = Publisher(self._layout, self._files, self.entry, publish)
         try:
             live = publisher.stage(stage, encoded.table, below)
             joined = self._stage_rest(stage, batch, encoded, self._builder)
-            partial = stage_partial(stage, self._layout, self._files, self.entry, batch.partial, ended)
-            moved = moved_by(batch, encoded.rejected, carries=carries)
-            entry = self._next(batch, batch.counts + moved, stage, live, partial, joined, ended, below)
+            unfinished = stage_partial(stage, self._layout, self._files, self.entry, batch.partial, ended)
+            moved = moved_by(batch, encoded.rejected, carries=self._carries)
+            entry = self._next(batch, batch.counts + moved, stage, live, unfinished, joined, ended, below)
         except BaseException:
             stage.discard()
             raise
@@ -331,12 +332,12 @@ class Ledger:
         counts: Counts,
         stage: Stage,
         live: tuple[SegmentFact, ...],
-        partial: tuple[SegmentFact, ...],
+        unfinished: tuple[SegmentFact, ...],
         joined: Joined,
         ended: EndedPositions,
         below: int,
     ) -> Entry:
-        before, needed = self.entry, (*live, *partial)
+        before, needed = self.entry, (*live, *unfinished)
         placeholder = stage.placeholder or ("" if stage.parts else before.placeholder)
         drops = [
             f".penstock/segments/{segment.name}"
@@ -359,7 +360,7 @@ class Ledger:
             total_rows=batch.total_rows if batch.total_rows is not None else before.total_rows,
             finished=batch.final and not self._carries,
             segments=live,
-            partial=partial,
+            partial=unfinished,
             carried=(*before.carried, *stage.carried),
             parts=tuple(stage.parts),
             dead_parts=tuple(stage.dead_parts),

@@ -17,7 +17,7 @@ import pyarrow as pa
 from penstock.errors import LedgerDamaged
 from penstock.ledger.entry import PartFact
 from penstock.ledger.files import Files
-from penstock.ledger.keyed import KEY_COLUMNS, Key
+from penstock.ledger.keyed import Key, keys_of, origin_column
 from penstock.ledger.layout import Layout
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "encode_keys",
     "encode_keys_of",
     "join_keys",
-    "keys_of",
     "read_dead_keys",
     "read_keys",
 ]
@@ -46,20 +45,13 @@ class _Run(msgspec.Struct, array_like=True):
     phase: int = 0
 
 
-def keys_of(table: pa.Table, *, origins: bool = False) -> list[Key]:
-    """Of a table with its keys in front. origins: those of the first source, in a run of several phases."""
-    first = KEY_COLUMNS if origins else 0
-    positions, paths = table.column(first).to_pylist(), table.column(first + 1).to_pylist()
-    return list(zip(positions, map(tuple, paths), strict=True))
-
-
-def encode_keys_of(table: pa.Table, *, origins: bool = False) -> bytes:
+def encode_keys_of(table: pa.Table) -> bytes:
     """As `encode_keys(keys_of(...))`; where there are no children, without a Python object for each row."""
     import pyarrow.compute as pc
 
-    first = KEY_COLUMNS if origins else 0
+    first = origin_column(table)
     if not table.num_rows or pc.max(pc.list_value_length(table.column(first + 1))).as_py():
-        return encode_keys(keys_of(table, origins=origins))
+        return encode_keys(keys_of(table))
     positions = table.column(first).combine_chunks()
     breaks = pc.indices_nonzero(pc.not_equal(pc.pairwise_diff(positions), 1)).to_pylist()
     starts = [0, *breaks]

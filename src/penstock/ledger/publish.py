@@ -8,12 +8,11 @@ says which of its rows do already. Nothing is rewritten for that.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from penstock.data.base import PartWriter
 from penstock.errors import InvariantError
 from penstock.ledger.base import CommitBatch
 from penstock.ledger.bits import EndedPositions
@@ -63,19 +62,20 @@ def tiers(live: tuple[File, ...]) -> tuple[tuple[File, ...], tuple[File, ...]]:
 
 
 class Publisher:
-    """Stages the rows of one commit after the entry `before`. carries: what is published is for the next phase."""
+    """Stages the rows of one commit after the entry `before`. publish: where rows below the bound go, in key order."""
 
-    def __init__(self, layout: Layout, files: Files, before: Entry, writer: PartWriter, *, carries: bool) -> None:
+    def __init__(
+        self, layout: Layout, files: Files, before: Entry, publish: Callable[[Iterator[pa.Table]], None]
+    ) -> None:
         self._layout = layout
         self._files = files
         self._before = before
-        self._writer = writer
-        self._carries = carries
+        self._publish = publish
 
     def stage(self, stage: Stage, table: pa.Table, below: int) -> tuple[SegmentFact, ...]:
         """Write the sorted rows of `table` as parts and a segment; returns the segments that are live afterwards."""
         split = count_below(table, below)
-        self._stage_parts(stage, table.slice(0, split), below)
+        self._stage_published(table.slice(0, split), below)
         live = tuple(segment for segment in self._before.segments if segment.last >= below)
         rest = table.slice(split)
         if len(live) >= MAX_SEGMENTS:
@@ -86,17 +86,13 @@ class Publisher:
             stage.add_segment([rest])
         return live if stage.segment is None else (*live, stage.segment)
 
-    def _stage_parts(self, stage: Stage, table: pa.Table, below: int) -> None:
+    def _stage_published(self, table: pa.Table, below: int) -> None:
         due = [segment for segment in self._before.segments if segment.first < below]
         if below <= self._before.published_to:
             due = []  # what they hold below the bound stands in data/ already
         if due or table.num_rows:
             streams = [self._unpublished(segment, below) for segment in due]
-            merged = merge([*streams, iter([table])])
-            if self._carries:
-                stage.add_carried(merged)
-            else:
-                stage.add_parts(merged, self._writer)
+            self._publish(merge([*streams, iter([table])]))
 
     def _unpublished(self, segment: SegmentFact, below: int) -> Iterator[pa.Table]:
         """Rows of a segment that are to be published now."""

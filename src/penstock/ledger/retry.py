@@ -23,10 +23,10 @@ from penstock.data.dead import dead_table
 from penstock.ledger.base import DeadRow
 from penstock.ledger.entry import Entry, PartFact
 from penstock.ledger.files import Files
-from penstock.ledger.keyed import Key, origins_of, with_keys, without_keys
+from penstock.ledger.keyed import Key, keys_of, with_keys, without_keys
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
-from penstock.ledger.part_keys import DeadKey, encode_keys, keys_of, read_keys
+from penstock.ledger.part_keys import DeadKey, encode_keys, read_keys
 from penstock.ledger.segments import check_part, read_segment
 from penstock.ledger.stage import Stage
 
@@ -49,9 +49,7 @@ def retried_rows(layout: Layout, files: Files, entry: Entry) -> Iterator[pa.Tabl
     """The output of a run over chosen rows, from its newest entry: under the keys of the run that they belong to."""
     for fact in entry.inputs:
         for table in read_segment(layout, files, fact):
-            origins = origins_of(table)
-            keys: list[Key] = [(origin.position, origin.path) for origin in origins]
-            yield with_keys(keys, without_keys(table, origins=True))
+            yield with_keys(keys_of(table), without_keys(table))
 
 
 def standing_parts(manifest: Manifest) -> tuple[dict[str, PartFact], dict[str, PartFact]]:
@@ -155,6 +153,6 @@ def _stage_data(
         check_part(files, path, part)
         together = [*keys[place], *keys_of(new)]
         order = sorted(range(len(together)), key=together.__getitem__)
-        write = partial(writer.write_with, part=path, table=without_keys(new, origins=False), order=order)
+        write = partial(writer.write_with, part=path, table=without_keys(new), order=order)
         stage.put_part(part.name, encode_keys([together[index] for index in order]), len(together), write)
     return [f".penstock/keys/{parts[place].keys}" for place in incoming]

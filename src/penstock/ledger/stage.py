@@ -31,13 +31,12 @@ _KEYS_OF = {"data": "", "dead": "dead-"}  # the two have parts of one name
 class Stage:
     """Files of commit `seq`, numbered after those of `before`."""
 
-    def __init__(self, layout: Layout, files: Files, epoch: int, before: Entry, *, in_phases: bool = False) -> None:
+    def __init__(self, layout: Layout, files: Files, epoch: int, before: Entry) -> None:
         self._layout = layout
         self._files = files
         self._epoch = epoch
         self._before = before
         self._seq = before.seq + 1
-        self._in_phases = in_phases
         self.parts: list[PartFact] = []
         self.dead_parts: list[PartFact] = []
         self.segment: SegmentFact | None = None
@@ -68,8 +67,8 @@ class Stage:
         """Sorted tables with keys become parts of data/, in this order."""
         for table in _cut(iter(tables)):
             name = part_name(self._before.parts_total + self._new_parts, writer.suffix)
-            rows = without_keys(table, origins=self._in_phases)
-            keys = encode_keys_of(table, origins=self._in_phases)
+            rows = without_keys(table)
+            keys = encode_keys_of(table)
             self.put_part(name, keys, rows.num_rows, partial(writer.write, table=rows))
             self._new_parts += 1
             self._new_rows += rows.num_rows

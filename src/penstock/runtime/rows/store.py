@@ -18,12 +18,11 @@ class RowStore:
     """rows: row number -> its columns so far. Children know the row of the source that they come from, and their path.
 
     Positions are those of `source`, which in a later phase is what the phase before has carried over; `origin` leads
-    back to the first source. in_phases: finished rows say where they came from
+    back to the first source.
     """
 
-    def __init__(self, source: Source, *, in_phases: bool = False) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._in_phases = in_phases
         self._origins: dict[int, Origin] = {}  # by position, of rows that were carried over
         self._families: dict[int, RowFamily] = {}  # by position, until their rows have numbers
         self.rows: dict[int, Row] = {}
@@ -84,11 +83,12 @@ class RowStore:
 
     def take_finished(self, rows: list[int]) -> list[Finished]:
         take = self.rows.pop
-        if not self._child_of and not self._in_phases:
+        if not self._child_of and not self._origins:
             return [Finished(row, (), take(row)) for row in rows]
         found = []
         for row in rows:
-            origin = self.origin(row) if self._in_phases else None
+            position = self.place(row)[0]
+            origin = self.origin(row) if position in self._origins else None  # else the row is its own
             position, path = self._child_of.pop(row, (row, ()))
             found.append(Finished(position, path, take(row), origin))
         return found

@@ -90,7 +90,7 @@ class Phases:
         self._note_limit(limits.source_rows)
         progress = self._progress(number, source.total_rows if number else None)
         flow = Flow(self._flow_shape(limits, phase, carries=carries), progress, self._session.clock.now())
-        store = RowStore(source, in_phases=ledger.phases > 1)
+        store = RowStore(source)
         tasks = Tasks(
             self._nodes,
             self._logics,

@@ -66,8 +66,9 @@ FLOW_FAULTS: dict[str, tuple[Callable[[Flow], None], str]] = {
     ),
     "family lost": (lambda flow: flow.families.by_root.__delitem__(0), "no family"),
     "child lost": (lambda flow: flow.families.root_of.update({99: 0}), "have a family"),
-    "beyond reach": (lambda flow: setattr(flow, "_next_position", 1000), "beyond the reach"),
-    "not given out": (lambda flow: flow._begun[1][0].append(9), "not given out"),
+    "waits for nothing": (lambda flow: flow.families.awaited.update({-6: (1, 0)}), "has no task open"),
+    "beyond reach": (lambda flow: setattr(flow.admission, "next_position", 1000), "beyond the reach"),
+    "not given out": (lambda flow: flow.begun.of_step[1][0].append(9), "not given out"),
     "watermark": (lambda flow: setattr(flow.commits.positions, "watermark", 1), "ended and are open"),
 }
 

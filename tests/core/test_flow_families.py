@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from core_kit import DIAMOND, DrivenFlow
 
 from penstock.core import events as ev
@@ -164,3 +165,43 @@ def test_an_end_that_crosses_with_its_cancellation_is_dropped() -> None:
     assert flow.machine.tally.counts().dead == 1
     flow.tell(ev.TasksCancelled(tasks=[flow.task(0, 2)]))
     assert not flow.machine._cancelled, "nothing is remembered once the dispatcher has said that it is over"
+
+
+OPEN_END = DIAMOND[:3]  # a phase that ends inside of two branches
+
+
+def open_ended() -> DrivenFlow:
+    flow = DrivenFlow(OPEN_END, commit_every_s=0.0)
+    flow.tell(ev.Tick())
+    flow.read([0])
+    flow.done(flow.task(0))
+    return flow
+
+
+def test_a_row_of_a_phase_with_several_exits_is_finished_with_the_last() -> None:
+    flow = open_ended()
+    flow.done(flow.task(0, 2), growth=7)
+    assert not flow.all(ev.Commit)
+    assert flow.machine.open_bytes == 10 + 1 + 7
+    flow.done(flow.task(0, 1), growth=5)
+    commit = flow.only(ev.Commit)
+    assert (commit.finished, list(commit.counts.steps.values())) == ([0], [(1, 1, 0), (1, 1, 0), (1, 1, 0)])
+    assert flow.machine.open_bytes == 0
+
+
+def test_a_row_that_dies_after_one_of_several_exits() -> None:
+    flow = open_ended()
+    flow.done(flow.task(0, 1))
+    flow.tell(ev.TasksDead(tasks=[flow.task(0, 2)]))
+    commit = flow.only(ev.Commit)
+    assert (commit.finished, commit.dead) == ([], [0])
+    assert list(commit.counts.steps.values()) == [(1, 1, 0), (0, 0, 0), (1, 0, 1)], "the other branch does not count"
+    assert flow.machine.open_bytes == 0
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_figures_do_not_depend_on_which_branch_is_first(first: int) -> None:
+    flow = branched()
+    flow.done(flow.task(0, 1)) if first == 1 else None
+    flow.tell(ev.TasksFiltered(tasks=[flow.task(0, 2)]))
+    assert list(flow.only(ev.Commit).counts.steps.values()) == [(1, 1, 0), (0, 0, 0), (1, 0, 0), (0, 0, 0)]

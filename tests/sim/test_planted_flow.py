@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from penstock.core.counts import Counts
 from penstock.core.flow.commits import Commits
 from penstock.core.flow.families import Families
 from penstock.core.flow.flow import Flow
+from penstock.core.flow.graph import PhaseGraph
 from penstock.core.flow.positions import Positions
 from penstock.core.flow.tally import Tally
 from penstock.core.shape import FlowShape, Progress
@@ -108,8 +110,8 @@ def window_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are admitted however many are open."""
 
     def admit(self: Flow) -> None:
-        if not self._reading and self.total_rows is None:
-            self._reading = True
+        if not self.admission.reading and self.total_rows is None:
+            self.admission.reading = True
             self._emit(ev.ReadRows(max_rows=self.limits.read_rows))
 
     monkeypatch.setattr(Flow, "_admit", admit)
@@ -193,10 +195,62 @@ def rows_of_a_phase_before_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def shifted(self: Flow, steps: list[int], row: int, size: int) -> None:
         family = self.families.of_row(row)
-        first = family is not None and not family.open_tasks and row in family.children and steps is self._entries
+        first = family is not None and not family.open_tasks and row in family.children and steps is self.graph.entries
         begin(self, steps, row + 1 if first else row, size)
 
     monkeypatch.setattr(Flow, "_begin_at", shifted)
+
+
+@plant
+def finished_at_the_first_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of a phase that ends inside of branches is taken when the first branch is through."""
+    finish = Flow._finish
+
+    def early(self: Flow, family: Any, row: int, size: int) -> None:
+        if row in family.finished:
+            self.open_bytes -= size
+            return
+        exits, self.graph.exits = self.graph.exits, self.graph.exits[:1]
+        finish(self, family, row, size)
+        self.graph.exits = exits
+
+    monkeypatch.setattr(Flow, "_finish", early)
+
+
+@plant
+def figures_of_other_branches_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that ends in one branch counts in the steps of the other as well."""
+    passed = PhaseGraph.passed
+
+    def all_branches(self: PhaseGraph, made_by: int | None, step: int | None) -> Sequence[int]:
+        found = passed(self, made_by, step)
+        return found if step is None or self.is_chain else [at for at in self.here if at < step]
+
+    monkeypatch.setattr(PhaseGraph, "passed", all_branches)
+
+
+@plant
+def a_join_of_a_row_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the other branches of a row stays when the row ends in one of them."""
+    monkeypatch.setattr(Families, "forget", lambda self, task: 0)
+
+
+@plant
+def branches_go_on_without_their_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other branches of a row that has ended are not cancelled."""
+    monkeypatch.setattr(Flow, "_cancel_branches", lambda self, row, family: None)
+
+
+@plant
+def a_late_end_of_a_cancelled_task_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a task that crossed with its cancellation is taken as that of an open one."""
+    cancel = Flow._cancel_branches
+
+    def forgotten(self: Flow, row: int, family: Any) -> None:
+        cancel(self, row, family)
+        self._cancelled.clear()
+
+    monkeypatch.setattr(Flow, "_cancel_branches", forgotten)
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -9,7 +9,8 @@ import pytest
 from planting import caught, planted
 
 from penstock.core import events as ev
-from penstock.core.flow import flow
+from penstock.core.flow import admission
+from penstock.core.flow.admission import Admission
 from penstock.core.flow.evidence import Evidence
 from penstock.core.flow.flow import Flow
 from penstock.core.shape import Progress, SourceMark
@@ -22,7 +23,7 @@ SEEDS_FROM = {"what_is_read_once_more_is_not_looked_at": 1100}
 
 @plant
 def limit_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "admission_ends", lambda limit, progress: None)
+    monkeypatch.setattr(admission, "admission_ends", lambda limit, progress: None)
 
 
 @plant
@@ -30,7 +31,7 @@ def limit_below_what_has_ended_leaves_a_gap(monkeypatch: pytest.MonkeyPatch) -> 
     def gap(limit: int | None, progress: Progress) -> int | None:
         return None if limit is None else max(limit, progress.watermark)
 
-    monkeypatch.setattr(flow, "admission_ends", gap)
+    monkeypatch.setattr(admission, "admission_ends", gap)
 
 
 @plant
@@ -41,13 +42,14 @@ def a_known_number_of_rows_taken_for_all_of_them(monkeypatch: pytest.MonkeyPatch
 
 @plant
 def the_end_of_a_limit_taken_for_the_end_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    look = Flow._look_for_limit
+    at_limit = Admission.at_limit
 
-    def complete(self: Flow) -> None:
-        look(self)
-        self._complete = self.total_rows is not None
+    def complete(self: Admission) -> bool:
+        found = at_limit(self)
+        self.complete = self.total_rows is not None
+        return found
 
-    monkeypatch.setattr(Flow, "_look_for_limit", complete)
+    monkeypatch.setattr(Admission, "at_limit", complete)
 
 
 @plant
@@ -56,9 +58,9 @@ def mark_of_the_read_before(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Flow._on_rows_read
 
     def lags(self: Flow, event: ev.RowsRead) -> None:
-        before = self._mark
+        before = self.admission.mark
         read(self, event)
-        self._mark = before or self._mark
+        self.admission.mark = before or self.admission.mark
 
     monkeypatch.setattr(Flow, "_on_rows_read", lags)
 

@@ -72,6 +72,9 @@ class Pipeline:
         for index, step in enumerate(steps):
             for before in step.after:
                 self.next[before].append(index)
+        self.above: list[set[int]] = []  # steps of all phases that a row passes before each
+        for step in steps:
+            self.above.append(set(step.after).union(*(self.above[before] for before in step.after)))
         self.entries = [index for index in range(self.begin, self.end) if not steps[index].after]
         following = self.next[self.begin : self.end]
         self.is_chain = len(self.entries) == 1 and all(len(steps) <= 1 for steps in following)

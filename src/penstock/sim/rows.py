@@ -27,6 +27,22 @@ class _Payload(Struct, gc=False):
     values: dict[int, Path]  # step -> the row's path when it passed it
 
 
+class _Way(Struct, gc=False):
+    """What counts of the steps for one source row: (step, path) that its rows have passed on the way to where they
+    ended, and (step, dead) where they ended early. What a row passed in other branches than that does not count."""
+
+    passed: set[tuple[int, Path]] = set()
+    early: list[tuple[int, bool]] = []
+
+    def add_to(self, totals: list[list[int]]) -> None:
+        for step, _ in self.passed:
+            totals[step][0] += 1
+            totals[step][1] += 1
+        for step, dead in self.early:
+            totals[step][0] += 1
+            totals[step][2] += dead
+
+
 class Rows:
     """paid: what the lives before have committed of rows that have not ended: position -> (path, step) -> code."""
 
@@ -42,7 +58,8 @@ class Rows:
         self.tally = tally
         self.payloads: dict[int, _Payload] = {}
         self._steps = len(pipeline.steps)
-        self._counts: dict[int, list[list[int]]] = {}  # source position -> begun, done, dead per step; until committed
+        self._ways: dict[int, _Way] = {}  # by source position, until it is committed
+        self._ended_at: dict[int, int] = {}  # row that ends early -> step
         self._dead: dict[int, Dead] = {}
         self._filtered: dict[int, list[Path]] = {}
         self._paid = {position: dict(results) for position, results in paid.items()}
@@ -50,9 +67,9 @@ class Rows:
 
     def admit(self, event: ev.RowsRead) -> None:
         for position in (*event.rows, *event.unreadable, *(position for position, _ in event.families)):
-            if position in self._counts:
+            if position in self._ways:
                 raise Violation(f"source row {position} was read twice")
-            self._counts[position] = [[0, 0, 0] for _ in range(self._steps)]
+            self._ways[position] = _Way()
         for position in event.rows:
             (path,) = self.pipeline.left(position)
             self.payloads[position] = _Payload(position, path, {})
@@ -68,7 +85,6 @@ class Rows:
         submit = ev.Submit(pool=pipeline.steps[step].pool, step=step, tasks=[], orders=[], tokens_in=[], tokens_out=[])
         for task, order in zip(start.tasks, start.orders, strict=True):
             row = self._payload(task)
-            self._count(task, 0)
             if order != row.position or task % self._steps != step:
                 raise Violation(f"task {task} of source row {row.position} was started as {order} at step {step}")
             self.requests.submitted(task, submit.pool)
@@ -128,16 +144,15 @@ class Rows:
             row = self._payload(task)
             step = task % self._steps
             if self.pipeline.fate(row.position, row.path, step) == "filtered":
+                self._ended_at.setdefault(task // self._steps, step)
                 filtered.tasks.append(task)
                 continue
             row.values[step] = row.path
             if self.pipeline.steps[step].kind == "expand":
-                self._count(task, 1)
                 children = self.pipeline.children(row.position, row.path, step)
                 sizes = [self.pipeline.size_bytes(row.position, (*row.path, child)) for child in range(children)]
                 events.append(ev.TaskExpanded(task=task, sizes_bytes=sizes))
             else:
-                self._count(task, 1)
                 done.tasks.append(task)
                 done.growth_bytes.append(5 + tokens_out)
         if done.tasks:
@@ -174,7 +189,7 @@ class Rows:
 
     def died(self, task: int, code: str) -> None:
         row = self._payload(task)
-        self._count(task, 2)
+        self._ended_at.setdefault(task // self._steps, task % self._steps)
         self._dead.setdefault(task // self._steps, Dead(row.position, row.path, code, code in _PROVEN))
 
     def drop(self, drop: ev.DropRows) -> Iterable[Event]:
@@ -182,6 +197,10 @@ class Rows:
             row = self.payloads.pop(number, None)
             if row is None:
                 raise Violation(f"row {number} was dropped twice")
+            step = self._ended_at.pop(number)
+            way = self._ways[row.position]
+            way.passed.update((at, path) for at, path in row.values.items() if at in self.pipeline.above[step])
+            way.early.append((step, number in self._dead))
             if number not in self._dead:
                 self.tally.hit("filtered")
                 self._filtered.setdefault(row.position, []).append(row.path)
@@ -193,9 +212,6 @@ class Rows:
             raise Violation(f"task {task} is about a row that has ended")
         return row
 
-    def _count(self, task: int, what: int) -> None:
-        self._counts[self._payload(task).position][task % self._steps][what] += 1
-
     # ------------------------------------------------------------ commits
 
     def take(self, commit: ev.Commit) -> Batch:
@@ -206,7 +222,9 @@ class Rows:
             if row is None:
                 raise Violation(f"row {number} is to be committed, but it is not there")
             if len(row.values) == self.pipeline.end - self.pipeline.begin > 1 and not self.pipeline.is_chain:
-                self.tally.hit("joined")
+                joined = any(len(step.after) > 1 for step in self.pipeline.steps[self.pipeline.begin :])
+                self.tally.hit("joined" if joined else "phase with several exits")
+            self._ways[row.position].passed.update(row.values.items())
             outputs.append(Output(number, row.position, row.path, tuple(sorted(row.values.items()))))
         dead = [self._dead.pop(number) for number in commit.dead if number in self._dead]
         if len(dead) != len(commit.dead):
@@ -214,9 +232,7 @@ class Rows:
         filtered = [(position, path) for position in commit.ended for path in self._filtered.pop(position, ())]
         steps = [[0, 0, 0] for _ in range(self._steps)]
         for position in commit.ended:
-            for total, counts in zip(steps, self._counts.pop(position), strict=True):
-                for at, count in enumerate(counts):
-                    total[at] += count
+            self._ways.pop(position).add_to(steps)
         for position in commit.ended:
             self._fresh.pop(position, None)
             self._paid.pop(position, None)
@@ -230,5 +246,5 @@ class Rows:
         if forgotten:
             raise Violation(f"results of source rows {forgotten} were paid for, and no commit will have them")
         most = limits.window_rows + 2 * limits.commit_rows + limits.read_rows
-        if len(self._counts) > most:
-            raise Violation(f"{len(self._counts)} source rows are in memory; {most} may be")
+        if len(self._ways) > most:
+            raise Violation(f"{len(self._ways)} source rows are in memory; {most} may be")

@@ -126,6 +126,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
     steps = rng.choice(GRAPHS)
     phases = Random(f"{seed}/phases")  # a stream of its own
     later = [phases.choice(GRAPHS) for _ in range(phases.choice((0, 0, 0, 1, 2)))]
+    steps, *later = _some_without_their_join(seed, [steps, *later])
     pools = 1 + max(step.pool for graph in (steps, *later) for step in graph)
     pools += bool(later) and phases.random() < 0.6
     replica_pools = tuple(pool for pool in range(pools) for _ in range(rng.choice((1, 2, 2, 3))))
@@ -171,6 +172,12 @@ def _cut_short(seed: int, limits: tuple[int | None, ...], changes: tuple[Change,
     ]
     faults = sorted((*schedule.faults, *cuts), key=lambda fault: fault.at_s)
     return replace(schedule, faults=tuple(faults))
+
+
+def _some_without_their_join(seed: int, graphs: list[tuple[SimStep, ...]]) -> list[tuple[SimStep, ...]]:
+    """A phase may end inside of branches: its rows then have several exits to pass."""
+    rng = Random(f"{seed}/exits")
+    return [graph[:-1] if len(graph[-1].after) > 1 and rng.random() < 0.4 else graph for graph in graphs]
 
 
 def _draw_stretches(rng: Random, graphs: list[tuple[SimStep, ...]], rows: int, pools: int) -> tuple[Stretch, ...]:

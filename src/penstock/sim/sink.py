@@ -275,7 +275,7 @@ class Sink:
             raise Violation(f"a commit counts out, dead, filtered, dead sources, ended as {told}; they are {true}")
         if not counts.ended_sources <= counts.rows_in <= self.rows:
             raise Violation(f"a commit counts {counts.rows_in} rows in, {counts.ended_sources} ended")
-        if self.pipeline.is_chain and [list(step) for step in counts.steps.values()] != self.steps:
+        if [list(step) for step in counts.steps.values()] != self.steps:
             raise Violation(f"a commit counts {counts.steps} begun, done and dead by step; they are {self.steps}")
 
     def check_life_end(self, status: str) -> None:

@@ -6,6 +6,7 @@ proportion to what is open.
 
 from __future__ import annotations
 
+from penstock.core.flow.families import at_the_end
 from penstock.core.flow.flow import Flow
 from penstock.core.flow.positions import Positions
 
@@ -45,6 +46,13 @@ def _check_families(flow: Flow, roots: dict[int, int]) -> None:
     if children != len(families.root_of):
         raise flow._broken(f"{len(families.root_of)} rows have a family, families have {children} children")
 
+    steps = len(flow.shape.steps)
+    rows = {task // steps for task in flow.open} if families.awaited else set()
+    for task in families.awaited:
+        row = at_the_end(task) if task < 0 else task // steps  # at_the_end is its own inverse
+        if row not in rows:
+            raise flow._broken(f"row {row} waits for its other branches, and has no task open in any", row)
+
 
 def _check_bytes(flow: Flow) -> None:
     held = sum(flow.open.values()) + flow.families.held_bytes()
@@ -81,7 +89,7 @@ def _check_limits(flow: Flow, roots: dict[int, int]) -> None:
     limits = flow.limits
     if len(roots) > limits.window_rows:
         raise flow._broken(f"{len(roots)} source rows are open; the window is {limits.window_rows}")
-    if flow._next_position > flow.commits.positions.watermark + limits.reach:
-        raise flow._broken(f"position {flow._next_position} was admitted beyond the reach of {limits.reach}")
-    if not flow.status and any(tasks for tasks, _ in flow._begun):
+    if flow.admission.next_position > flow.commits.positions.watermark + limits.reach:
+        raise flow._broken(f"position {flow.admission.next_position} was admitted beyond the reach of {limits.reach}")
+    if not flow.status and flow.begun.any():
         raise flow._broken("tasks have begun and were not given out")

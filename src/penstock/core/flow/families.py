@@ -6,6 +6,8 @@ open below it; when nothing is, the source row has ended, and all that came of i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 
@@ -18,7 +20,7 @@ class Family(Struct):
     dead         rows that ended dead
     children     rows that were made below it
     filtered     rows that ended without output
-    steps        per step: tasks begun, done, dead
+    steps        per step: rows that came to it, passed it, died at it; counted where each row ends
     """
 
     root: int
@@ -30,15 +32,33 @@ class Family(Struct):
     children: list[int] = []
     filtered: int = 0
 
+    def passed(self, steps: Sequence[int]) -> None:
+        """A row has ended (with an output, early, or in its children), and has passed these steps before."""
+        for step in steps:
+            self.steps[step][0] += 1
+            self.steps[step][1] += 1
+
+    def ended_at(self, step: int, *, dead: bool) -> None:
+        """It has ended early, at this step."""
+        self.steps[step][0] += 1
+        self.steps[step][2] += dead
+
+
+def at_the_end(row: int) -> int:
+    """What is awaited of `row` at the end of a phase with several exits: no task has a number below 0."""
+    return -1 - row
+
 
 class Families:
-    """Families by root, the root of each child, and what a join still waits for."""
+    """Families by root, the root of each child with the step that made it (None: a phase before), and what joins and
+    ends of phases still wait for."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self.by_root: dict[int, Family] = {}
         self.root_of: dict[int, int] = {}
-        self._awaited: dict[int, tuple[int, int]] = {}  # task of a join -> (results missing, bytes held)
+        self.made_by: dict[int, int | None] = {}
+        self.awaited: dict[int, tuple[int, int]] = {}  # task of a join, or at_the_end -> (results missing, bytes held)
 
     def of_row(self, row: int) -> Family | None:
         return self.by_root.get(self.root_of.get(row, row))
@@ -50,28 +70,30 @@ class Families:
             family = self.by_root[root] = Family(root, [[0, 0, 0] for _ in range(self._steps)])
         return family
 
-    def adopt(self, root: int, first: int, count: int) -> None:
+    def adopt(self, root: int, first: int, count: int, made_by: int | None) -> None:
         children = range(first, first + count)
         self.by_root[root].children.extend(children)
         for child in children:
             self.root_of[child] = root
+            self.made_by[child] = made_by
 
     def close(self, family: Family) -> None:
         del self.by_root[family.root]
         for child in family.children:
-            del self.root_of[child]
+            del self.root_of[child], self.made_by[child]
 
     def arrive(self, task: int, needed: int, size: int) -> int | None:
-        """One more result for a join. None: others are missing; else the bytes that had waited."""
-        missing, held = self._awaited.pop(task, (needed, 0))
+        """One more result for a join, or for the end of the phase. None: others are missing; else the bytes that
+        waited."""
+        missing, held = self.awaited.pop(task, (needed, 0))
         if missing > 1:
-            self._awaited[task] = (missing - 1, held + size)
+            self.awaited[task] = (missing - 1, held + size)
             return None
         return held
 
     def forget(self, task: int) -> int:
         """Drop what waits for the join `task`; the bytes that it held."""
-        return self._awaited.pop(task, (0, 0))[1]
+        return self.awaited.pop(task, (0, 0))[1]
 
     def held_bytes(self) -> int:
-        return sum(held for _, held in self._awaited.values()) + sum(f.bytes for f in self.by_root.values())
+        return sum(held for _, held in self.awaited.values()) + sum(f.bytes for f in self.by_root.values())

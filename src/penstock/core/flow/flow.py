@@ -17,13 +17,13 @@ only; the bytes counted equal the sum over what is held; the watermark never pas
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 from penstock.core import events as ev
 from penstock.core.events import CHILD_BASE
+from penstock.core.flow.admission import Admission
+from penstock.core.flow.begun import Begun
 from penstock.core.flow.commits import Commits
-from penstock.core.flow.families import Families, Family
-from penstock.core.flow.limit import admission_ends
+from penstock.core.flow.families import Families, Family, at_the_end
+from penstock.core.flow.graph import PhaseGraph
 from penstock.core.flow.tally import Tally
 from penstock.core.machine import Machine
 from penstock.core.shape import DEAD_ROW_BYTES, FlowShape, Progress
@@ -39,30 +39,18 @@ class Flow(Machine):
         self.shape = shape
         self.limits = shape.limits
         self._steps = len(shape.steps)
-        here = shape.here
-        self._next: list[list[int]] = [[] for _ in shape.steps]
-        self._after = [tuple(before for before in step.after if before in here) for step in shape.steps]
-        for index in here:
-            for before in self._after[index]:
-                self._next[before].append(index)
-        self._entries = [index for index in here if not self._after[index]]
+        self.graph = graph = PhaseGraph(shape)
+        self._following, self._chain = graph.following, graph.is_chain
         self._paid = [step.paid for step in shape.steps]
-        self._chain = len(self._entries) == 1 and all(len(n) <= 1 for n in self._next)
         self.commits = Commits(shape.limits, progress, now, ordered=shape.ordered)
         self.tally = Tally(shape, progress, self.commits.positions.ended_count)
         self.families = Families(self._steps)
         self.open: dict[int, int] = {}  # task -> bytes of its row
         self._dead_before: set[int] = set()  # open positions whose source rows died in a phase before
         self.open_bytes = 0  # of open tasks, and of what families and joins hold
-        self._begun: list[tuple[list[int], list[int]]] = [([], []) for _ in shape.steps]
+        self.begun = Begun(self._steps)
         self._next_child = CHILD_BASE
-        self._next_position = progress.watermark
-        self._ended_before = sorted(progress.ended_above)  # positions that the source will pass over
-        self._reading = False
-        self.total_rows: int | None = None
-        self._complete = False  # the source's own end was seen, not that of a limit
-        self._below = admission_ends(shape.limits.source_rows, progress)
-        self._mark = progress.mark
+        self.admission = Admission(shape.limits, progress)
         self.stopping = ""  # the status that the phase will end with, once it may not run on
         self._drained = False
         self.status = ""  # the status that it ended with
@@ -81,12 +69,15 @@ class Flow(Machine):
             ev.Tick: lambda tick: None,  # commits that are due are begun by _settle
         }
 
+    @property
+    def total_rows(self) -> int | None:
+        """Positions of the source (or those that the limit admits), once no more rows will come."""
+        return self.admission.total_rows
+
     # ------------------------------------------------------------ rows come in
 
     def _on_rows_read(self, event: ev.RowsRead) -> None:
-        self._reading = False
-        self._next_position = max(self._next_position, event.next_position)
-        self._mark = event.mark or self._mark
+        self.admission.came(event)
         self.tally.read += len(event.rows) + len(event.unreadable) + len(event.families)
         for position in event.unreadable:
             self.tally.unreadable()
@@ -98,16 +89,16 @@ class Flow(Machine):
             first = self._adopt(position, len(sizes))
             self._emit(ev.AdoptFamily(position=position, first_row=first, count=len(sizes)))
             for row, size in enumerate(sizes, first):
-                self._begin_at(self._entries, row, size)
+                self._begin_at(self.graph.entries, row, size)
         if self._chain:
             self._admit_chain(event.rows, event.sizes_bytes)
             return
         for row, size in zip(event.rows, event.sizes_bytes, strict=True):
             self.families.of_root(row)
-            self._begin_at(self._entries, row, size)
+            self._begin_at(self.graph.entries, row, size)
 
     def _admit_chain(self, rows: list[int], sizes: list[int]) -> None:
-        entry = self._entries[0]
+        entry = self.graph.entries[0]
         steps, is_open = self._steps, self.open
         tasks = [row * steps + entry for row in rows]
         expected = len(is_open) + len(tasks)
@@ -115,25 +106,13 @@ class Flow(Machine):
         if len(is_open) != expected:
             raise self._broken(f"a row was admitted twice, among {rows[:3]}...")
         self.open_bytes += sum(sizes)
-        begun_tasks, begun_orders = self._begun[entry]
+        begun_tasks, begun_orders = self.begun.of_step[entry]
         begun_tasks.extend(tasks)
         begun_orders.extend(rows)
 
     def _on_source_ended(self, event: ev.SourceEnded) -> None:
-        self._reading = False
-        self._mark = event.mark or self._mark
-        self._source_ends(event.total_rows)
-        self._complete = True
-
-    def _source_ends(self, total_rows: int) -> None:
-        if self.total_rows is None:
-            self.total_rows = total_rows
+        if self.admission.ended(event):
             self._emit(ev.SourceExhausted())
-
-    def _look_for_limit(self) -> None:
-        """All that may be admitted has been: the source ends here for this life."""
-        if self._below is not None and self._next_position >= self._below and not self._reading:
-            self._source_ends(self._next_position)
 
     # ------------------------------------------------------------ tasks begin
 
@@ -141,7 +120,7 @@ class Flow(Machine):
         """Begin the task of `row` at each of `steps` (a join: once all its results are in). Bytes go with the first."""
         for step in steps:
             task = row * self._steps + step
-            needed = len(self._after[step])
+            needed = len(self.graph.after[step])
             self.open_bytes += size
             if needed > 1:
                 held = self.families.arrive(task, needed, size)
@@ -161,8 +140,7 @@ class Flow(Machine):
         family = self.families.by_root.get(root)
         if family is not None:
             family.open_tasks += 1
-            family.steps[step][0] += 1
-        tasks, orders = self._begun[step]
+        tasks, orders = self.begun.of_step[step]
         tasks.append(task)
         orders.append(root)
 
@@ -188,7 +166,7 @@ class Flow(Machine):
             family = self.families.of_row(row)
             size = self._close_task(task, family) + growth
             self.open_bytes += growth
-            following = self._next[step]
+            following = self._following[step]
             if following:
                 if family is None and self._paid[step]:
                     self.commits.partial[row] = None
@@ -200,15 +178,26 @@ class Flow(Machine):
                 self.commits.finished.append(row)
                 self.commits.end(row, size)
             else:
-                family.finished.append(row)
-                family.bytes += size
+                self._finish(family, row, size)
             if family is not None:
-                family.steps[step][1] += 1
                 self._close_family(family, step)
+
+    def _finish(self, family: Family, row: int, size: int) -> None:
+        """A row of a family has passed an exit of the phase. It is finished, and may be taken, with the last of them:
+        a phase may end before its branches are joined."""
+        needed = len(self.graph.exits)
+        if needed > 1:
+            held = self.families.arrive(at_the_end(row), needed, size)
+            if held is None:
+                return
+            size += held
+        family.finished.append(row)
+        family.bytes += size
+        family.passed(self.graph.passed(self.families.made_by.get(row), None))
 
     def _done_in_chain(self, tasks: list[int], growths: list[int]) -> None:
         """The common case, one loop: every row is its own family, every step has one successor or none."""
-        steps, is_open, following, paid = self._steps, self.open, self._next, self._paid
+        steps, is_open, following, paid = self._steps, self.open, self._following, self._paid
         partial = self.commits.partial
         finished = self.commits.finished
         growth_bytes = finished_bytes = 0
@@ -223,7 +212,7 @@ class Flow(Machine):
                 then = following[step][0]
                 task += then - step
                 is_open[task] = size + growth
-                begun_tasks, begun_orders = self._begun[then]
+                begun_tasks, begun_orders = self.begun.of_step[then]
                 begun_tasks.append(task)
                 begun_orders.append(row)
                 if paid[step]:
@@ -271,14 +260,18 @@ class Flow(Machine):
             family.bytes += kept
             self.open_bytes += kept
             family.dead.append(row)
-            family.steps[step][2] += 1
         else:
             family.filtered += 1
+        family.passed(self.graph.passed(self.families.made_by.get(row), step))
+        family.ended_at(step, dead=dead)
         if not self._chain:
             self._cancel_branches(row, family)
         self._close_family(family, step)
 
     def _cancel_branches(self, row: int, family: Family) -> None:
+        """The row has ended in one branch, so that what the others would make of it can't be joined any more: they give
+        up their tasks now, rather than spend replicas on them."""
+        self.open_bytes -= self.families.forget(at_the_end(row))
         cancelled = []
         for task in range(row * self._steps, (row + 1) * self._steps):
             self.open_bytes -= self.families.forget(task)
@@ -288,11 +281,7 @@ class Flow(Machine):
         if cancelled:
             self._cancelled.update(cancelled)
             self._emit(ev.CancelTasks(tasks=cancelled))
-            for tasks, orders in self._begun:
-                for task in cancelled:
-                    if task in tasks:
-                        at = tasks.index(task)
-                        del tasks[at], orders[at]
+            self.begun.withdraw(cancelled)
 
     def _on_tasks_cancelled(self, event: ev.TasksCancelled) -> None:
         self._cancelled.difference_update(event.tasks)
@@ -301,38 +290,34 @@ class Flow(Machine):
         if event.task in self._cancelled:
             return
         row, step = divmod(event.task, self._steps)
-        family = self._family_to_expand(row, step)
+        family = self._family_to_expand(row)
         self.open_bytes -= self._close_task(event.task, family)
-        family.steps[step][1] += 1
+        family.passed((*self.graph.passed(self.families.made_by.get(row), step), step))
         count = len(event.sizes_bytes)
-        first = self._adopt(family.root, count)
+        first = self._adopt(family.root, count, made_by=step)
         self._emit(ev.Adopt(task=event.task, first_row=first, count=count))
-        following = self._next[step]
+        following = self._following[step]
         for child, size in enumerate(event.sizes_bytes, first):
             if following:
                 self._begin_at(following, child, size)
             else:
-                family.finished.append(child)
-                family.bytes += size
                 self.open_bytes += size
+                self._finish(family, child, size)
         self._close_family(family, step)
 
-    def _adopt(self, root: int, count: int) -> int:
+    def _adopt(self, root: int, count: int, made_by: int | None = None) -> int:
         """Numbers for `count` rows of the family of `root`; the first of them."""
         first = self._next_child
         self._next_child += count
-        self.families.adopt(root, first, count)
+        self.families.adopt(root, first, count, made_by)
         return first
 
-    def _family_to_expand(self, row: int, step: int) -> Family:
-        """The family of `row`; a plain row of a chain becomes one, with the steps that it has passed."""
+    def _family_to_expand(self, row: int) -> Family:
+        """The family of `row`; a plain row of a chain becomes one."""
         family = self.families.of_row(row)
         if family is None:
             family = self.families.of_root(row)
             family.open_tasks = 1
-            for passed in range(self.shape.begin, step + 1):
-                family.steps[passed][0] = 1
-                family.steps[passed][1] = int(passed < step)
         return family
 
     def _close_family(self, family: Family, step: int) -> None:
@@ -367,7 +352,8 @@ class Flow(Machine):
     def _settle(self) -> None:
         if self.status:
             return
-        self._look_for_limit()
+        if self.admission.at_limit():
+            self._emit(ev.SourceExhausted())
         self._start_begun()
         at_end = self._all_ended()
         if not self.stopping and self.tally.too_many_dead(
@@ -377,35 +363,23 @@ class Flow(Machine):
         self._commit(at_end)
         if not self.stopping:
             self._admit()
-        elif self._drained and self.commits.idle() and not self._reading:
+        elif self._drained and self.commits.idle() and not self.admission.reading:
             self._end(self.stopping)
 
     def _all_ended(self) -> bool:
-        return self.total_rows is not None and not self.open and not self.families.by_root
+        return self.admission.total_rows is not None and not self.open and not self.families.by_root
 
     def _start_begun(self) -> None:
-        for step, (tasks, orders) in enumerate(self._begun):
-            if tasks:
-                self._begun[step] = ([], [])
-                self._emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
+        for step, tasks, orders in self.begun.take():
+            self._emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
 
     def _admit(self) -> None:
-        if self._reading or self.total_rows is not None or self.commits.full(self._now):
+        if self.commits.full(self._now):
             return
-        limits = self.limits
-        room = limits.window_rows - len(self.open)
-        wanted = min(room, self._within_reach(), limits.read_rows)
-        # Ask again only when a good part of a read fits, so that the source is not asked row by row.
-        if wanted <= 0 or (wanted < limits.read_rows // 4 and len(self.open) > limits.window_rows // 2):
-            return
-        if self.open_bytes < limits.window_bytes or not self.open:
-            self._reading = True
-            self._emit(ev.ReadRows(max_rows=wanted, below=self._below))
-
-    def _within_reach(self) -> int:
-        """Positions within reach that have not ended: what was passed over may not push a read beyond it."""
-        passed_over = len(self._ended_before) - bisect_left(self._ended_before, self._next_position)
-        return self.commits.positions.watermark + self.limits.reach - self._next_position - passed_over
+        wanted = self.admission.wanted(len(self.open), self.open_bytes, self.commits.positions.watermark)
+        if wanted:
+            self.admission.reading = True
+            self._emit(ev.ReadRows(max_rows=wanted, below=self.admission.below))
 
     def _commit(self, at_end: bool) -> None:
         final = at_end and not self.stopping
@@ -413,9 +387,9 @@ class Flow(Machine):
         batch = self.commits.next_batch(self._now, ended=final or draining_done, final=final)
         if batch is not None:
             batch.counts = self.tally.counts()
-            if self._complete and not self.shape.begin:  # a later phase has positions of its own
+            if self.admission.complete and not self.shape.begin:  # a later phase has positions of its own
                 batch.total_rows = self.total_rows
-            batch.mark = self._mark
+            batch.mark = self.admission.mark
             self._dead_before.difference_update(batch.ended)
             self.commits.sent(self._emit(batch))
         elif final and self.commits.idle():

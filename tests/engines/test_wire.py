@@ -21,6 +21,7 @@ from penstock.protocol.messages import (
     LoadFailed,
     Loading,
     Output,
+    PythonWork,
     Ready,
     Requests,
     Sampling,
@@ -34,7 +35,11 @@ from penstock.protocol.wire import WireError, coordinator_decoder, encode, host_
 LOAD = Load(1, 2, 3.5, 2.5, 7, 0.001, 99.25, 1 << 40)
 
 TO_HOST = [
-    Setup("writer-0", EngineConfig("mock", "mock:x", engine_options={"slots": 3}, cores=(1, 2)), ["m:f"], 2.5),
+    Setup(
+        "writer-0",
+        EngineConfig("mock", "mock:x", engine_options={"slots": 3}, cores=(1, 2)),
+        PythonWork(("m:f",), timeout_s=2.5),
+    ),
     Requests(
         [WireRequest(1, 1, "a prompt", 0, 5, 2, 7, 8, 9), WireRequest(2, 3, chat([{"role": "user", "content": "hi"}]))],
         [Sampling(n=2)],

@@ -11,7 +11,7 @@ from penstock.executors.base import Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
 from penstock.protocol.channel import Channel
-from penstock.protocol.messages import EngineConfig, Hello
+from penstock.protocol.messages import EngineConfig, Hello, PythonWork
 from penstock.protocol.wire import coordinator_decoder
 
 WITH_CHILDREN = """
@@ -48,13 +48,13 @@ def main(folder: Path, forked: bool) -> None:
 
     executor = LocalExecutor(Nursery([functions_with_children.stay]) if forked else None)
     config = EngineConfig("python", "python", task="python")
-    started = executor.start(Launch("python-0", config, folder / "log", forked=forked), 0)
+    started = executor.start(Launch("python-0", config, folder / "log", work=PythonWork(forked=forked)), 0)
     channel = Channel(started.connection, coordinator_decoder())
-    names = [] if forked else ["functions_with_children:stay"]
+    names = () if forked else ("functions_with_children:stay",)
     while not channel.closed:
         for message in channel.receive():
             if isinstance(message, Hello):
-                channel.send(Setup("python-0", config, names))
+                channel.send(Setup("python-0", config, PythonWork(names)))
                 host = message.pid
             elif isinstance(message, Ready):
                 channel.send(Requests([WireRequest(1, 1, {"file": str(folder / "daemon")})]))

@@ -17,12 +17,13 @@ from penstock.executors import guarded
 from penstock.executors.base import Exit, Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
-from penstock.protocol.messages import EngineConfig, Requests, WireRequest
+from penstock.protocol.messages import EngineConfig, PythonWork, Requests, WireRequest
 from penstock.testing.executors import MOCK, PATIENCE_S, Replica, exits, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.process
 
 PYTHON = EngineConfig("python", "python", task="python")
+FORKED = PythonWork(forked=True)
 
 
 @pytest.fixture
@@ -75,8 +76,8 @@ def test_variables_are_set_before_anything_is_imported(
     monkeypatch.syspath_prepend(str(tmp_path))
     core = min(os.sched_getaffinity(0))
     config = EngineConfig("python", "python", task="python", cores=(core,))
-    one = launch(config, functions=("binding_seen:seen",), env={"OMP_NUM_THREADS": "3"})
-    replica = Replica(executor.start(one, 0)).make_ready(config, functions=["binding_seen:seen"])
+    one = launch(config, work=PythonWork(("binding_seen:seen",)), env={"OMP_NUM_THREADS": "3"})
+    replica = Replica(executor.start(one, 0)).make_ready(config, work=one.work)
     assert replica.ask({}).items[0].value == {"threads": "3", "cores": [core]}
     replica.channel.close()
 
@@ -136,7 +137,7 @@ def test_a_closure_reaches_its_worker_and_the_next_one(launch: Callable[..., Lau
     factor = 7
     executor = LocalExecutor(Nursery([None, lambda row: {"y": row["x"] * factor}]))
     for incarnation in range(2):
-        replica = Replica(executor.start(launch(PYTHON, forked=True), incarnation)).make_ready(PYTHON)
+        replica = Replica(executor.start(launch(PYTHON, work=FORKED), incarnation)).make_ready(PYTHON, work=FORKED)
         assert replica.ask({"x": 6}, step=1).items[0].value == {"y": 42}
         executor.kill("writer-0", incarnation)
         assert wait_for_exits(executor, 1)[0].incarnation == incarnation
@@ -146,8 +147,8 @@ def test_a_closure_reaches_its_worker_and_the_next_one(launch: Callable[..., Lau
 
 def test_what_a_forked_function_prints_is_in_the_log(launch: Callable[..., Launch]) -> None:
     executor = LocalExecutor(Nursery([lambda row: print("from the worker")]))
-    one = launch(PYTHON, forked=True)
-    replica = Replica(executor.start(one, 0)).make_ready(PYTHON)
+    one = launch(PYTHON, work=FORKED)
+    replica = Replica(executor.start(one, 0)).make_ready(PYTHON, work=FORKED)
     assert replica.ask({}).items[0].code == ""
     assert "from the worker" in one.log.read_text()
     replica.channel.close()
@@ -165,7 +166,7 @@ def test_a_nursery_that_died_is_told(launch: Callable[..., Launch]) -> None:
     executor = LocalExecutor(nursery)
     os.kill(nursery.pid, signal.SIGKILL)
     with pytest.raises(PoolFailed, match="has ended"):
-        executor.start(launch(PYTHON, forked=True), 0)
+        executor.start(launch(PYTHON, work=FORKED), 0)
     assert executor.news_files() == []
     executor.close()
 
@@ -184,7 +185,7 @@ def test_a_process_with_threads_is_not_forked() -> None:
 
 def test_a_forked_worker_needs_a_nursery(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
     with pytest.raises(UsageError, match="without a nursery"):
-        executor.start(launch(PYTHON, forked=True), 0)
+        executor.start(launch(PYTHON, work=FORKED), 0)
 
 
 WITH_A_CHILD = """
@@ -207,8 +208,9 @@ def stopped(
     left the host's session."""
     (tmp_path / "with_a_child.py").write_text(WITH_A_CHILD)
     monkeypatch.syspath_prepend(str(tmp_path))
-    replica = Replica(executor.start(launch(PYTHON, functions=("with_a_child:child",)), 0))
-    replica.make_ready(PYTHON, functions=["with_a_child:child"])
+    work = PythonWork(("with_a_child:child",))
+    replica = Replica(executor.start(launch(PYTHON, work=work), 0))
+    replica.make_ready(PYTHON, work=work)
     assert replica.hello is not None
     child = replica.ask({}).items[0].value["child"]
     above = {"keeper": replica.started.keeper_pid, "guardian": parent_of(replica.hello.pid)}

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from penstock.protocol.messages import EngineConfig
+from penstock.protocol.messages import EngineConfig, PythonWork
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -20,23 +20,19 @@ class Launch(msgspec.Struct, frozen=True):
 
     replica    its id, for instance writer-0
     config     what the host loads
-    functions  python pools: the importable names by step; None entries are forked (see `forked`)
-    forked     True when the host must be forked from the nursery, since a function can't be imported
+    work       of a worker of Python steps
     python     another interpreter to run the host under, or None
     env        variables set before anything is imported (device binding, threads)
     log        file that gets the host's and the engine's stdout and stderr
-    timeout_s  python steps: the limit of one call
     nodes      where the plan puts it, by name, for executors that have several
     """
 
     replica: str
     config: EngineConfig
     log: Path
-    functions: tuple[str, ...] = ()
-    forked: bool = False
+    work: PythonWork | None = None
     python: str | None = None
     env: dict[str, str] = {}
-    timeout_s: float | None = None
     nodes: tuple[str, ...] = ()
 
 

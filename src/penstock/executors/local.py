@@ -55,7 +55,7 @@ class LocalExecutor:
         try:
             start = os.fstat(log).st_size
             process: subprocess.Popen[bytes] | None = None
-            if launch.forked:
+            if launch.work is not None and launch.work.forked:
                 pid = self._require_nursery(launch).fork(launch, watched.fileno(), host.fileno(), log)
             else:
                 process = _spawn(launch, watched.fileno(), host.fileno(), log)
@@ -142,7 +142,7 @@ def _spawn(launch: Launch, control: int, host: int, log: int) -> subprocess.Pope
 def _environment(launch: Launch) -> dict[str, str]:
     # faulthandler: the engine's own Python children, too, print their stacks when the guardian asks for them.
     environment = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **os.environ}
-    if launch.config.engine == "python" and launch.python is None:
+    if launch.work is not None and launch.python is None:
         # A step's function must be importable where the pipeline was: same interpreter, same path, same order.
         environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     elif launch.python is not None:

@@ -79,10 +79,8 @@ class RayExecutor:
     # ------------------------------------------------------------ Executor
 
     def start(self, launch: Launch, incarnation: int) -> Started:
-        if launch.config.engine == "python":
+        if launch.work is not None:
             return self._local.start(launch, incarnation)
-        if launch.forked:
-            raise ConfigError(f"{launch.replica} has functions that can't be imported on another node")
         _make_folder(launch)
         start = _Start(self, launch, incarnation)
         with self._lock:

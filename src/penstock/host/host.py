@@ -149,10 +149,10 @@ def _attend(engine: Engine, loop: HostLoop) -> None:
 
 
 def _make(setup: Setup, functions: Functions) -> Engine:
-    if setup.config.engine == "python":
+    if setup.work is not None:
         from penstock.engines.python.engine import PythonEngine
 
-        return PythonEngine(setup.functions, functions, setup.timeout_s)
+        return PythonEngine(setup.work, functions)
     return create(setup.config.engine)
 
 

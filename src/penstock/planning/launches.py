@@ -47,10 +47,8 @@ def _launch(replica: ReplicaPlan, config: EngineConfig, logs: Path) -> Launch:
         replica=replica.id,
         config=config,
         log=log_of(logs, replica.id),
-        functions=replica.functions,
-        forked=replica.forked,
+        work=replica.work,
         python=replica.python,
         env=replica.env,
-        timeout_s=replica.timeout_s,
         nodes=replica.nodes,
     )

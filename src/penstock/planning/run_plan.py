@@ -23,7 +23,7 @@ from penstock.planning.engine_config import engine_config
 from penstock.planning.machine import local_cluster
 from penstock.planning.phases import PhasePlan, cut_steps, phases_of, pools_by_phase
 from penstock.planning.plan import plan_on_nodes
-from penstock.protocol.messages import EngineConfig
+from penstock.protocol.messages import EngineConfig, PythonWork
 from penstock.spec.functions import FunctionRef
 from penstock.spec.identity import Pool, pools
 from penstock.spec.pipeline import Pipeline
@@ -52,9 +52,7 @@ class ReplicaPlan:
     env: dict[str, str]
     progress_timeout_s: float | None = None
     python: str | None = None
-    functions: tuple[str, ...] = ()
-    forked: bool = False
-    timeout_s: float | None = None
+    work: PythonWork | None = None
     rungs: tuple[Rung, ...] = ()
     kv_tokens: int = 0
     phases: tuple[int, ...] = (0,)
@@ -240,6 +238,7 @@ def _workers(
     count = max(asked) if asked else max(1, min(MAX_PYTHON_WORKERS, cores // 2))
     names = tuple(_name(functions.get(place)) for place in range(len(pipeline.steps)))
     timeout_s = max(step.timeout_s for step in functions.values())
+    work = PythonWork(names, any(not _ref(step).is_importable for step in functions.values()), timeout_s)
     node = socket.gethostname()
     return [
         ReplicaPlan(
@@ -248,9 +247,7 @@ def _workers(
             devices=(f"{node}/cpu:{number % cores}",),
             config=EngineConfig(engine="python", ref="python", task="python"),
             env={},
-            functions=names,
-            forked=any(not _ref(step).is_importable for step in functions.values()),
-            timeout_s=timeout_s,
+            work=work,
             progress_timeout_s=timeout_s + STUCK_S,
             phases=phases,
         )

@@ -121,7 +121,7 @@ class Request(msgspec.Struct, gc=False):
     options   None for Python steps
     id        the task; with `attempt` it names this try, and the answer repeats both
     seed      63 bits, derived from run, row and step, for engines that sample and were given no seed by the user
-    step      index into Setup.functions for python pools; otherwise the step's number, for logs
+    step      index into PythonWork.functions for python pools; otherwise the step's number, for logs
     priority, rank   what waits in a host goes to its engine by these, lower first, equal ones as they came
     listener  0: one answer. Else its parts are sent as they come, to this listener of the coordinator
     arrived_s when it reached the host (`time.monotonic`), for engines that keep a schedule
@@ -259,11 +259,25 @@ class Hello(msgspec.Struct, tag="hello"):
     python: str
 
 
+class PythonWork(msgspec.Struct, frozen=True):
+    """What a worker of Python steps runs, in place of a model.
+
+    functions  importable "module:name", by Request.step; "" where a step has none, or one that can't be imported
+    forked     some can't be imported: the worker is forked from the process that holds them
+    timeout_s  the limit of one call; None: it has none
+    """
+
+    functions: tuple[str, ...] = ()
+    forked: bool = False
+    timeout_s: float | None = None
+
+
 class Setup(msgspec.Struct, tag="setup"):
+    """work: of a worker of Python steps; None: the engine of `config` runs a model."""
+
     replica: str
     config: EngineConfig
-    functions: list[str] = []  # importable "module:name", by Request.step; empty for forked workers
-    timeout_s: float | None = None  # python steps: the limit of one call
+    work: PythonWork | None = None
     share: float = 1.0  # of the engine's slots and tokens that are used; less after it ran out of memory at work
 
 

@@ -27,6 +27,7 @@ from penstock.protocol.messages import (
     LoadFailed,
     Loading,
     Options,
+    PythonWork,
     Ready,
     Request,
     Requests,
@@ -115,7 +116,7 @@ class HostHarness:
     ) -> Ready:
         """Send the Setup and wait for Ready. Raises LoadingFailed."""
         self.expect(Hello, patience_s)
-        self.send(Setup("test-0", config, list(functions), timeout_s))
+        self.send(Setup("test-0", config, PythonWork(tuple(functions), timeout_s=timeout_s) if functions else None))
         answer = self.expect_first((Ready, LoadFailed), patience_s)
         if isinstance(answer, LoadFailed):
             raise LoadingFailed(answer)

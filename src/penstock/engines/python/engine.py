@@ -24,7 +24,7 @@ from typing import Any
 
 from penstock.engines.base import Emit, EngineLoadError, MainThreadWorker
 from penstock.engines.python.time_limit import OverTime, TimeLimit
-from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, PythonWork, Request
 from penstock.protocol.values import UnsendableValue, escaped, to_wire
 
 __all__ = ["PythonEngine"]
@@ -39,14 +39,12 @@ Function = Callable[[Any], Any]
 
 
 class PythonEngine(MainThreadWorker):
-    """names: "module:name" by step, "" where a step has none; a function in `forked` at that place goes before it."""
+    """forked: functions by step that came by fork; one of them goes before the name at its place."""
 
-    def __init__(
-        self, names: Sequence[str] = (), forked: Sequence[Function | None] = (), timeout_s: float | None = None
-    ) -> None:
-        self._names = names
+    def __init__(self, work: PythonWork, forked: Sequence[Function | None] = ()) -> None:
+        self._names = work.functions
         self._forked = forked
-        self._timeout_s = timeout_s
+        self._timeout_s = work.timeout_s
         self._functions: list[Function | None] = []
         self._limit: TimeLimit | None = None
         self._emit: Emit = lambda answers: None

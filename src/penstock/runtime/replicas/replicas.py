@@ -97,8 +97,7 @@ class Replicas:
         setup = Setup(
             replica=launch.replica,
             config=launch.config,
-            functions=list(launch.functions),
-            timeout_s=launch.timeout_s,
+            work=launch.work,
             share=start.share,
         )
         self._setups[start.replica, start.incarnation] = setup

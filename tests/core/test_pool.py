@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from core_kit import request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,9 +36,7 @@ def fill(pool: Pool, count: int, *, out: int = 10) -> dict[int, list[int]]:
 def end(pool: Pool, replica: int, *tasks: int) -> None:
     there = pool.replicas[replica]
     for task in tasks:
-        ended = there.in_flight.pop(task)
-        there.tokens_in_flight -= ended.cost
-        there.recalled -= ended.recalled
+        there.refund(there.in_flight[task])
     pool.offer(there)
     pool.recount(there)
 
@@ -69,8 +69,9 @@ def test_attempts_count_up() -> None:
 
 def test_tokens_send_a_request_to_who_has_them() -> None:
     pool = pool_of(4, 2, kv_tokens=100)
-    pool.replicas[0].in_flight[99] = request(99)
-    pool.replicas[0].tokens_in_flight = 120
+    there = request(99)
+    there.cost = 120
+    pool.replicas[0].charge(there)
     pool.offer(pool.replicas[0])
     assert fill(pool, 1, out=50) == {1: [0]}
 
@@ -94,10 +95,10 @@ def test_filling_levels_out_and_conserves_work(slots: list[int], count: int, loo
     assert sorted(sent) == list(range(len(sent)))
     room = sum(size + lookahead for size in slots if size)
     assert len(sent) == min(count, room)
-    spares = [replica.spare() for replica in pool.replicas if replica.state == "ready"]
+    spares = [replica.spare(100) for replica in pool.replicas if replica.state == "ready"]
     assert all(spare >= 0 for spare in spares)
     for replica in pool.replicas:
-        assert not replica.in_flight or replica.spare() + 1 >= max(spares), "another had more to spare"
+        assert not replica.in_flight or replica.spare(100) + 1 >= max(spares), "another had more to spare"
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40))
@@ -109,7 +110,28 @@ def test_offers_never_forget_a_replica(ends: list[tuple[int, int]]) -> None:
         end(pool, replica, *there)
         pool.fill(0.0)
         if pool.lanes.count:
-            assert all(replica.spare() == 0 for replica in pool.replicas)
+            assert all(replica.spare(100) == 0 for replica in pool.replicas)
+
+
+@given(st.lists(st.sampled_from((0, 50, 100)), max_size=60), st.lists(st.integers(0, 3), max_size=20))
+def test_credit_is_counted_by_class_and_a_higher_one_goes_first(classes: list[int], ends: list[int]) -> None:
+    pool = pool_of(2, 3, 1, 2)
+    for task, priority in enumerate(classes):
+        pool.lanes.push(request(task, priority=priority))
+    pool.fill(0.0)
+    for replica in ends:
+        end(pool, replica, *list(pool.replicas[replica].in_flight)[:1])
+        pool.fill(0.0)
+        waiting = [made.priority for made in pool.lanes.requests()]
+        if waiting:
+            assert all(each.spare(waiting[0]) == 0 for each in pool.replicas), "each class sees the same credit"
+    for each in pool.replicas:
+        assert {key: held for key, held in each.held.items() if held} == dict(
+            Counter(made.priority for made in each.in_flight.values())
+        )
+    out = Counter(made.priority for each in pool.replicas for made in each.in_flight.values())
+    waits = {made.priority for made in pool.lanes.requests()}
+    assert not any(lower > higher for lower in out for higher in waits) or ends, "none waits behind a lower class"
 
 
 # ---------------------------------------------------------------- taking back

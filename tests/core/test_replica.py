@@ -124,9 +124,9 @@ def test_an_impossible_transition_tells_the_story_and_orders_nothing() -> None:
 @pytest.mark.parametrize("state", [state for state in STATES if state != "ready"])
 def test_no_credit_unless_ready(state: str) -> None:
     replica = ready()
-    assert replica.spare() == 4 + replica.lookahead
+    assert replica.spare(100) == 4 + replica.lookahead
     replica.state = state
-    assert replica.spare() == 0
+    assert replica.spare(100) == 0
 
 
 def test_tokens_limit_what_is_sent_but_never_the_first() -> None:
@@ -259,6 +259,6 @@ def test_a_host_is_sent_no_more_text_than_it_may_hold() -> None:
     give(replica, 0, cost=600)
     assert replica.fits(10**9)
     give(replica, 1, cost=600)
-    assert replica.spare() > 0 and not replica.fits(1)
+    assert replica.spare(100) > 0 and not replica.fits(1)
     replica.take_all()
     assert replica.fits(10**9)

@@ -11,7 +11,7 @@ from planting import caught, planted
 from penstock.core import events as ev
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.dispatch.failover import Failover
-from penstock.core.dispatch.lanes import Lane
+from penstock.core.dispatch.lanes import Lane, Request, StrictOrder
 from penstock.core.dispatch.pace import Peers
 from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.quarantine import Quarantine
@@ -71,6 +71,40 @@ def token_credit_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @plant
+def credit_of_one_class_counted_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a higher class holds of a replica is given back to the class that was sent there first."""
+    refund = Replica.refund
+
+    def confuse(self: Replica, request: Request) -> None:
+        refund(self, request)
+        first = next(iter(self.held))
+        self.held[request.priority] += 1
+        self.held[first] -= 1
+
+    monkeypatch.setattr(Replica, "refund", confuse)
+
+
+@plant
+def offers_of_other_classes_are_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of a replica's credit is told to the class first seen only."""
+    offer = Pool.offer
+
+    def one(self: Pool, replica: Replica) -> None:
+        offers = self._offers
+        self._offers = dict([next(iter(offers.items()))]) if offers else {}
+        offer(self, replica)
+        self._offers = {**offers, **self._offers}
+
+    monkeypatch.setattr(Pool, "offer", one)
+
+
+@plant
+def lower_class_passes_a_blocked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is behind a request that waits for tokens is served before it."""
+    monkeypatch.setattr(StrictOrder, "may_pass", lambda self, lane, blocked: True)
+
+
+@plant
 def offer_forgotten_after_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica gets no more once its first requests are answered: idle while work waits."""
     offer = Pool.offer
@@ -115,9 +149,8 @@ def cancelled_task_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
         found = withdraw(self, tasks)
         for replica, request in out:
             if request.place >= 0 and request.step == 1:
-                replica.in_flight[request.task] = self.requests[request.task] = request
-                replica.tokens_in_flight += request.cost
-                replica.work += request.work
+                self.requests[request.task] = request
+                replica.charge(request)
                 self.pools[request.pool].recount(replica)
         return found
 
@@ -183,7 +216,7 @@ def half_of_the_suspects_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def others_run_beside_the_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lane takes what comes, too."""
-    monkeypatch.setattr(Replica, "spare", lambda self: _spare(self) if self.serves else 0)
+    monkeypatch.setattr(Replica, "spare", lambda self, priority: _spare(self) if self.serves else 0)
 
 
 def _spare(replica: Replica) -> int:

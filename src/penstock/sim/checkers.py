@@ -27,6 +27,7 @@ class _Task(Struct, gc=False):
     """replica -1: it waits. alone_deaths: of replicas that ran this request and no other since it was sent."""
 
     pool: int
+    priority: int = 100
     replica: int = -1
     attempt: int = 0
     retries: int = 0
@@ -46,6 +47,7 @@ class RequestChecks(ReplicaChecks):
         self.tasks: dict[int, _Task] = {}
         self.waiting: list[dict[int, None]] = [{} for _ in range(scenario.pools)]  # but for suspects
         self._answered = 0
+        self._passed: dict[int, int] = {}  # request that waited while one of a lower class was sent: its attempt
         self._turns = [Turns() for _ in range(scenario.pools)]
 
     def tries_suspects(self, replica: KnownReplica) -> bool:
@@ -61,10 +63,10 @@ class RequestChecks(ReplicaChecks):
 
     # ------------------------------------------------------------ what the core is told
 
-    def submitted(self, task: int, pool: int) -> None:
+    def submitted(self, task: int, pool: int, priority: int) -> None:
         if task in self.tasks:
             raise Violation(f"task {task} was started twice")
-        self.tasks[task] = _Task(pool, answered_before=self._answered)
+        self.tasks[task] = _Task(pool, priority, answered_before=self._answered)
         self.waiting[pool][task] = None
 
     def saw_lost(self, event: ev.ReplicaLost, now: float) -> None:
@@ -176,6 +178,9 @@ class RequestChecks(ReplicaChecks):
             if attempt != task.attempt + 1:
                 raise Violation(f"request {number} was sent as attempt {attempt} after {task.attempt}")
             task.attempt, task.replica = attempt, send.replica
+            for waits in self.waiting[task.pool]:
+                if self.tasks[waits].priority < task.priority and not task.suspect:
+                    self._passed[waits] = self.tasks[waits].attempt
             replica.out[number] = attempt
             self.waiting[task.pool].pop(number, None)
         suspects = sum(self.tasks[number].suspect for number in replica.out)
@@ -255,7 +260,11 @@ class RequestChecks(ReplicaChecks):
     # ------------------------------------------------------------ after every turn
 
     def check(self, now: float) -> None:
-        """Nobody idles while there is something to do."""
+        """Nobody idles while there is something to do, and no class is passed over by a lower one."""
+        for number, attempt in self._passed.items():
+            if (task := self.tasks.get(number)) is not None and task.replica < 0 and task.attempt == attempt:
+                raise Violation(f"request {number} waits, and one of a lower class was sent: {task}")
+        self._passed.clear()
         self.turn += 1
         for pool, turns in enumerate(self._turns):
             ready = [replica for replica in self.replicas if replica.pool == pool and replica.ready]

@@ -89,7 +89,7 @@ class Coordinator:
         self.source = Source(
             world.pipeline, world.files, progress, counts_done=bool(scenario.seed % 3), saw=world.sink.saw
         )
-        self.rows = Rows(world.pipeline, self.requests, world.tally, world.sink.partial)
+        self.rows = Rows(world.pipeline, self.requests, world.tally, world.sink.partial, scenario.classes)
         self.requests.begin_phase(world.phase, closing=closing)
 
     def begin_phase(self) -> None:

@@ -42,6 +42,7 @@ class SimRequest(Struct, gc=False):
     step: int
     tokens_in: int
     tokens_out: int
+    priority: int
 
 
 class Answer(Struct, gc=False):
@@ -231,7 +232,7 @@ class Host:
             message()
 
     def requests(self, items: Sequence[SimRequest]) -> None:
-        self.waiting.extend(items)
+        self.waiting = deque(sorted([*self.waiting, *items], key=lambda request: request.priority))
         self._begin()
 
     def take_back(self, tasks: Sequence[int]) -> None:

@@ -52,10 +52,12 @@ class Rows:
         requests: RequestChecks,
         tally: Tally,
         paid: dict[int, dict[tuple[Path, int], str]],
+        classes: tuple[int, ...] = (100,),
     ) -> None:
         self.pipeline = pipeline
         self.requests = requests
         self.tally = tally
+        self.classes = classes
         self.payloads: dict[int, _Payload] = {}
         self._steps = len(pipeline.steps)
         self._ways: dict[int, _Way] = {}  # by source position, until it is committed
@@ -82,12 +84,12 @@ class Rows:
         step, pipeline = start.step, self.pipeline
         dead: list[int] = []
         events: list[Event] = []
-        submit = ev.Submit(pool=pipeline.steps[step].pool, step=step, tasks=[], orders=[], tokens_in=[], tokens_out=[])
+        pool, submits = pipeline.steps[step].pool, dict[int, ev.Submit]()
         for task, order in zip(start.tasks, start.orders, strict=True):
             row = self._payload(task)
             if order != row.position or task % self._steps != step:
                 raise Violation(f"task {task} of source row {row.position} was started as {order} at step {step}")
-            self.requests.submitted(task, submit.pool)
+            self.requests.submitted(task, pool, self.priority(task))
             known = self._paid.get(row.position, {}).get((row.path, step))
             if known is not None:
                 self.requests.cancelled(task)
@@ -100,12 +102,17 @@ class Rows:
                 dead.append(task)
                 continue
             tokens_in, limit, _ = pipeline.work(row.position, row.path, step)
+            priority = self.priority(task)
+            if priority not in submits:
+                submits[priority] = ev.Submit(
+                    pool=pool, step=step, tasks=[], orders=[], tokens_in=[], tokens_out=[], priority=priority
+                )
+            submit = submits[priority]
             submit.tasks.append(task)
             submit.orders.append(order)
             submit.tokens_in.append(tokens_in)
             submit.tokens_out.append(limit)
-        if submit.tasks:
-            events.append(submit)
+        events += submits.values()
         return [*events, ev.TasksDead(tasks=dead)] if dead else events
 
     def _replayed(self, task: int, code: str) -> Iterable[Event]:
@@ -114,10 +121,13 @@ class Rows:
             return [ev.TasksDead(tasks=[task])]
         return self._concluded([(task, 0)])
 
+    def priority(self, task: int) -> int:
+        return self.classes[self._payload(task).position % len(self.classes)]
+
     def request(self, task: int, attempt: int) -> SimRequest:
         row, step = self._payload(task), task % self._steps
         tokens_in, _, tokens_out = self.pipeline.work(row.position, row.path, step)
-        return SimRequest(task, attempt, row.position, row.path, step, tokens_in, tokens_out)
+        return SimRequest(task, attempt, row.position, row.path, step, tokens_in, tokens_out, self.priority(task))
 
     def answered(self, answers: list[Answer]) -> Iterable[Event]:
         for answer in answers:

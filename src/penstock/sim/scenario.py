@@ -55,7 +55,7 @@ class Stretch(Struct, frozen=True):
 class Scenario(Struct, frozen=True):
     """latency_s: of a message, one way. report_s: a host gathers answers so long. read_s, commit_s: of source and sink;
     a read of 0 is answered at once. limits: of the lives, one after the other, the last for all that follow. changes:
-    of the source's files. twice: the source names one file twice."""
+    of the source's files. twice: the source names one file twice. classes: of the rows, in turn."""
 
     seed: int
     mode: str
@@ -76,6 +76,7 @@ class Scenario(Struct, frozen=True):
     limits: tuple[int | None, ...] = (None,)
     changes: tuple[Change, ...] = ()
     twice: bool = False
+    classes: tuple[int, ...] = (100,)
     service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 
     def pipeline(self, phase: int) -> Pipeline:
@@ -153,6 +154,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         limits=limits,
         changes=changes,
         twice=Random(f"{seed}/twice").random() < 0.2,
+        classes=Random(f"{seed}/classes").choice(((100,), (100,), (100, 0), (100, 100, 100, 0), (50, 0, 100))),
         service=draw_service(seed),
     )
     if not any(change.resumed for change in changes):

@@ -6,6 +6,7 @@ proportion to what waits and what is in flight.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 
 from penstock.core.dispatch.dispatch import Dispatch
@@ -66,6 +67,9 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     name, requests = replica.shape.name, replica.in_flight.values()
     if replica.in_flight and replica.state not in HOLDS:
         raise dispatch._broken(f"{name} is {replica.state} with {len(replica.in_flight)} requests in flight")
+    held = Counter(request.priority for request in requests)
+    if held != Counter(replica.held):
+        raise dispatch._broken(f"{name} counts {replica.held} requests by class, {dict(held)} are in flight")
     tokens = sum(request.cost for request in requests)
     work = sum(request.work for request in requests)
     if work != replica.work:
@@ -112,16 +116,20 @@ def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
 def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
     """No ready replica has credit for the request that is to go next; but a busy one may be kept from taking what
     others that are loading will want."""
-    head = next((lane.first() for lane in pool.lanes.ranked if lane), None)
-    offers, count = set(pool._offers), len(pool.replicas)
+    head, count = pool.lanes.first(), len(pool.replicas)
     share = pool.fair_share()
-    for place, replica in enumerate(pool.replicas):
-        spare = replica.spare()
-        if spare <= 0:
-            continue
-        if (_TOP - replica.rank(by_work=pool.by_work)) * count + place not in offers:
-            raise dispatch._broken(f"{replica.shape.name} has spare credit, and nobody knows")
-        if head is None or (share is not None and replica.in_flight):
+    for priority, offers in pool._offers.items():
+        known = set(offers)
+        for place, replica in enumerate(pool.replicas):
+            rank = replica.rank(priority, by_work=pool.by_work)
+            if rank and (_TOP - rank) * count + place not in known:
+                raise dispatch._broken(
+                    f"{replica.shape.name} has spare credit for class {priority} and is not in its offer heap"
+                )
+    if head is None:
+        return
+    for replica in pool.replicas:
+        if replica.spare(head.priority) <= 0 or (share is not None and replica.in_flight):
             continue
         cost = head.tokens_in + pool.lengths.expected(head.step, head.tokens_out)
         if replica.fits(cost):

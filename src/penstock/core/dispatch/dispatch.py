@@ -164,16 +164,12 @@ class Dispatch(Machine):
         in_flight, codes, requests = replica.in_flight, event.codes, self.requests
         accepted: list[int] = []
         failed: list[tuple[int, Request]] = []
-        step, tokens_out, limits, cost, work, recalled, kept = -1, 0, 0, 0, 0, 0, 0
+        step, tokens_out, limits = -1, 0, 0
         for index, task in enumerate(event.tasks):
             request = in_flight.get(task)
             if request is None or request.attempt != event.attempts[index]:
                 continue
-            del in_flight[task]
-            cost += request.cost
-            work += request.work
-            recalled += request.recalled
-            kept += request.kept
+            replica.refund(request)
             if codes is not None and codes[index]:
                 failed.append((index, request))
                 continue
@@ -185,10 +181,6 @@ class Dispatch(Machine):
             tokens_out += event.tokens_out[index]
             limits += request.tokens_out
         pool.lengths.learn(step, tokens_out, limits)
-        replica.tokens_in_flight -= cost
-        replica.work -= work
-        replica.recalled -= recalled
-        replica.kept -= kept
         return accepted, failed
 
     def _pace(self, replica: Replica, event: ev.AnswersArrived, accepted: list[int]) -> None:
@@ -204,7 +196,6 @@ class Dispatch(Machine):
         ends = failures(replica, event.batch)
         for index, request in failed:
             code = event.codes[index]
-            request.recalled = request.kept = False
             if code == "retry":
                 request.failures += 1
                 if request.failures < self.limits.max_attempts:
@@ -232,13 +223,9 @@ class Dispatch(Machine):
 
     def _release(self, replica: Replica, task: int) -> Request | None:
         replica.pace.advance(len(replica.in_flight), self._now)
-        request = replica.in_flight.pop(task, None)
+        request = replica.in_flight.get(task)
         if request is not None:
-            replica.tokens_in_flight -= request.cost
-            replica.work -= request.work
-            replica.recalled -= request.recalled
-            replica.kept -= request.kept
-            request.recalled = request.kept = False
+            replica.refund(request)
             pool = self.pools[replica.shape.pool]
             self._dirty[pool.index] = pool
             pool.offer(replica)

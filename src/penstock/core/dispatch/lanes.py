@@ -57,6 +57,7 @@ class Request(Struct, gc=False):
 
 
 _Key = tuple[float, int, int, int]
+LaneKey = tuple[int, ...]
 OUTPUT_TOKEN_WORK = 50  # work of an output token where that of a prompt token is 1: prefill runs many at once
 _CLASSES_PER_E = 16  # size classes per factor of e: work within some 6% counts as equal, and goes by position
 
@@ -72,8 +73,9 @@ class Lane:
     in the heap would cost as much as all that wait.
     """
 
-    def __init__(self, step: int = 0) -> None:
+    def __init__(self, step: int = 0, priority: int = 100) -> None:
         self.step = step
+        self.priority = priority
         self.tokens_in = 0
         self.tokens_out = 0
         self._line: deque[Request] = deque()
@@ -164,30 +166,54 @@ class Lane:
         self._ended = 0
 
 
-class Lanes:
-    """All lanes of a pool, by rank."""
+class StrictOrder:
+    """Lower classes first; within a class later steps first, so that rows leave the window before others come in.
 
-    def __init__(self) -> None:
-        self._lanes: dict[tuple[int, int], Lane] = {}
+    The order of a pool's lanes is a policy, apart from how they are kept: aging or fair shares are other ones.
+    """
+
+    def lane_of(self, request: Request) -> LaneKey:
+        """Lanes are served in the order of their keys. All requests of a lane are of one class and step."""
+        return request.priority, -request.step
+
+    def may_pass(self, lane: Lane, blocked: Lane) -> bool:
+        """Whether `lane` is served although `blocked`, which goes before it, waits for room. Never: shorter requests
+        from behind would take each place that comes free, and a long one would wait for as long as they come."""
+        return False
+
+
+class Lanes:
+    """All lanes of a pool, in the order of the policy."""
+
+    def __init__(self, policy: StrictOrder | None = None) -> None:
+        self._policy = policy or StrictOrder()
+        self._lanes: dict[LaneKey, Lane] = {}
         self._longest_first = False
         self.ranked: list[Lane] = []
         self.count = 0
 
     def push(self, request: Request) -> None:
         request.place = WAITING
-        key = (request.priority, -request.step)
+        key = self._policy.lane_of(request)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._add_lane(key)
+            lane = self._add_lane(key, request)
         lane.push(request)
         self.count += 1
 
-    def _add_lane(self, key: tuple[int, int]) -> Lane:
-        lane = self._lanes[key] = Lane(-key[1])
+    def _add_lane(self, key: LaneKey, request: Request) -> Lane:
+        lane = self._lanes[key] = Lane(request.step, request.priority)
         if self._longest_first:
             lane.longest_first(1.0)
-        self.ranked = [self._lanes[k] for k in sorted(self._lanes)]
+        self.ranked = [self._lanes[key] for key in sorted(self._lanes)]
         return lane
+
+    def first(self) -> Request | None:
+        """The request that goes next."""
+        return next((lane.first() for lane in self.ranked if lane), None)
+
+    def may_pass(self, lane: Lane, blocked: Lane | None) -> bool:
+        return blocked is None or self._policy.may_pass(lane, blocked)
 
     def recount(self) -> None:
         """After requests were taken from lanes directly."""
@@ -195,12 +221,12 @@ class Lanes:
 
     def longest_first(self, ratios: dict[int, float]) -> None:
         self._longest_first = True
-        for (_, step), lane in self._lanes.items():
-            lane.longest_first(ratios.get(-step, 1.0))
+        for lane in self.ranked:
+            lane.longest_first(ratios.get(lane.step, 1.0))
 
     def end(self, request: Request) -> None:
         """One that waits is not wanted any more."""
-        self._lanes[request.priority, -request.step].end(request)
+        self._lanes[self._policy.lane_of(request)].end(request)
         self.count -= 1
 
     def requests(self) -> list[Request]:

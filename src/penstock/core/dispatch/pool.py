@@ -19,8 +19,9 @@ Tasks = dict[int, tuple[list[int], list[int]]]  # replica -> (tasks, attempts)
 class Pool:
     """quarantine: requests that were in flight at a death, tried apart.
 
-    Offers are a heap of numbers, (_TOP - rank) * replicas + place: the replica to get the next request is on top. A
-    number whose rank is not the replica's any more is stale and passed over, so a change costs one push.
+    Offers are a heap of numbers for each class, (_TOP - rank) * replicas + place: the replica that gets its next
+    request is on top. A number whose rank is not the replica's any more is stale and passed over, so that a change
+    costs one push.
     """
 
     def __init__(self, index: int, name: str, replicas: list[Replica]) -> None:
@@ -39,7 +40,7 @@ class Pool:
         self._loading = 0
         self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
-        self._offers: list[int] = []
+        self._offers: dict[int, list[int]] = {}  # by class, from its first request on
         self._excess = self._idle = self._recalled = 0
 
     def compare_peers(self) -> None:
@@ -53,28 +54,29 @@ class Pool:
         self._by_index[replica.index] = replica
         self._place[replica.index] = len(self.replicas) - 1
         self.compare_peers()
-        self._rebuild_offers()
+        self._offers.clear()  # places are numbered among more replicas now
 
     def offer(self, replica: Replica) -> None:
-        """Tell that the replica's spare credit has changed."""
-        rank = replica.rank(by_work=self.by_work)
-        if rank:
-            heappush(self._offers, (_TOP - rank) * len(self.replicas) + self._place[replica.index])
-            if len(self._offers) > 4 * len(self.replicas) + 64:
-                self._rebuild_offers()
+        """Tell that the replica's spare credit has changed, for whichever class."""
+        for priority, heap in self._offers.items():
+            rank = replica.rank(priority, by_work=self.by_work)
+            if rank:
+                heappush(heap, (_TOP - rank) * len(self.replicas) + self._place[replica.index])
+                if len(heap) > 4 * len(self.replicas) + 64:
+                    self._rebuild_offers(priority)
 
     def level_work(self) -> None:
         """No further source rows will come: rank the longest first, and the replica with the least work first."""
         self.by_work = True
         self.lanes.longest_first(self.lengths.ratio)
-        self._rebuild_offers()
+        self._offers.clear()
 
     def forget_phase(self) -> None:
         """Another phase begins: its end is not in sight, and nothing waits."""
         if self.by_work:
             self.by_work = False
             self.lanes = Lanes()
-            self._rebuild_offers()
+            self._offers.clear()
 
     def fair_share(self) -> float | None:
         """Work that each replica has to do of what is left; None while the end of the source is not in sight."""
@@ -100,38 +102,44 @@ class Pool:
             return False
         return replica.shared or self._loading > 0
 
-    def _rebuild_offers(self) -> None:
+    def _rebuild_offers(self, priority: int) -> list[int]:
         count = len(self.replicas)
-        ranks = [(replica.rank(by_work=self.by_work), place) for place, replica in enumerate(self.replicas)]
-        self._offers = [(_TOP - rank) * count + place for rank, place in ranks if rank]
-        heapify(self._offers)
+        ranks = [(replica.rank(priority, by_work=self.by_work), at) for at, replica in enumerate(self.replicas)]
+        offers = self._offers[priority] = [(_TOP - rank) * count + place for rank, place in ranks if rank]
+        heapify(offers)
+        return offers
 
     def fill(self, now: float) -> Tasks:
         """Give waiting requests, best first, each to the replica with the most spare credit, until one runs out."""
         sends: Tasks = {}
         before = self.lanes.count
         share = self.fair_share()
+        blocked: Lane | None = None
         for lane in self.lanes.ranked:
+            if not self.lanes.may_pass(lane, blocked):
+                break
             while lane:
-                replica = self._first_in_line()
+                replica = self._first_in_line(lane.priority)
                 if replica is None or self.held_back(replica, share):
                     break
                 if not self._give_from(lane, replica, sends, now):
                     break
             if lane:
-                break  # no room: what ranks below must wait as well
+                blocked = blocked or lane
         self.lanes.recount()
         if self.lanes.count < before:
             for index in sends:
                 self.recount(self._by_index[index])
         return sends
 
-    def _first_in_line(self) -> Replica | None:
-        offers, count = self._offers, len(self.replicas)
+    def _first_in_line(self, priority: int) -> Replica | None:
+        offers, count = self._offers.get(priority), len(self.replicas)
+        if offers is None:
+            offers = self._rebuild_offers(priority)
         while offers:
             over, place = divmod(offers[0], count)
             replica = self.replicas[place]
-            if replica.rank(by_work=self.by_work) == _TOP - over:
+            if replica.rank(priority, by_work=self.by_work) == _TOP - over:
                 return replica
             heappop(offers)
         return None
@@ -151,16 +159,20 @@ class Pool:
             self.offer(fitting)
             return True
         self.give(replica, request, sends, now)
-        rank, count = replica.rank(by_work=self.by_work), len(self.replicas)
+        if len(self._offers) > 1:
+            self.offer(replica)  # what it has left counts for the other classes as well
+            return True
+        rank, offers = replica.rank(request.priority, by_work=self.by_work), self._offers[request.priority]
         if rank:
-            heapreplace(self._offers, (_TOP - rank) * count + self._place[replica.index])
+            heapreplace(offers, (_TOP - rank) * len(self.replicas) + self._place[replica.index])
         else:
-            heappop(self._offers)
+            heappop(offers)
         return True
 
     def _fitting(self, request: Request) -> Replica | None:
-        fitting = [r for r in self.replicas if r.spare() > 0 and r.fits(request.cost)]
-        return max(fitting, key=lambda r: (r.rank(by_work=self.by_work), -r.index)) if fitting else None
+        fitting = [r for r in self.replicas if r.spare(request.priority) > 0 and r.fits(request.cost)]
+        ranks = {r.index: r.rank(request.priority, by_work=self.by_work) for r in fitting}
+        return max(fitting, key=lambda r: (ranks[r.index], -r.index)) if fitting else None
 
     def give(self, replica: Replica, request: Request, sends: Tasks, now: float) -> None:
         in_flight = replica.in_flight
@@ -170,9 +182,7 @@ class Pool:
             replica.pace.advance(len(in_flight), now)
         request.attempt += 1
         request.place = replica.index
-        in_flight[request.task] = request
-        replica.tokens_in_flight += request.cost
-        replica.work += request.work
+        replica.charge(request)
         found = sends.get(replica.index)
         if found is None:
             found = sends[replica.index] = ([], [])

@@ -3,6 +3,7 @@ running dry. Deaths and memory are in `restarts.py`, signs of life in `liveness.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from math import ceil, inf
 
@@ -25,7 +26,7 @@ _HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
 
 class Replica:
     """in_flight: requests sent and not ended, in the order of sending. lookahead: requests beyond the engine's slots
-    that may wait in its host. spare(): how many more it may be sent."""
+    that may wait in its host. held: requests in flight by class. spare(): how many more of a class it may be sent."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Replica:
         self.lookahead = 1
         self.overhang = 0  # requests that were in flight when its slots became fewer, and still are
         self.in_flight: dict[int, Request] = {}
+        self.held: dict[int, int] = defaultdict(int)
         self.tokens_in_flight = 0
         self.work = 0  # of what is in flight, see lanes.Request
         self.counted = (0, 0, 0)  # what its pool has counted of it
@@ -97,21 +99,41 @@ class Replica:
     def serves(self) -> bool:
         return self.state in SERVES
 
-    def spare(self) -> int:
+    def spare(self, priority: int) -> int:
+        """Places that a class may still take. Every class may take every place; one that places are kept free for has
+        the others' `held` to tell how many they may still take."""
         if self.state != "ready":
             return 0
         return self.slots + self.lookahead - len(self.in_flight)
 
-    def rank(self, *, by_work: bool = False) -> int:
-        """Who gets the next request: who has idle slots before who would only queue it, then the most spare credit, or
-        with `by_work` the least work in flight. 0 where nothing may be sent.
+    def rank(self, priority: int, *, by_work: bool = False) -> int:
+        """Who gets the next request of a class: who has idle slots before who would only queue it, then the most spare
+        credit, or with `by_work` the least work in flight. 0 where nothing may be sent.
 
         Without the first rule a long look-ahead would draw requests away from idle slots.
         """
-        spare = self.spare()
+        spare = self.spare(priority)
         if spare <= self.lookahead:
             return max(spare, 0)
         return IDLE_FIRST + (MOST_WORK - min(self.work, MOST_WORK) if by_work else spare)
+
+    def charge(self, request: Request) -> None:
+        """It is sent: it holds a place of its class, tokens and work until `refund`."""
+        self.in_flight[request.task] = request
+        self.held[request.priority] += 1
+        self.tokens_in_flight += request.cost
+        self.work += request.work
+
+    def refund(self, request: Request) -> None:
+        """It is not in flight here any more, for whatever reason."""
+        del self.in_flight[request.task]
+        self.held[request.priority] -= 1
+        self.tokens_in_flight -= request.cost
+        self.work -= request.work
+        if request.recalled or request.kept:
+            self.recalled -= request.recalled
+            self.kept -= request.kept
+            request.recalled = request.kept = False
 
     def fits(self, cost: int) -> bool:
         """Whether `cost` more tokens go in. An idle replica takes anything: too long is for its engine to say."""
@@ -150,7 +172,7 @@ class Replica:
     def take_all(self) -> list[Request]:
         """Everything in flight; nothing is in flight afterwards."""
         requests = list(self.in_flight.values())
-        self.in_flight = {}
+        self.in_flight, self.held = {}, defaultdict(int)
         self.tokens_in_flight = self.work = self.recalled = self.kept = 0
         self.trying, self.alone = 0, -1
         return requests

@@ -15,7 +15,7 @@
     ├── Stalled                   1   the coordinator's loop was blocked
     └── InvariantError            1   a bug in Penstock; carries the story of the row or replica
 
-A message says what is wrong, where, the limit or what was expected, and the mend. Rows that fail are no
+A message says what is wrong, where, the limit or what was expected, and the fix. Failed rows are not
 exceptions: they become dead rows with one of `DEAD_CODES`.
 """
 
@@ -119,7 +119,7 @@ class CommitError(PenstockError):
 
 
 class LedgerDamaged(PenstockError):
-    """A message without a full stop says what is wrong; the mend, alike for all of them, is put behind it."""
+    """If the message does not end with a full stop, the general fix is appended."""
 
     exit_code = ExitCode.FAILED
 

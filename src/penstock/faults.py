@@ -71,9 +71,9 @@ SHELL_POINTS: tuple[str, ...] = (
 HOST_POINTS: tuple[str, ...] = (
     "host.started",
     "host.setup_received",
-    "host.ready_told",
+    "host.ready_sent",
     "host.requests_received",
-    "host.answers_told",
+    "host.answers_sent",
     "host.takeback_received",
 )
 FAULT_POINTS = (*LEDGER_POINTS, *SHELL_POINTS, *HOST_POINTS)

@@ -201,7 +201,7 @@ def masked(value: Any, name: object = "") -> Any:
 
 KEY_RUN = 6  # characters of a key, one after another, that are too many to show
 ROW_RUN = 16  # letters and digits of a row or prompt likewise
-LEAST_WHOLE = 4  # a shorter value of a row is no value that could be told apart from any other word
+LEAST_WHOLE = 4  # a shorter value of a row can't be distinguished from an ordinary word
 MOST_WORDS = 8_192  # characters of somebody's message that are looked at; the rest is left out
 MOST_COMPARED = 2_000_000  # characters of a row: with a longer one the words are left out
 _KEY_MARK, _ROW_MARK = "\ue000", "\ue001"  # while others are looked for; nobody's words have them
@@ -238,8 +238,8 @@ class Redactor:
         plain = words[:MOST_WORDS].replace(_KEY_MARK, "").replace(_ROW_MARK, "")
         found = self._taken_out(plain, texts)
         opened = _opened(plain)
-        if opened != plain and (told := self._taken_out(opened, texts)) != opened:
-            found = told  # some of it is hidden by escapes: the words are shown without these
+        if opened != plain and (cleaned := self._taken_out(opened, texts)) != opened:
+            found = cleaned  # some of it is hidden by escapes: the words are shown without these
         found = found.replace(_KEY_MARK, "[key]").replace(_ROW_MARK, mark)
         return without_secrets(found[: -ROW_RUN - 1] + " …" if cut else found)
 

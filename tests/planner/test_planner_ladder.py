@@ -22,7 +22,7 @@ def test_context_then_batch_then_share_then_ranks() -> None:
     assert [rung.max_num_seqs for rung in rungs[5:]] == [256, 128, 128, 128, 128]
     assert [rung.utilization for rung in rungs[5:]] == [None, None, 0.85, 0.75, 0.75]
     assert [rung.tensor_parallel for rung in rungs] == [None] * (len(rungs) - 1) + [8]
-    assert all(rung.told for rung in rungs)
+    assert all(rung.message for rung in rungs)
 
 
 def test_what_was_given_stays() -> None:

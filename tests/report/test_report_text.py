@@ -8,7 +8,7 @@ from report_samples import replica, running
 from penstock.errors import DEAD_CODES
 from penstock.report import final, jsonlines, plain
 from penstock.report.facts import DeadExample, PoolFacts, RunFacts
-from penstock.report.fixes import MENDS
+from penstock.report.fixes import FIXES
 
 
 def test_plain_line() -> None:
@@ -104,4 +104,4 @@ def test_many_replicas_are_summed_up() -> None:
 
 
 def test_every_code_has_a_mend() -> None:
-    assert list(MENDS) == list(DEAD_CODES)
+    assert list(FIXES) == list(DEAD_CODES)

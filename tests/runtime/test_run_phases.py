@@ -187,7 +187,7 @@ def test_a_start_that_runs_out_of_memory_steps_down_and_says_so(
     def with_ladder(*arguments: Any) -> Any:
         """The mock engine has no memory to plan: give its replicas a ladder."""
         made = original(*arguments)
-        rungs = tuple(Rung(told=f"batches of {seqs} requests", max_num_seqs=seqs) for seqs in (256, 128, 64))
+        rungs = tuple(Rung(message=f"batches of {seqs} requests", max_num_seqs=seqs) for seqs in (256, 128, 64))
         replicas = [
             dataclasses.replace(each, rungs=rungs, config=msgspec.structs.replace(each.config, max_num_seqs=512))
             for each in made.replicas

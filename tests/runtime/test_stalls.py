@@ -42,7 +42,7 @@ def test_what_goes_on_and_on_is_not_slow() -> None:
         look(stalls, 3)
     activity.end()
     look(stalls, 10)
-    assert not said and stalls.told() == ""
+    assert not said and stalls.describe() == ""
 
 
 def test_what_takes_long_is_said_once_and_shown_while_it_lasts() -> None:
@@ -51,10 +51,10 @@ def test_what_takes_long_is_said_once_and_shown_while_it_lasts() -> None:
     stalls.add(activity)
     activity.begin()
     look(stalls, 6)
-    assert said == ["3 s"] and stalls.told() == "5 s"
+    assert said == ["3 s"] and stalls.describe() == "5 s"
     activity.end()
     stalls.look()
-    assert stalls.told() == ""
+    assert stalls.describe() == ""
     activity.begin()
     look(stalls, 6)
     assert said == ["3 s", "3 s"], "another time is another note"
@@ -233,13 +233,13 @@ def test_a_commit_that_takes_long_is_said(tmp_path: Path) -> None:
     assert ledger.begun.wait(LIMIT_S)
     look(stalls, SLOW_COMMIT_S + 10)
     assert said == [f"a commit has taken 30 s so far: the disk of {tmp_path} is slow or does not respond"]
-    assert stalls.told().startswith("a commit has taken 39 s so far")
+    assert stalls.describe().startswith("a commit has taken 39 s so far")
     ledger.go_on.set()
     while not inbox.take():
         pass
     writer.close()
     stalls.look()
-    assert stalls.told() == ""
+    assert stalls.describe() == ""
     inbox.close()
 
 

@@ -72,5 +72,5 @@ def test_a_commit_that_computes_is_no_slow_disk(tmp_path: Path, monkeypatch: pyt
     writer = Writer(FullDisk(), Inbox(), tmp_path)
     writer._rows = 1234
     monkeypatch.setattr("penstock.runtime.rows.writer.cpu_ns", lambda native_id: 30 * 10**9)
-    assert writer.committing.told(40) == ("a commit of 1,234 rows has taken 40 s so far: encoding large rows")
-    assert "is slow or does not respond" in writer.committing.told(100)
+    assert writer.committing.describe(40) == ("a commit of 1,234 rows has taken 40 s so far: encoding large rows")
+    assert "is slow or does not respond" in writer.committing.describe(100)

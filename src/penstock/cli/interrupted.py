@@ -25,7 +25,7 @@ def without_debug(words: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def ending(tokens: Sequence[str]) -> tuple[str, int]:
-    """What is told of a command line that was interrupted before a run took the signals or after, and its exit code."""
+    """The message and exit code of a command that was interrupted outside of a run."""
     if tokens[:1] == ["run"]:
         return "stopped; run the same command to start or continue the run", ExitCode.STOPPED
     return "stopped", ExitCode.STOPPED_AT_ONCE
@@ -36,13 +36,13 @@ def end_at_once(tokens: Sequence[str]) -> Handler:
 
     It raises nothing: an exception that comes from anywhere is made another by one library, and swallowed by the next.
     """
-    told, code = ending(tokens)
+    message, code = ending(tokens)
 
     def end(number: int = 0, frame: FrameType | None = None) -> None:
         try:
-            os.write(2, f"penstock: {told}\n".encode())
+            os.write(2, f"penstock: {message}\n".encode())
         finally:
-            os._exit(code)  # also where nobody can be told
+            os._exit(code)  # also if stderr can't be written
 
     return end
 
@@ -53,7 +53,7 @@ def stoppable(tokens: Sequence[str]) -> bool:
 
 
 def listen(handler: Handler, numbers: Iterable[signal.Signals]) -> dict[signal.Signals, Any]:
-    """Take these signals, but not those that the process was told to ignore; returns the handlers that stood there."""
+    """Take these signals, except those that the process ignores; returns the previous handlers."""
     taken = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     return {number: signal.signal(number, handler) for number in taken}
 

@@ -135,13 +135,13 @@ class _Signals:
 
 
 def _interrupted(tokens: list[str]) -> int:
-    told, code = ending(tokens)
-    output.error(told)
+    message, code = ending(tokens)
+    output.error(message)
     return code
 
 
 def _output_lost(failure: output.OutputLost) -> int:
-    """The reader of stdout that has what it wanted (`| head`) is told nothing."""
+    """A reader that closed stdout early (`| head`) gets no message."""
     if not failure.quiet:
         output.error(failure.message)
     return failure.exit_code

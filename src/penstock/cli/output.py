@@ -4,7 +4,7 @@ Either may be closed, full, or a pipe whose reader has gone. Where data is all t
 failure (`OutputLost`); what a run did does not change by it, and words on stderr are dropped without a word.
 
 What is written may come from files, functions and services. So whatever acts on a terminal is made visible here, and
-messages lose their keys and passwords, whoever made the text.
+keys and passwords are removed from all messages.
 """
 
 from __future__ import annotations

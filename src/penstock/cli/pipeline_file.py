@@ -1,4 +1,4 @@
-"""Reading a pipeline file from disk, with the errors of files told as errors of the user."""
+"""Reading a pipeline file from disk, with file errors reported as user errors."""
 
 from __future__ import annotations
 

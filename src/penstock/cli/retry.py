@@ -48,7 +48,7 @@ def retry(
             raise UsageError(f"unknown code {name!r}{suggestion(name, DEAD_CODES)}", where="--code")
     if not Path(directory).is_dir():
         raise InputError("no such folder; pass the output folder of a run", where=directory)
-    read_run(Path(directory))  # so that a folder of something else is told as that
+    read_run(Path(directory))  # so that a folder without a run is reported as such
     asked = load(pipeline, flags.set_) if pipeline is not None else _as_given(Path(directory), flags.set_)
     codes = [word for name in code for word in option("--code", name)]
     again = ["penstock", "retry", directory, *codes, *option("--pipeline", pipeline), *flags.words()]

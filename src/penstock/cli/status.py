@@ -14,7 +14,7 @@ from penstock.cli import output
 from penstock.cli.options import AsJson
 from penstock.errors import InputError
 from penstock.ledger.owner import clock_ahead_s
-from penstock.report.redact import told_of_row
+from penstock.report.redact import message_without_row
 from penstock.report.units import count, duration, noun, one_line, percent_done
 
 MOST_OF_A_MESSAGE = 100
@@ -160,7 +160,7 @@ def _example(part: Any, place: int) -> str:
     for number in range(part.num_row_groups):
         if place < (rows := part.metadata.row_group(number).num_rows):
             found = part.read_row_group(number, columns=["message", "input"]).slice(place, 1).to_pylist()[0]
-            return told_of_row(found["message"], found["input"])
+            return message_without_row(found["message"], found["input"])
         place -= rows
     raise AssertionError("the part is shorter than its own table")
 
@@ -172,8 +172,8 @@ def _short(message: str) -> str:
 def _replica(replica: dict[str, Any]) -> str:
     doing = f"{count(replica['in_flight'])} in flight" if replica["in_flight"] else replica["reason"]
     restarts = f", {noun(replica['restarts'], 'restart')}" if replica["restarts"] else ""
-    told = f": {doing}" if doing and doing != replica["state"] else ""
-    return f"{replica['id']} {replica['state']}{told}; {count(replica['rows'])} answered{restarts}"
+    detail = f": {doing}" if doing and doing != replica["state"] else ""
+    return f"{replica['id']} {replica['state']}{detail}; {count(replica['rows'])} answered{restarts}"
 
 
 def describe(status: Status) -> str:

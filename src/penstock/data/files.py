@@ -72,7 +72,7 @@ class FilesSource:
         """As Source.read. After an InputError it seeks: the file may be read again from where it failed."""
         failed, self._failed = self._failed, True
         if failed or start != self._position:
-            self._seek(start, anew=failed)
+            self._seek(start, reopen=failed)
         chunk = self._read(start, skip, max_rows)
         self._failed = False
         return chunk
@@ -115,13 +115,13 @@ class FilesSource:
         """Names, sizes, a hash of each beginning, and rows where known: files that differ there are another input. What
         was read is compared in full when reading begins (proof.py).
 
-        A compressed file that is longer than in `known` and begins alike is told as it was known: it had broken off,
+        A compressed file that is longer than in `known` and starts the same is described as before: it was truncated,
         and is whole now.
         """
         self._proof.note_ends()
         rows = dict(zip((file.name for file in self._files), self._rows or (), strict=False))
         before = (known or {}).get("files") or []
-        told = []
+        described = []
         for index, file in enumerate(self._every):
             size_bytes = file.size_bytes
             if file.compression and index < len(before):
@@ -129,8 +129,8 @@ class FilesSource:
             head = _head_hash(file, size_bytes)
             if size_bytes < file.size_bytes and head != before[index].get("head"):
                 size_bytes, head = file.size_bytes, _head_hash(file, file.size_bytes)
-            told.append({"name": file.name, "size_bytes": size_bytes, "rows": rows.get(file.name), "head": head})
-        return {"format": self._every[0].format if self._every else "", "files": told}
+            described.append({"name": file.name, "size_bytes": size_bytes, "rows": rows.get(file.name), "head": head})
+        return {"format": self._every[0].format if self._every else "", "files": described}
 
     def close(self) -> None:
         self._close_reader()
@@ -163,10 +163,10 @@ class FilesSource:
             self._opened.close()
         self._reader = self._opened = None
 
-    def _seek(self, start: int, *, anew: bool) -> None:
+    def _seek(self, start: int, *, reopen: bool) -> None:
         known = [index for index, begin in enumerate(self._starts) if begin <= start and index < len(self._files)]
         target = known[-1] if known else 0
-        if anew or target != self._file or start < self._position:
+        if reopen or target != self._file or start < self._position:
             self._close_reader()
             self._file = target
             self._position = self._starts[target]

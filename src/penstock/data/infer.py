@@ -144,7 +144,7 @@ def infer_type(values: Iterable[Any]) -> pa.DataType:
         for value in values:
             seen.add(value)
     except _TooManyKeys as error:
-        raise InputError(f"{_told(error)}, return a list of {{key, value}} objects instead") from None
+        raise InputError(f"{_describe(error)}, return a list of {{key, value}} objects instead") from None
     return seen.type()
 
 
@@ -180,7 +180,7 @@ def refuse_columns(names: Iterable[str], count: int, what: str = "columns") -> N
         )
 
 
-def _told(error: _TooManyKeys) -> str:
+def _describe(error: _TooManyKeys) -> str:
     place = "".join(error.path).replace('["', ".").replace('"]', "")
     where = f" at {place}" if place else ""
     return (
@@ -193,7 +193,7 @@ def _converted(column: str, error: _TooManyKeys) -> str:
     path = f".[{json.dumps(column)}]" + "".join(error.path)
     shell = "'" + f"{path} |= to_entries".replace("'", "'\\''") + "'"
     return (
-        f"column {column!r}: {_told(error)}, convert them to a list of key-value pairs "
+        f"column {column!r}: {_describe(error)}, convert them to a list of key-value pairs "
         f"(jq -c {shell} FILE > NEW.jsonl), or a string (|= tojson)"
     )
 

@@ -1,4 +1,4 @@
-"""Arrow IPC: the file format (also Feather v2) and the stream format, told apart by their first bytes."""
+"""Arrow IPC: the file format (also Feather v2) and the stream format, distinguished by their first bytes."""
 
 from __future__ import annotations
 

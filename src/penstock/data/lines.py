@@ -1,7 +1,7 @@
 """Lines of a byte stream, in blocks, with a cap on the length of one line and a fast way to pass over many.
 
-A line ends at a line feed; a carriage return before it stays (JSON takes it for space, CSV is told). A line longer
-than the cap comes out as a LongLine with its beginning; the rest is read and dropped block by block.
+A line ends at a line feed; a carriage return before it stays (whitespace in JSON; the CSV reader handles it). A line
+longer than the cap comes out as a LongLine with its beginning; the rest is read and dropped block by block.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Subclasses of str, int, float, list, tuple and dict become those; values of other types stay, and the column's type
 judges them. A row whose values no source could have (text that is not Unicode, a list that holds itself, an object
-that raises when it is looked at) is told by its fault.
+that raises when it is looked at) is described by the error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The decompressed bytes of a text file, with every failure told as an InputError that names the file."""
+"""The decompressed bytes of a text file, with every failure raised as an InputError that names the file."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def create(name: str) -> Engine:
 
 
 def refusal(name: str, options: Mapping[str, Any], urls: Sequence[str] = ()) -> str:
-    """Why an engine would refuse these engine_options or URLs, as far as that can be told here; "" where it can't."""
+    """Why an engine would refuse these engine_options or URLs, as far as that is known here; "" otherwise."""
     check = info_of(name).check
     if not check:
         return ""

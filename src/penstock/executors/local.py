@@ -115,7 +115,7 @@ class LocalExecutor:
             self._parting.append(guarded.keeper)
 
     def _reap(self) -> None:
-        """A keeper ends just after its guardian's last word: whoever is not gone yet is asked again next time."""
+        """A keeper exits just after its guardian's last message; those still running are polled again next time."""
         self._parting = [process for process in self._parting if process.poll() is None]
 
     def _require_nursery(self, launch: Launch) -> Nursery:

@@ -2,7 +2,7 @@
 
 The nursery is a process forked from the coordinator before its loop and its threads start. It holds the functions as
 they were then, and does nothing but fork: a guardian for each replica that asks for one, which forks the host. Rows
-travel by message as to any other host, and a worker that died is forked anew, the same way.
+travel by message as to any other host, and a worker that died is forked again, the same way.
 
     coordinator --request, with sockets and log--> nursery --fork--> guardian --fork--> host (python engine)
 

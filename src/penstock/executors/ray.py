@@ -116,9 +116,9 @@ class RayExecutor:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join()
-        for told in self._news.take():
-            if isinstance(told, Started) and told.connection is not None:
-                told.connection.close()  # nobody has asked for it any more
+        for news in self._news.take():
+            if isinstance(news, Started) and news.connection is not None:
+                news.connection.close()  # no longer needed
         self._news.close()
 
     # ------------------------------------------------------------ what threads tell
@@ -215,7 +215,7 @@ class _Start:
     def __init__(self, executor: RayExecutor, launch: Launch, incarnation: int) -> None:
         self._executor, self._launch, self._incarnation = executor, launch, incarnation
         self._killed = threading.Event()
-        self._kill_by_s = 0.0  # when its actor is given up, once it was told to end
+        self._kill_by_s = 0.0  # when its actor is given up, once it was asked to stop
         self._dump = False
         self._actor: Any = None
         self._actors: list[Any] = []
@@ -238,7 +238,7 @@ class _Start:
                 actor.kill.remote(dump_stacks)
 
     def dialled(self, connection: socket.socket) -> None:
-        """Its host is there; the coordinator is told once it is known where that is."""
+        """Its host is there; the coordinator is notified once its location is known."""
         with self._lock:
             if not self._over:
                 self._connection = connection
@@ -291,8 +291,8 @@ class _Start:
         return self._wait_for_end(self._actor.wait.remote())
 
     def _wait_for_end(self, ended: Any) -> tuple[int, str]:
-        """Its status and the end of its log. An actor that was told to end it and does not answer is given up: it may
-        be stopped, or its node hang. Ray ends it, and what is below it ends with it."""
+        """Its status and the end of its log. An actor that does not respond to a stop is abandoned: it may be
+        suspended, or its node hang. Ray ends it, and what is below it ends with it."""
         ray = self._executor.ray
         while not ray.wait([ended], timeout=LOOK_S)[0]:
             if self._killed.is_set() and time.monotonic() > self._kill_by_s:
@@ -374,7 +374,7 @@ class _Start:
         with self._lock:
             self._over = True
         if self._connection is not None:
-            self._connection.close()  # it dialled, and was not told of
+            self._connection.close()  # it connected, but was not announced
         ray = self._executor.ray
         for actor in self._actors:
             with suppress(Exception):

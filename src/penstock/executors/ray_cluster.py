@@ -52,11 +52,11 @@ def connect(address: str | None) -> tuple[Any, bool]:
     try:
         ray.init(address=address or "local", **options)
     except (RuntimeError, ConnectionError, ValueError, TimeoutError) as error:
-        raise ConfigError(_told(address, ray.__version__, error)) from None
+        raise ConfigError(_describe(address, ray.__version__, error)) from None
     return ray, True
 
 
-def _told(address: str | None, version: str, error: Exception) -> str:
+def _describe(address: str | None, version: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     if "ersion mismatch" in text:
         return f"the Ray cluster at {address} runs another version than the local Ray {version}: {text}"

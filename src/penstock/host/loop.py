@@ -58,7 +58,7 @@ EXIT_LOAD_FAILED = 3
 
 HEARTBEAT_S = 0.5  # the coordinator expects one a second
 TURN_S = 0.005  # of answering within `submit` before the loop looks at its socket again
-_MESSAGE_CHARACTERS = 10_000  # of a failure that could not be told in full
+_MESSAGE_CHARACTERS = 10_000  # of a failure message that is too long
 SHUTDOWN_TIMEOUT_S = 2.0  # for the last words to reach a coordinator that is slow to read
 
 
@@ -198,7 +198,7 @@ class HostLoop(threading.Thread):
         self._queue.open(ready.capacity)
         self._figures.start(ready.capacity.slots, time.monotonic())
         self._channel.send(ready)
-        fault("host.ready_told")
+        fault("host.ready_sent")
 
     def _feed(self, engine: Engine) -> None:
         """Take the engine's answers and give it what it has room for, until neither changes anything."""
@@ -244,7 +244,7 @@ class HostLoop(threading.Thread):
             self._out = out  # the engine is dead; what it answered before still goes out
             raise
         self._put(Answers(out, load, returned))
-        fault("host.answers_told")
+        fault("host.answers_sent")
 
     def _put(self, answers: Answers) -> None:
         self._channel.put(encode_answers(answers, self._instead))

@@ -95,7 +95,7 @@ class CommitBatch(msgspec.Struct):
     counts      totals with this batch included
     total_rows  rows of the whole source, once its end was seen
     final       the phase is complete with this batch: publish everything; after the last phase the run is finished
-    partial     results of rows that have not ended, each told once; `Ledger.paid` tells them to a resume
+    partial     results of rows that have not ended, each reported once; `Ledger.paid` returns them to a resumed run
     mark        what was read of the source when this was decided; None: as before
     """
 

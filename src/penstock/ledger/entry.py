@@ -2,7 +2,7 @@
 
 On disk an entry is JSON: `{"format": 3, "hash": H, "entry": {...}}`, where H is the blake2b of the bytes of `entry`.
 Each entry holds the hash of the one before, so that the entries form a chain from the first to the newest. An entry
-stands alone: whoever reads the newest one knows the whole state and needs no other.
+is self-contained: the newest one has the whole state.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _fsync(descriptor: int, path: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno in FULL_DISK_ERRNOS:
-            raise  # the file is thrown away and written anew, never synced again
+            raise  # the file is discarded and rewritten, never synced again
         raise FsyncFailed(error.errno, error.strerror, str(path)) from error
 
 
@@ -117,12 +117,12 @@ def commit_error(error: OSError, doing: str, folder: Path | None = None) -> Comm
     where = None if place is None else str(place)
     reason = error.strerror or str(error)
     if full:
-        mend = "No data is lost. Free some space, then run the same command to continue."
+        fix = "No data is lost. Free some space, then run the same command to continue."
     elif isinstance(error, FsyncFailed):
-        mend = (
+        fix = (
             "The disk did not persist written data. Check it, then run the same command to continue from the "
             "last commit."
         )
     else:
-        mend = "Fix this, then run the same command to continue from the last commit."
-    return CommitError(f"could not {doing}: {reason}. {mend}", where=where, errno=error.errno, fatal=not full)
+        fix = "Fix this, then run the same command to continue from the last commit."
+    return CommitError(f"could not {doing}: {reason}. {fix}", where=where, errno=error.errno, fatal=not full)

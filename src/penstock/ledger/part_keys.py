@@ -105,7 +105,7 @@ def _read_runs(layout: Layout, files: Files, part: PartFact) -> list[_Run]:
         raise LedgerDamaged(f"{what} is missing. Restore it from a copy.", where=str(path)) from error
     except msgspec.MsgspecError as error:
         raise LedgerDamaged(f"{what} can't be read: {error}", where=str(path)) from error
-    told = sum(run.count for run in runs)
-    if told != part.rows:
-        raise LedgerDamaged(f"{part.name} has {part.rows} rows, and this file tells of {told}", where=str(path))
+    listed = sum(run.count for run in runs)
+    if listed != part.rows:
+        raise LedgerDamaged(f"{part.name} has {part.rows} rows, but this file lists {listed}", where=str(path))
     return runs

@@ -1,4 +1,4 @@
-"""What a run directory tells whoever looks at it from outside: reads only, claims nothing, at any moment."""
+"""The state of a run directory for readers outside the run: read-only, without claiming the run, at any time."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ def alternatives(
     if len(bad) == 1:
         on_cpus = not any(node.devices for node in nodes)
         for changes in (*([_smaller_cache(bad[0])] if on_cpus else []), *_changes(bad[0])):
-            plans = ((told, one, _alone(one, nodes, sharing, plan_of)) for told, one in changes)
-            found += [_told(told, one, plan) for told, one, plan in plans if plan.fits][:1]
+            plans = ((change, one, _alone(one, nodes, sharing, plan_of)) for change, one in changes)
+            found += [_describe(change, one, plan) for change, one, plan in plans if plan.fits][:1]
     if sharing.reserve_per_node and _all(demands, nodes, Sharing(sharing.strategy), plan_of):
         found.append("resources: {reserve: {per_node: 0}}")
     found += _more_devices(demands, nodes, sharing, plan_of)
@@ -51,7 +51,7 @@ def _all(demands: Sequence[PoolDemand], nodes: Sequence[NodeFacts], sharing: Sha
 
 
 def _changes(demand: PoolDemand) -> Iterator[list[Change]]:
-    """Changes to one model, nearest to what was asked for first; of each list the first that does is told."""
+    """Changes to one model, nearest to what was asked for first; the first of each list that fits is shown."""
     if demand.replicas is not None and demand.replicas > 1:
         yield [("replicas: auto", replace(demand, replicas=None))]
     if demand.ranks > 1:
@@ -91,7 +91,7 @@ def _smaller_cache(demand: PoolDemand) -> list[Change]:
     ]
 
 
-def _told(change: str, demand: PoolDemand, plan: Plan) -> str:
+def _describe(change: str, demand: PoolDemand, plan: Plan) -> str:
     """A change and what it comes to: weights, and the layout that then fits."""
     model = plan.models[demand.name]
     if change == "max_model_len":
@@ -110,23 +110,23 @@ def _more_devices(
     if not with_devices:
         yield from _more_memory(demands, nodes, sharing, plan_of)
         return
-    like = max(with_devices, key=lambda node: (node.device_memory_bytes, node.devices))
-    memory = gigabytes(like.device_memory_bytes)
-    for size in _doubling(like.devices):
-        larger = replace(like, devices=size, used=(), device_ids=())
-        if size > like.devices and _all(demands, [larger], sharing, plan_of):
+    largest = max(with_devices, key=lambda node: (node.device_memory_bytes, node.devices))
+    memory = gigabytes(largest.device_memory_bytes)
+    for size in _doubling(largest.devices):
+        larger = replace(largest, devices=size, used=(), device_ids=())
+        if size > largest.devices and _all(demands, [larger], sharing, plan_of):
             yield f"{plural(size, 'device')} of {memory} in one node"
             break
     for more in _doubling(1):
-        if more * like.devices > MAX_DEVICES:
+        if more * largest.devices > MAX_DEVICES:
             break
-        added = [replace(like, name=f"more-{number}", used=(), device_ids=()) for number in range(more)]
+        added = [replace(largest, name=f"more-{number}", used=(), device_ids=()) for number in range(more)]
         if _all(demands, [*nodes, *added], sharing, plan_of):
-            yield f"{plural(more, 'node')} more of {like.devices} x {memory}"
+            yield f"{plural(more, 'node')} more of {largest.devices} x {memory}"
             break
     for gigabyte in USUAL_MEMORIES_GB:
         larger_devices = [_with_memory(node, gigabyte) for node in nodes]
-        if gigabyte * 10**9 > like.device_memory_bytes and _all(demands, larger_devices, sharing, plan_of):
+        if gigabyte * 10**9 > largest.device_memory_bytes and _all(demands, larger_devices, sharing, plan_of):
             yield f"devices of {gigabyte} GB in place of {memory}"
             break
 

@@ -134,8 +134,8 @@ def _cramped_reason(fit: Fit) -> str:
     if fit.lowered_batch:
         return "fits only with smaller batches than the engine's default"
     seats = max(fit.kv_tokens // REQUEST_TOKENS, 1)
-    told = "1 request" if seats == 1 else f"{seats} requests"
-    return f"KV cache for {told} of {REQUEST_TOKENS:,} tokens: too few to keep a device busy"
+    requests = "1 request" if seats == 1 else f"{seats} requests"
+    return f"KV cache for {requests} of {REQUEST_TOKENS:,} tokens: too few to keep a device busy"
 
 
 def shape_reason(demand: PoolDemand, taken: Candidate, other: Candidate, room: Room) -> str:

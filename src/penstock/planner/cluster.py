@@ -50,7 +50,7 @@ class Kind(NamedTuple):
     name: str
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         return f"{self.name or 'GPU'} {self.memory_bytes / 1e9:.1f} GB {self.link}"
 
     @property

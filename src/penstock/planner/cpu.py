@@ -57,15 +57,15 @@ def cpu_fit(demand: PoolDemand, room: CpuRoom) -> Fit:
     kv_bytes = (rules.cpu_kv_bytes if demand.kv_bytes is None else demand.kv_bytes) if facts.windows else 0
     kv_bytes = kv_bytes if rules.has_kv else 0
     memory = Memory(weights, kv_bytes, activations, device - weights - kv_bytes - activations, device)
-    length, tokens, told = facts.max_position_embeddings, 0, None
+    length, tokens, constraint = facts.max_position_embeddings, 0, None
     if kv_bytes:
         kv = kv_layout(
             facts, layout, demand.kv_dtype_bytes or demand.dtype_bytes, demand.block_tokens or rules.cpu_block_tokens,
             layout.pipeline_parallel * batch.max_num_batched_tokens, rules.hybrid_kv,
         )  # fmt: skip
-        length, told = context_length(demand, facts, kv, kv_bytes)
+        length, constraint = context_length(demand, facts, kv, kv_bytes)
         tokens = kv.tokens(kv_bytes, length)
-    return Fit(layout=layout, memory=memory, batch=batch, max_model_len=length, kv_tokens=tokens, constraint=told)
+    return Fit(layout=layout, memory=memory, batch=batch, max_model_len=length, kv_tokens=tokens, constraint=constraint)
 
 
 def _replica_bytes(demand: PoolDemand, fit: Fit) -> int:
@@ -75,9 +75,9 @@ def _replica_bytes(demand: PoolDemand, fit: Fit) -> int:
 
 def share_cores(pools: Sequence[PoolDemand], rooms: Sequence[CpuRoom]) -> tuple[list[list[CpuSeat]], str | None]:
     """The replicas of each pool; and why they do not fit, or None."""
-    homes, told = _homes(pools, rooms)
-    if told is not None:
-        return [], told
+    homes, problem = _homes(pools, rooms)
+    if problem is not None:
+        return [], problem
     seats: list[list[CpuSeat]] = [[] for _ in pools]
     for index, room in enumerate(rooms):
         here = [(pool, homes[pool].count(index)) for pool in range(len(pools))]

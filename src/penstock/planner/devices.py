@@ -60,7 +60,7 @@ class Naming:
             max_num_batched_tokens=fit.batch.max_num_batched_tokens,
             kv_tokens=fit.kv_tokens,
             phases=(self._phase,),
-            device_kind=kind.told,
+            device_kind=kind.label,
         )
 
     def _fit(self, pool: Options, layout: Layout, kind: Kind) -> Fit:

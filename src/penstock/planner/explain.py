@@ -34,11 +34,11 @@ def rejected(
     taken = dict.fromkeys(Layout(replica.tensor_parallel, replica.pipeline_parallel) for replica in replicas)
     room = rooms[max(rooms)]
     least = min((layout.devices for layout in taken), default=room.devices)
-    told = []
+    rejected = []
     for layout in _thinkable(room, least if taken else min(room.devices, 16)):
         if layout not in taken and _allowed(demand, layout):
-            told.append(Rejected(str(layout), _why(demand, layout, by_kind.get(room.kind, []), room)))
-    return tuple(told[:MAX_REJECTED])
+            rejected.append(Rejected(str(layout), _why(demand, layout, by_kind.get(room.kind, []), room)))
+    return tuple(rejected[:MAX_REJECTED])
 
 
 def _thinkable(room: Room, devices: int) -> list[Layout]:
@@ -73,22 +73,22 @@ def _allowed(demand: PoolDemand, layout: Layout) -> bool:
 
 def explain(demand: PoolDemand, fits: Sequence[Fit], length: int | None, found: Sequence[Candidate]) -> tuple[str, ...]:
     """How context, batch limits and layout came about. fits: those of the replicas; found: all that would fit."""
-    told = [*_context(demand, length, fits)]
+    reasons = [*_context(demand, length, fits)]
     lowered = next((fit for fit in fits if fit.lowered_batch), None)
     if lowered is not None:
-        told.append(
+        reasons.append(
             f"batches of {lowered.batch.max_num_batched_tokens:,} tokens and {lowered.batch.max_num_seqs} requests: "
             f"the engine's own limits leave no room for a KV cache"
         )
     for taken in (one for one in found if one.fit in fits and one.fit.kv_tokens):
         better = max((other for other in found if other.kind == taken.kind), key=lambda other: other.rate)
         if taken.rate and better.rate > WORTH_TELLING * taken.rate:
-            told.append(
+            reasons.append(
                 f"{taken.layout} has KV cache for {max(taken.fit.kv_tokens // REQUEST_TOKENS, 1)} requests of "
                 f"{REQUEST_TOKENS:,} tokens; {better.layout} is estimated to make {better.rate / taken.rate:.1f} times "
                 f"the tokens per device"
             )
-    return tuple(dict.fromkeys(told))
+    return tuple(dict.fromkeys(reasons))
 
 
 def _context(demand: PoolDemand, length: int | None, fits: Sequence[Fit]) -> list[str]:
@@ -97,18 +97,18 @@ def _context(demand: PoolDemand, length: int | None, fits: Sequence[Fit]) -> lis
         return []
     limit = facts.max_position_embeddings
     if demand.max_model_len is not None:
-        told = f"max_model_len {length:,} as requested"
+        reason = f"max_model_len {length:,} as requested"
         if length > limit:
-            told += f"; the model's context length is {limit:,}, the engine may reject it"
-        return [told]
+            reason += f"; the model's context length is {limit:,}, the engine may reject it"
+        return [reason]
     if length == limit:
         return [f"max_model_len {length:,}: the model's context length; the KV cache holds one such request"]
-    told = f"max_model_len {length:,} of the model's {limit:,}: the longest request that the KV cache holds"
+    reason = f"max_model_len {length:,} of the model's {limit:,}: the longest request that the KV cache holds"
     longest = max((fit.max_model_len or 0 for fit in fits), default=0)
     if longest > length:
         least = min(fits, key=lambda fit: fit.max_model_len or longest)
-        told += f" on the devices of {gigabytes(least.memory.device)}; it is {longest:,} on others"
-    return [told]
+        reason += f" on the devices of {gigabytes(least.memory.device)}; it is {longest:,} on others"
+    return [reason]
 
 
 def no_fit_reason(demand: PoolDemand, rooms: Mapping[Kind, Room]) -> str:

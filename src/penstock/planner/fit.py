@@ -61,8 +61,8 @@ def fit_on(demand: PoolDemand, layout: Layout, kind: Kind) -> Fit:
         return Fit(layout=layout, constraint=wrong)
     weights = stage_weights_bytes(facts, layout, demand.dtype, demand.quantization)
     if weights > kind.memory_bytes:
-        told = f"weights {gigabytes(weights)}, device {gigabytes(kind.memory_bytes)}"
-        return Fit(layout=layout, memory=Memory(weights=weights, device=kind.memory_bytes), constraint=told)
+        constraint = f"weights {gigabytes(weights)}, device {gigabytes(kind.memory_bytes)}"
+        return Fit(layout=layout, memory=Memory(weights=weights, device=kind.memory_bytes), constraint=constraint)
     return _with_batches(demand, facts, layout, kind, weights)
 
 
@@ -87,20 +87,25 @@ def _with_batch(demand: PoolDemand, facts: ModelFacts, layout: Layout, kind: Kin
     lowered = batch != batch_for(demand, kind, layout.devices)
     if not demand.rules.has_kv or not (facts.windows or facts.state_layers):
         memory = Memory(weights, 0, activations, device - weights - activations, device)
-        told = None if room >= 0 else _no_room(memory, outside, 0)
+        constraint = None if room >= 0 else _no_room(memory, outside, 0)
         length = min(demand.max_model_len or facts.max_position_embeddings, facts.max_position_embeddings)
         return Fit(
-            layout=layout, memory=memory, batch=batch, constraint=told, lowered_batch=lowered, max_model_len=length
+            layout=layout,
+            memory=memory,
+            batch=batch,
+            constraint=constraint,
+            lowered_batch=lowered,
+            max_model_len=length,
         )
     kv_bytes = int(room * demand.rules.kv_share) if demand.kv_bytes is None else demand.kv_bytes
     kv = _kv(demand, facts, layout, batch)
     memory = Memory(weights, max(kv_bytes, 0), activations, device - weights - max(kv_bytes, 0) - activations, device)
-    length, told = context_length(demand, facts, kv, kv_bytes)
+    length, constraint = context_length(demand, facts, kv, kv_bytes)
     if room <= 0 or kv_bytes > room:
-        told = _no_room(memory, outside, demand.kv_bytes or 0)
-    tokens = 0 if told else kv.tokens(kv_bytes, length)
+        constraint = _no_room(memory, outside, demand.kv_bytes or 0)
+    tokens = 0 if constraint else kv.tokens(kv_bytes, length)
     return Fit(
-        layout=layout, memory=memory, batch=batch, constraint=told, lowered_batch=lowered, max_model_len=length,
+        layout=layout, memory=memory, batch=batch, constraint=constraint, lowered_batch=lowered, max_model_len=length,
         kv_tokens=tokens,
     )  # fmt: skip
 

@@ -30,23 +30,23 @@ def ladder(demand: PoolDemand, replica: ReplicaPlan, max_model_len: int | None, 
     if demand.max_model_len is None and max_model_len is not None:
         while (length or max_model_len) // 2 >= AUTO_CONTEXT_TOKENS:
             length = (length or max_model_len) // 2
-            rungs.append(Rung(told=f"max_model_len {length:,}", max_model_len=length))
+            rungs.append(Rung(message=f"max_model_len {length:,}", max_model_len=length))
     batch: dict[str, int | None] = {"max_num_seqs": None, "max_num_batched_tokens": None}
     if demand.batch_seqs is None and demand.batch_tokens is None:
         for smaller in SMALL_BATCHES:
             seqs, tokens = smaller.max_num_seqs, smaller.max_num_batched_tokens
             if seqs < replica.max_num_seqs or tokens < replica.max_num_batched_tokens:
                 batch = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
-                told = f"batches of {seqs} requests and {tokens:,} tokens"
-                rungs.append(Rung(told=told, max_model_len=length, **batch))
+                message = f"batches of {seqs} requests and {tokens:,} tokens"
+                rungs.append(Rung(message=message, max_model_len=length, **batch))
     share: float | None = None
     if demand.utilization is None and node_devices:  # on the CPU the KV cache has a size of its own
         for share in LOWER_UTILIZATIONS:
-            rungs.append(Rung(told=f"{share:.0%} of the device", max_model_len=length, utilization=share, **batch))
+            rungs.append(Rung(message=f"{share:.0%} of the device", max_model_len=length, utilization=share, **batch))
     wider = _wider(demand, replica, node_devices)
     if wider is not None:
-        told = f"tensor_parallel {wider}"
-        rungs.append(Rung(told=told, max_model_len=length, utilization=share, tensor_parallel=wider, **batch))
+        message = f"tensor_parallel {wider}"
+        rungs.append(Rung(message=message, max_model_len=length, utilization=share, tensor_parallel=wider, **batch))
     return rungs
 
 

@@ -30,8 +30,8 @@ class OnCpus:
         if not names:
             return {}
         pools = [self._by_name[name] for name in names]
-        seats, told = share_cores(pools, self._rooms)
-        assert told is None, f"{', '.join(names)} fitted together before"
+        seats, problem = share_cores(pools, self._rooms)
+        assert problem is None, f"{', '.join(names)} fitted together before"
         return {
             pool.name: [self._plan(pool, seat, phase) for seat in found]
             for pool, found in zip(pools, seats, strict=True)

@@ -185,8 +185,8 @@ def _with_rungs(model: ModelPlan, demand: PoolDemand, nodes: Sequence[NodeFacts]
 def _notes(phases: Sequence[tuple[str, ...]], nodes: Sequence[NodeFacts], load: str) -> tuple[str, ...]:
     notes = []
     if len(phases) > 1:
-        told = "load_strategy: phases" if load == "phases" else "the models do not all fit together"
-        notes.append(f"{told}: they are loaded one phase after another")
+        cause = "load_strategy: phases" if load == "phases" else "the models do not all fit together"
+        notes.append(f"{cause}: they are loaded one phase after another")
     used = [f"{node.name} {', '.join(map(str, node.used))}" for node in nodes if node.used]
     if used:
         more = f" and {len(used) - 5} nodes more" if len(used) > 5 else ""

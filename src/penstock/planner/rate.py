@@ -1,9 +1,9 @@
 """How fast a layout is beside another one, estimated: tokens per unit of time, for ranking and for nothing else.
 
 A decoding step reads the weights of a device and the KV cache of its requests, or computes them, whichever takes
-longer, and pays for two all-reduces in every layer. Time is told in bytes read from device memory, so that only ratios
-of a device's rates are needed; those of the devices of one kind are alike, and their differences between kinds move the
-ranking little.
+longer, and pays for two all-reduces in every layer. Time is measured in bytes read from device memory, so that only
+ratios of a device's rates are needed; those of the devices of one kind are alike, and their differences between kinds
+move the ranking little.
 """
 
 from __future__ import annotations

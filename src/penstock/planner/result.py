@@ -39,10 +39,10 @@ class Rejected(Struct, frozen=True):
 class Rung(Struct, frozen=True, kw_only=True):
     """How a replica is started that ran out of memory while it started (see ladder.py); None: as before.
 
-    told: what changed, for people
+    message: what changed, for users
     """
 
-    told: str
+    message: str
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None

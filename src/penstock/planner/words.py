@@ -6,7 +6,7 @@ __all__ = ["gigabytes", "plural"]
 
 
 def gigabytes(size_bytes: int) -> str:
-    """141.1 GB; under 0.1 GB in MB, so that nothing is told as 0.0 GB."""
+    """141.1 GB; under 0.1 GB in MB, so that nothing is shown as 0.0 GB."""
     size_bytes = max(size_bytes, 0)
     if 0 < size_bytes < 100_000_000:
         return f"{size_bytes / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""From a model and its place in the plan to what a host is told to load."""
+"""From a model and its place in the plan to the engine configuration that a host loads."""
 
 from __future__ import annotations
 

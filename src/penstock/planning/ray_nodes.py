@@ -25,13 +25,13 @@ def ray_nodes(ray: Any, found: Sequence[RayNode]) -> tuple[NodeFacts, ...]:
         for node in found
     }
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=PROBE_LIMIT_S)
-    told: dict[str, list[NodeFacts]] = {}
+    reported: dict[str, list[NodeFacts]] = {}
     for number, ref in asked.items():
         try:
-            told[number] = msgspec.json.decode(ray.get(ref, timeout=0.1), type=list[NodeFacts])
+            reported[number] = msgspec.json.decode(ray.get(ref, timeout=0.1), type=list[NodeFacts])
         except Exception:  # a node that has just gone, or one without Penstock: a replica there would say so
             continue
-    return facts_from(found, told)
+    return facts_from(found, reported)
 
 
 def node_facts_json() -> str:
@@ -41,21 +41,21 @@ def node_facts_json() -> str:
     return msgspec.json.encode(local_cluster().nodes).decode()
 
 
-def facts_from(found: Sequence[RayNode], told: Mapping[str, Sequence[NodeFacts]]) -> tuple[NodeFacts, ...]:
+def facts_from(found: Sequence[RayNode], reported: Mapping[str, Sequence[NodeFacts]]) -> tuple[NodeFacts, ...]:
     """Ray's count decides how much is free; kinds and memories are the machine's own word. A node that said nothing
     has devices without memory: enough for models that need none."""
-    return tuple(_node(node, told.get(node.id, ())) for node in found if node.id in told or node.gpus)
+    return tuple(_node(node, reported.get(node.id, ())) for node in found if node.id in reported or node.gpus)
 
 
-def _node(node: RayNode, told: Sequence[NodeFacts]) -> NodeFacts:
-    first = next((each for each in told if each.devices), told[0] if told else None)
-    memory = sum(domain.memory_bytes for each in told for domain in each.domains)
+def _node(node: RayNode, reported: Sequence[NodeFacts]) -> NodeFacts:
+    first = next((each for each in reported if each.devices), reported[0] if reported else None)
+    memory = sum(domain.memory_bytes for each in reported for domain in each.domains)
     domain = CpuDomain(tuple(range(node.free_cpus)), memory)
     return NodeFacts(
         name=node.name,
         devices=node.gpus,
         used=tuple(range(node.free_gpus, node.gpus)),  # which ones are free is Ray's to say, and only how many counts
-        device_memory_bytes=min((each.device_memory_bytes for each in told if each.devices), default=0),
+        device_memory_bytes=min((each.device_memory_bytes for each in reported if each.devices), default=0),
         link=first.link if first is not None else "pcie",
         cpus=node.cpus,
         device_name=first.device_name if first is not None else "",

@@ -1,5 +1,5 @@
 """What a run starts and where: the plan of `planning/`, turned into replicas that an executor can launch, and into
-phases with their stretch of steps."""
+phases with their steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request carries: one union, told apart by its form on the wire.
+"""What a request carries: one union, distinguished by its form on the wire.
 
     str        a prompt to continue, or a text to embed or classify; the request's options say which
     dict       the row of a Python step, with the types of its values (see `values`)
@@ -123,7 +123,7 @@ def texts_in(payload: Payload | None) -> list[str]:
 
 
 def characters_of(payload: Payload | None) -> int:
-    """Characters that become tokens of the prompt, as far as that can be told without a tokenizer."""
+    """Characters that become tokens of the prompt, as far as that is known without a tokenizer."""
     if type(payload) is str:
         return len(payload)
     if isinstance(payload, RawBody):

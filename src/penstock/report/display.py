@@ -1,6 +1,6 @@
 """Where the views go: a live view on a terminal, plain lines, JSON lines, or nothing. Data never passes here.
 
-A display is told the facts from the run's own thread, so it must not raise: one that can't write falls silent.
+A display receives facts on the run's own thread, so it must not raise; if it can't write, it stops writing.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from penstock.report import units
 from penstock.report.facts import DeadExample, RunFacts
 from penstock.report.figures import busy_fraction
-from penstock.report.fixes import MENDS
+from penstock.report.fixes import FIXES
 
 _CAUSES_SHOWN = 5
 _MESSAGE_CHARACTERS = 160
@@ -98,8 +98,8 @@ def _cause(cause: DeadExample) -> list[str]:
         f"    {units.count(cause.count)} x {cause.code}{where}",
         f"      first: {place}: {message}",
     ]
-    if cause.code in MENDS:
-        lines.append(f"      fix:   {MENDS[cause.code]}")
+    if cause.code in FIXES:
+        lines.append(f"      fix:   {FIXES[cause.code]}")
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # code of errors.DEAD_CODES -> one sentence in the imperative.
-MENDS: dict[str, str] = {
+FIXES: dict[str, str] = {
     "bad_json": "Correct the line in the source; a truncated last line means that the file was copied incompletely.",
     "bad_encoding": "Save the source as UTF-8 (`iconv -f latin1 -t utf-8`); write `\\ud83d` and the like in pairs.",
     "bad_number": "Write the value as a string, or as a number that fits in 64 bits.",

@@ -1,4 +1,4 @@
-"""A plan for people: plan to a rich renderable. Nothing is told by colour alone.
+"""A plan as a rich renderable. No information is conveyed by color alone.
 
 the plan fits · 2 replicas on 1 node, 8 devices in use
 
@@ -30,7 +30,7 @@ _PARTS = (("weights", "█", "blue"), ("kv", "▓", "green"), ("activations", "�
 _WORDS = {"kv": "KV cache"}
 _BAR_WIDTH = 50
 _NODES_SHOWN = 12
-_NAMED_REPLICAS = 4  # of one node; more are told by their number and devices
+_NAMED_REPLICAS = 4  # of one node; more are summarized by number and devices
 
 
 def view(plan: Plan, *, width: int) -> RenderableType:
@@ -39,8 +39,8 @@ def view(plan: Plan, *, width: int) -> RenderableType:
     for name, model in plan.models.items():
         parts += [Text(), _title(name, model), *_model(plan, model, width)]
     if len(plan.phases) > 1:
-        told = [f"{number}. {', '.join(names)}" for number, names in enumerate(plan.phases, start=1)]
-        parts += [Text(), Text("phases, one after another", style="bold"), *(Text(f"  {line}") for line in told)]
+        lines = [f"{number}. {', '.join(names)}" for number, names in enumerate(plan.phases, start=1)]
+        parts += [Text(), Text("phases, one after another", style="bold"), *(Text(f"  {line}") for line in lines)]
     if plan.notes:
         parts.append(Text())
         parts += [_hanging("note", note) for note in plan.notes]
@@ -54,9 +54,9 @@ def _heading(plan: Plan) -> list[RenderableType]:
         devices = {device for replica in placed for device in replica.devices}
         nodes = {node for replica in replicas for node in replica.nodes}
         what = "core" if any("/cpu:" in device for device in devices) else "device"
-        told = f" · {units.noun(len(replicas), 'replica')} on {units.noun(len(nodes), 'node')}"
-        told += f", {units.noun(len(devices), what)} in use" if devices else ""
-        return [Text.assemble(("the plan fits", "bold green"), told)]
+        text = f" · {units.noun(len(replicas), 'replica')} on {units.noun(len(nodes), 'node')}"
+        text += f", {units.noun(len(devices), what)} in use" if devices else ""
+        return [Text.assemble(("the plan fits", "bold green"), text)]
     parts: list[RenderableType] = [Text("the plan does not fit", style="bold red")]
     parts += [Padding(Text(line), (0, 0, 0, 2)) for line in (plan.reason or "").splitlines()]
     if plan.alternatives:
@@ -160,16 +160,16 @@ def _bar(memory: Memory, width: int, on_cores: bool) -> list[Text]:
 
 
 def _concurrency(model: ModelPlan, replica: ReplicaPlan) -> str:
-    told = f"up to {units.noun(replica.max_num_seqs, 'request')}"
+    text = f"up to {units.noun(replica.max_num_seqs, 'request')}"
     if not replica.kv_tokens:
-        return told
-    told += f" · KV cache for {units.count(replica.kv_tokens)} tokens"
+        return text
+    text += f" · KV cache for {units.count(replica.kv_tokens)} tokens"
     if model.max_model_len:
         full = replica.kv_tokens / model.max_model_len
         most = units.count(model.max_model_len)
         many = "all of them" if full >= replica.max_num_seqs else f"{full:,.1f} requests"
-        told += f": {many} at the full {most}"
-    return told
+        text += f": {many} at the full {most}"
+    return text
 
 
 def _places(alike: list[ReplicaPlan]) -> list[str]:
@@ -181,10 +181,10 @@ def _places(alike: list[ReplicaPlan]) -> list[str]:
     for nodes, here in list(by_nodes.items())[:_NODES_SHOWN]:
         if len(here) > _NAMED_REPLICAS:
             devices = [device for replica in here for device in replica.devices]
-            told = f"{here[0].id} ... {here[-1].id} on {_devices(devices, nodes)}"
+            text = f"{here[0].id} ... {here[-1].id} on {_devices(devices, nodes)}"
         else:
-            told = " · ".join(f"{replica.id} {_devices(replica.devices, nodes)}" for replica in here)
-        lines.append(f"{', '.join(nodes)}: {told}")
+            text = " · ".join(f"{replica.id} {_devices(replica.devices, nodes)}" for replica in here)
+        lines.append(f"{', '.join(nodes)}: {text}")
     left = list(by_nodes.values())[_NODES_SHOWN:]
     if left:
         replicas = units.noun(sum(map(len, left)), "replica")

@@ -8,14 +8,14 @@ import msgspec
 
 from penstock.redaction import Redactor, texts_of
 
-__all__ = ["told_of_row"]
+__all__ = ["message_without_row"]
 
 _MARK = "[row]"
 _CUT = re.compile(r"\.\.\. \(\d+ characters\)\Z")  # how the row of a dead row ends that is too large to be kept whole
 _REDACTOR = Redactor()
 
 
-def told_of_row(message: str, row: str) -> str:
+def message_without_row(message: str, row: str) -> str:
     """The message of a dead row without what it repeats of the row (JSON text, or what could be read of a line)."""
     try:
         content = msgspec.json.decode(row)

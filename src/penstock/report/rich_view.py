@@ -1,4 +1,4 @@
-"""A run on a terminal: facts to a rich renderable. Nothing is told by colour alone.
+"""A run on a terminal: facts to a rich renderable. No information is conveyed by color alone.
 
 penstock  out/answers                                            running 1m 24s
 ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╺━━━━━━━━━━━━━━━  2,448 of 4,000 rows (61.2%)

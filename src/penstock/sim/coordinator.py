@@ -59,11 +59,11 @@ class Coordinator:
             world.tally.hit("resumed with rows above the watermark")
         self._table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {
             ev.ReadRows: self._read_rows,
-            ev.StartTasks: lambda told: self.rows.start(told),
-            ev.Adopt: lambda told: self.rows.adopt(told),
-            ev.AdoptFamily: lambda told: self.rows.adopt_family(told),
-            ev.CancelTasks: lambda told: self.rows.cancel(told),
-            ev.DropRows: lambda told: self.rows.drop(told),
+            ev.StartTasks: lambda instruction: self.rows.start(instruction),
+            ev.Adopt: lambda instruction: self.rows.adopt(instruction),
+            ev.AdoptFamily: lambda instruction: self.rows.adopt_family(instruction),
+            ev.CancelTasks: lambda instruction: self.rows.cancel(instruction),
+            ev.DropRows: lambda instruction: self.rows.drop(instruction),
             ev.Commit: self._commit,
             ev.Drain: self._drain,
             ev.PhaseEnded: self._phase_ended,

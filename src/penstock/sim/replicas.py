@@ -131,10 +131,10 @@ class Host:
     def _load_out_of_memory(self) -> None:
         """It says so; the coordinator ends it."""
         self.world.tally.hit("load: out of memory")
-        told = ev.ReplicaLoadFailed(
+        failed = ev.ReplicaLoadFailed(
             replica=self.replica, incarnation=self.incarnation, reason="out of memory", out_of_memory=True
         )
-        self._post(lambda: [told], faulty=False)
+        self._post(lambda: [failed], faulty=False)
 
     def sleep(self) -> None:
         if self.state != "ready":

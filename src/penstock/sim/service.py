@@ -201,7 +201,7 @@ class Remote:
     # ------------------------------------------------------------ the service, and what is on the way
 
     def _replied(self, wire: Wire, call: Call, asked: Asked) -> None:
-        """The service answers what it was asked on this connection, whoever waits there by now."""
+        """The service answers the request on this connection, whichever request waits there now."""
         if wire.closed:
             return
         said = self._said(call, asked)

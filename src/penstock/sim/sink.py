@@ -269,10 +269,10 @@ class Sink:
 
     def _check_counts(self, commit: Commit) -> None:
         counts = commit.counts
-        told = (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources)
+        counted = (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources)
         true = (self.out, self.dead, self.filtered, len(self.dead_sources), len(self.ended) - len(self.carried))
-        if told != true:
-            raise Violation(f"a commit counts out, dead, filtered, dead sources, ended as {told}; they are {true}")
+        if counted != true:
+            raise Violation(f"a commit counts out, dead, filtered, dead sources, ended as {counted}; they are {true}")
         if not counts.ended_sources <= counts.rows_in <= self.rows:
             raise Violation(f"a commit counts {counts.rows_in} rows in, {counts.ended_sources} ended")
         if [list(step) for step in counts.steps.values()] != self.steps:

@@ -206,7 +206,7 @@ class World:
             raise Violation(f"the run is done; rows {sorted(missing)} are missing, {sorted(more)} are there twice")
 
     def _may_go_on_after_failure(self) -> bool:
-        """Whether the same command again could end the run. Not where poisonous rows break every circuit anew."""
+        """Whether running the same command again could finish the run. Not if poison rows open every circuit again."""
         ended, self._ended_at_failure = self._ended_at_failure, len(self.sink.ended)
         stuck = self.scenario.hazards.poison > 0 and ended == len(self.sink.ended)
         return self.scenario.mode == "liveness" and not stuck

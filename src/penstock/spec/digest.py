@@ -45,7 +45,9 @@ class _Walk:
     """Turns a value into a sequence of byte strings that is the same in every process."""
 
     def __init__(self, seen: dict[int, int] | None = None) -> None:
-        self._seen = dict(seen or {})  # id -> order of first visit: a cycle is told by that order, not the address
+        self._seen = dict(
+            seen or {}
+        )  # id -> order of first visit: a cycle is identified by that order, not the address
         self._kept: list[object] = []  # so that no id is used twice
 
     def pieces(self, value: Any) -> Iterator[bytes]:

@@ -83,7 +83,7 @@ def _imported(name: str) -> Callable[..., Any]:
             "the working directory is searched too, so start penstock where the module's folder is"
         ) from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"importing '{module_name}' for the function '{name}' failed: {_told(error)}") from error
+        raise ConfigError(f"importing '{module_name}' for the function '{name}' failed: {_describe(error)}") from error
     for part in qualname.split("."):
         if not hasattr(found, part):
             public = [key for key in dir(found) if not key.startswith("_") and callable(getattr(found, key, None))]
@@ -94,7 +94,7 @@ def _imported(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

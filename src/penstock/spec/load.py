@@ -1,4 +1,4 @@
-"""A pipeline file to a `Pipeline`. Every error of the file is told at once, each with its line."""
+"""A pipeline file to a `Pipeline`. All errors of the file are reported together, each with its line."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class _Reader:
                 self._problems.append(Problem((), f"the pipeline needs '{key}'"))
 
     def _simple_problems(self, parts: dict[str, Any]) -> list[Problem]:
-        """What is wrong with plain values, told also when the objects are not in order."""
+        """What is wrong with plain values, reported also when the objects are invalid."""
         try:
             Pipeline(**{key: value for key, value in parts.items() if key in SIMPLE_KEYS})  # type: ignore[call-arg]
         except InvalidSpec as error:
@@ -128,8 +128,8 @@ class _Reader:
     def _step(self, index: int, entry: Any) -> Step | None:
         path: KeyPath = ("steps", index)
         if not isinstance(entry, dict) or len(entry) != 1:
-            told = f"the keys {', '.join(entry)}" if isinstance(entry, dict) and entry else shown(entry)
-            message = f"expected one step such as '- filter: {{expr: ...}}', got {told}"
+            found = f"the keys {', '.join(entry)}" if isinstance(entry, dict) and entry else shown(entry)
+            message = f"expected one step such as '- filter: {{expr: ...}}', got {found}"
             self._problems.append(Problem(path, message + _indentation(entry)))
             return None
         ((kind, body),) = entry.items()

@@ -178,7 +178,7 @@ class ExecutorConformance:
         (end,) = wait_for_exits(executor, 1)
         assert end.status == -9
 
-    def test_incarnations_are_told_apart(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_incarnations_are_distinguished(self, executor: Executor, start: Callable[..., Replica]) -> None:
         start(incarnation=0).make_ready()
         start(incarnation=1).make_ready()
         executor.kill("writer-0", 0)

@@ -83,10 +83,10 @@ class MockEngine(Sleeper):
         self._marks = any((options.fail_on, options.crash_on, options.hang_on))
         self._emit = emit
         if options.load_oom_over_seqs is not None and (config.max_num_seqs or 0) > options.load_oom_over_seqs:
-            told = (
+            reason = (
                 f"{config.max_num_seqs} sequences, there is room for {options.load_oom_over_seqs} (load_oom_over_seqs)"
             )
-            raise EngineLoadError(f"out of memory: {told}", code="out_of_memory")
+            raise EngineLoadError(f"out of memory: {reason}", code="out_of_memory")
         if options.load_ms:
             note(f"sleeping {options.load_ms:g} ms in place of loading")
             time.sleep(options.load_ms / 1000)

@@ -74,7 +74,7 @@ class Body:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._held.total_bytes -= len(self.content)
         with suppress(BufferError):  # what was decoded may look into it
-            self.content.clear()  # whoever still holds it: tracebacks do
+            self.content.clear()  # tracebacks may still hold a reference
 
     async def read(
         self, chunks: AsyncIterator[bytes], limit_bytes: int, coding: str = "", length: int | None = None

@@ -59,24 +59,24 @@ class Calls:
         aiohttp = self._aiohttp
         number = f"{self._process}{next(self._numbers) & 0xFFFFFFFF:08x}"
         asked = Asked(hashlib.blake2b(body, digest_size=12).hexdigest(), number)
-        told_url = shown_url(url)
-        came = Body(self.held, told_url)
+        shown = shown_url(url)
+        came = Body(self.held, shown)
         try:
             with came:
                 async with self.lanes(url).take(new=new) as lane:
                     return await self._exchange(lane, url, body, asked, came, request)
         except TimeoutError as error:
             kind = "away" if isinstance(error, aiohttp.ConnectionTimeoutError) else "broken"
-            told = f" with {came.wire_bytes} bytes of its reply" if came.wire_bytes else ""
+            received = f" with {came.wire_bytes} bytes of its reply" if came.wire_bytes else ""
             raise CallFailed(
-                f"{told_url}: {type(error).__name__}{told} (timeout_s is {self._timeout_s:g})", kind
+                f"{shown}: {type(error).__name__}{received} (timeout_s is {self._timeout_s:g})", kind
             ) from error
         except aiohttp.ClientResponseError as error:  # what came is no HTTP, or too much of it
-            raise self._unreadable(told_url, error) from error
+            raise self._unreadable(shown, error) from error
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
-            raise CallFailed(f"{told_url}: {type(error).__name__}", "broken") from error
+            raise CallFailed(f"{shown}: {type(error).__name__}", "broken") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise CallFailed(f"{told_url}: {type(error).__name__}", "away") from error
+            raise CallFailed(f"{shown}: {type(error).__name__}", "away") from error
 
     async def _exchange(self, lane: Lane, url: str, body: bytes, asked: Asked, came: Body, request: Request) -> Answer:
         headers = {"Content-Type": "application/json"}
@@ -122,10 +122,10 @@ class Calls:
         try:
             return str(self._named.decode(content).id or "")
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return ""  # told by who reads it
+            return ""  # reported by the caller
 
     def _unreadable(self, url: str, error: Any) -> CallFailed:
-        """What the HTTP client refused to read. Its own words are not told: they hold bytes of the reply."""
+        """What the HTTP client refused to read. Its message is not shown: it contains bytes of the reply."""
         if error.message.startswith(("Got more than", "Too many")):
             return OutsizedReply(
                 f"{url}: the reply's headers are too large: over {_HEADER_LINE_BYTES} bytes in one, or over "

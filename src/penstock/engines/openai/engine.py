@@ -136,10 +136,10 @@ class OpenAIEngine:
             causes = await asyncio.gather(*(self._why_away(url) for url in urls))
             if not all(causes):
                 return
-            told = "no service answers: " + "; ".join(causes)
+            message = "no service answers: " + "; ".join(causes)
             if self._loop.time() >= until_s:
-                raise EngineLoadError(f"{told} (waited {patience_s:g} s); start it, or correct base_url")
-            note(f"{told}; retrying for {patience_s:g} s")
+                raise EngineLoadError(f"{message} (waited {patience_s:g} s); start it, or correct base_url")
+            note(f"{message}; retrying for {patience_s:g} s")
             await asyncio.sleep(START_PAUSE_S)
 
     async def _why_away(self, url: str) -> str:

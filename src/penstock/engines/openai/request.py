@@ -162,10 +162,14 @@ def variable_of(name: object, option_name: str) -> str:
     value = os.environ.get(name) if isinstance(name, str) and name and "\0" not in name and "=" not in name else None
     if value:
         return value
-    told = name if isinstance(name, str) and _VARIABLE.fullmatch(name) else "a variable"
-    hint = "" if told == name else f"; {option_name} takes the variable's name, for instance MY_KEY, not the key itself"
+    shown_name = name if isinstance(name, str) and _VARIABLE.fullmatch(name) else "a variable"
+    hint = (
+        ""
+        if shown_name == name
+        else f"; {option_name} takes the variable's name, for instance MY_KEY, not the key itself"
+    )
     raise EngineLoadError(
-        f"engine_options: {option_name} names {told}, which is not set in the environment{hint}", "bad_model"
+        f"engine_options: {option_name} names {shown_name}, which is not set in the environment{hint}", "bad_model"
     )
 
 

@@ -49,7 +49,7 @@ class PythonEngine(MainThreadWorker):
         self._limit: TimeLimit | None = None
         self._emit: Emit = lambda answers: None
         self._waiting: SimpleQueue[Request] = SimpleQueue()
-        self._unbegun: dict[tuple[int, int], Request] = {}  # by id and attempt; whoever takes it out has it
+        self._unbegun: dict[tuple[int, int], Request] = {}  # by id and attempt; the thread that removes it owns it
         self._current: Request | None = None
         self._calls = 0
         self._mean_s = 0.0
@@ -103,7 +103,7 @@ class PythonEngine(MainThreadWorker):
         self._current = request
         try:
             answer = self._call(request)
-        except OverTime:  # also when it rang while an exception of the function was being told
+        except OverTime:  # also when it rang while an exception of the function was being formatted
             answer = Answer(request.id, request.attempt, "function_timeout", self._over_time())
         self._current = None
         self._calls += 1

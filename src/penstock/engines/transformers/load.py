@@ -56,7 +56,7 @@ def check_model(options: Mapping[str, Any], urls: Sequence[str]) -> None:
 
 
 def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:
-    """Raises EngineLoadError with the cause and the mend."""
+    """Raises EngineLoadError with the cause and the fix."""
     options = config.engine_options
     check_options(options, OPTIONS, "transformers")
     _check_config(config)
@@ -133,20 +133,20 @@ def _from_pretrained(config: EngineConfig, transformers: Any, device: str) -> tu
 
 def _explain(config: EngineConfig, error: Exception) -> str:
     text = str(error)
-    mend = ""
+    fix = ""
     if "trust_remote_code" in text:
-        mend = "; the model has custom code: engine_options: {trust_remote_code: true} allows it"
+        fix = "; the model has custom code: engine_options: {trust_remote_code: true} allows it"
     elif "connect" in text or "offline" in text.lower():
-        mend = "; no network: give a local folder as ref, or download it where there is one and set HF_HOME"
+        fix = "; no network: give a local folder as ref, or download it where there is one and set HF_HOME"
     elif "Safetensor" in type(error).__name__:
-        mend = "; its weights are corrupt or incomplete: copy them again"
+        fix = "; its weights are corrupt or incomplete: copy them again"
     elif "safetensors" in text:
-        mend = (
+        fix = (
             "; only safetensors are read: engine_options: {use_safetensors: false} also loads pickled weights, "
             "from sources you trust"
         )
     revision = f" (revision {config.revision})" if config.revision else ""
-    return f"{config.ref}{revision} can't be loaded: {text}{mend}"
+    return f"{config.ref}{revision} can't be loaded: {text}{fix}"
 
 
 def _loaded(config: EngineConfig, model: Any, tokenizer: Any, torch: Any, transformers: Any) -> Loaded:

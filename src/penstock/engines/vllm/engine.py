@@ -160,7 +160,7 @@ class VllmEngine(Sleeper):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, request: Request, prompt: Any, params: Any) -> None:
-        """One request through vLLM. Cancelled: vLLM is told, and nothing is answered."""
+        """One request through vLLM. If cancelled, the request is aborted in vLLM, and no answer is sent."""
         try:
             final = None
             async for output in self._engine.generate(prompt, params, request_id=f"{request.id}-{request.attempt}"):

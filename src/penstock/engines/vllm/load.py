@@ -203,8 +203,8 @@ def _started(config: EngineConfig, engine: Any, version: str) -> Started:
 def _kv_tokens(cache_config: Any, of_blocks: int) -> int:
     """What the KV cache holds. Where some layers keep a window only, blocks are of several kinds, and just vLLM itself
     knows; versions that do not tell have blocks of one kind, or leave us the larger figure."""
-    told = getattr(cache_config, "kv_cache_size_tokens", None)
-    return int(told) if told else of_blocks
+    tokens = getattr(cache_config, "kv_cache_size_tokens", None)
+    return int(tokens) if tokens else of_blocks
 
 
 def _tokenizer(engine: Any) -> Any:

@@ -23,13 +23,13 @@ KNOWN_TYPES = frozenset(
      "xlm-roberta", "mpnet"}
 )  # fmt: skip
 LOCAL_BEGINNINGS = ("/", "./", "../", "~")
-NEAR = 0.02  # by which a size computed from config.json may miss the index before it is told
+NEAR = 0.02  # by which a size computed from config.json may miss the index before it is reported
 
 
 def read_model_facts(ref: str, revision: str | None = None) -> ModelFacts:
     """The facts of a local folder, or of a model on the hub (its local cache first).
 
-    Raises PlanError with the mend: no such folder, no config.json, no weights, a damaged header, no network.
+    Raises PlanError with the fix: no such folder, no config.json, no weights, a damaged header, no network.
     """
     folder = Path(ref).expanduser()
     if folder.is_dir():
@@ -115,8 +115,8 @@ def _assembled(
     doubts: tuple[str, ...],
 ) -> ModelFacts:
     if parts.unloaded_bytes:
-        told = f"{parts.unloaded_bytes / 1e9:.1f} GB of layers for next-token prediction are not loaded"
-        doubts += (told,)
+        note = f"{parts.unloaded_bytes / 1e9:.1f} GB of layers for next-token prediction are not loaded"
+        doubts += (note,)
     tied = sizes.tied or (parts.head == Weights() and not is_encoder(config))
     return ModelFacts(
         ref=ref,

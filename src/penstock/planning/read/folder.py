@@ -30,11 +30,11 @@ def read_folder(folder: Path) -> Checkpoint:
     """Raises PlanError where config.json or all trace of the weights is missing, or a file is damaged."""
     path = folder / "config.json"
     if not path.is_file():
-        told = (
+        message = (
             "config.json is missing, so this is not a model folder; give the folder that holds config.json "
             "and the weights"
         )
-        raise PlanError(told, where=str(folder))
+        raise PlanError(message, where=str(folder))
     config = read_config(path)
     indexed, total = None, None
     if (folder / INDEX).is_file():

@@ -17,7 +17,7 @@ __all__ = ["DTYPE_BITS", "Tensor", "read_header", "tensors_of"]
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own library
-MEND = "it is corrupt or not a safetensors file; download it again"
+FIX = "it is corrupt or not a safetensors file; download it again"
 
 DTYPE_BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
@@ -56,8 +56,8 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             if size < LENGTH_BYTES or not 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
-                told = f"the header claims {length:,} bytes, the file has {size:,}"
-                raise PlanError(f"{told}; {MEND}", where=str(path))
+                message = f"the header claims {length:,} bytes, the file has {size:,}"
+                raise PlanError(f"{message}; {FIX}", where=str(path))
             text = file.read(length)
     except OSError as error:
         raise PlanError(f"can't be read: {error.strerror}", where=str(path)) from None
@@ -65,14 +65,14 @@ def read_header(path: Path) -> Header:
         fields = json.loads(text)
         tensors, end = tensors_of(fields, str(path))
     except (ValueError, RecursionError):
-        raise PlanError(f"the header is not JSON; {MEND}", where=str(path)) from None
+        raise PlanError(f"the header is not JSON; {FIX}", where=str(path)) from None
     return Header(tensors, size >= LENGTH_BYTES + length + end)
 
 
 def tensors_of(fields: Any, where: str) -> tuple[list[Tensor], int]:
     """The tensors of a header and the end of their data, in bytes. Raises PlanError for fields that make no sense."""
     if not isinstance(fields, dict):
-        raise PlanError(f"the header is not a mapping of tensors; {MEND}", where=where)
+        raise PlanError(f"the header is not a mapping of tensors; {FIX}", where=where)
     tensors, end = [], 0
     for name, entry in fields.items():
         if name == "__metadata__":
@@ -88,9 +88,9 @@ def _tensor(name: str, entry: Any, where: str) -> Tensor:
     dtype = entry.get("dtype") if isinstance(entry, Mapping) else None
     shape = entry.get("shape") if isinstance(entry, Mapping) else None
     if not isinstance(dtype, str) or not isinstance(shape, list):
-        raise PlanError(f"the header's entry for {name!r} has no dtype and shape; {MEND}", where=where)
+        raise PlanError(f"the header's entry for {name!r} has no dtype and shape; {FIX}", where=where)
     if dtype not in DTYPE_BITS:
         raise PlanError(f"{name!r} has the dtype {dtype!r}, which this version does not know", where=where)
     if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 0 for side in shape):
-        raise PlanError(f"{name!r} has the shape {shape}; {MEND}", where=where)
+        raise PlanError(f"{name!r} has the shape {shape}; {FIX}", where=where)
     return Tensor(name, dtype, tuple(shape))

@@ -70,7 +70,7 @@ def _connect(endpoint: str) -> None:
 
 
 def _guarded(ref: str, ask: Any) -> Any:
-    """What the library raises, offline or for a name that is not there, as one sentence with the mend."""
+    """What the library raises, offline or for a name that is not there, as one sentence with the fix."""
     try:
         return ask()
     except PlanError:
@@ -78,10 +78,10 @@ def _guarded(ref: str, ask: Any) -> Any:
     except Exception as error:  # the library's own, its HTTP client's, and the system's: a wide tree with one meaning
         kind = type(error).__name__
         if kind in ("RepositoryNotFoundError", "GatedRepoError", "HFValidationError", "RevisionNotFoundError"):
-            told = f"'{ref}' is neither a local folder nor on the hub ({kind}); check the name, or `hf auth login`"
+            message = f"'{ref}' is neither a local folder nor on the hub ({kind}); check the name, or `hf auth login`"
         else:
-            told = (
+            message = (
                 f"'{ref}' is not a local folder, and the hub can't be reached ({kind}); download it where there is a "
                 f"network (`hf download {ref}`), or give a folder with config.json and the safetensors index"
             )
-        raise PlanError(told) from None
+        raise PlanError(message) from None

@@ -226,7 +226,7 @@ class LaunchedPool:
             return
         self._closed = True
         atexit.unregister(self.close)
-        wanted = self._served.failure is not None or self._record.incidents  # the logs, by whoever looks into it
+        wanted = self._served.failure is not None or self._record.incidents  # keep the logs for diagnosis
         self._thread.close()
         self._record.close()
         self._place.close()

@@ -142,11 +142,11 @@ class Call:
         if self.failure is not None:  # an exception of its own for each thread that raises it
             raise PoolFailed(self.failure.message) from self.failure
 
-    def when_done(self, told: Callable[[], None]) -> None:
-        """Have `told` called from the pool's thread; at once where it is done already."""
-        self._on_done = told
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called from the pool's thread; at once where it is done already."""
+        self._on_done = callback
         if self._done.is_set():
-            told()
+            callback()
 
 
 def generation_of(answer: Answer) -> Generation:

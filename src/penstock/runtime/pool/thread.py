@@ -75,7 +75,7 @@ class PoolThread(threading.Thread):
         failure = PoolFailed("the pool is closed")
         try:
             self.driver.run([OpenPools(pools=list(range(len(self.dispatch.pools))))])
-        except BaseException as error:  # whoever waits has to know
+        except BaseException as error:  # waiting callers must be notified
             failure = PoolFailed(f"the pool's thread ended: {type(error).__name__}: {error}")
             failure.__cause__ = error
             self.record.failed(failure.message, failure.exit_code)

@@ -22,7 +22,7 @@ from penstock.planning.run_plan import RunPlan
 from penstock.protocol.messages import Answer
 from penstock.redaction import without_secrets
 from penstock.report.facts import DeadExample
-from penstock.report.redact import told_of_row
+from penstock.report.redact import message_without_row
 from penstock.report.units import noun
 from penstock.runtime.replicas.links import Link
 from penstock.runtime.watch.log_writer import LogWriter
@@ -141,9 +141,9 @@ class Record:
         refused = next((line.removeprefix(HOST_REFUSES) for line in lines if line.startswith(HOST_REFUSES)), "")
         if refused:
             self.load_codes[index] = "missing_dependency"
-        told = [cause for cause in cause_lines(tail) if not cause.startswith(KERNEL_KILLS)]
+        own = [cause for cause in cause_lines(tail) if not cause.startswith(KERNEL_KILLS)]
         # That the kernel has ended a process tells something only where the replica itself tells nothing.
-        causes = [refused] if refused else told[-1:] or cause_lines(tail)[-1:] or lines[-3:]
+        causes = [refused] if refused else own[-1:] or cause_lines(tail)[-1:] or lines[-3:]
         if self._prints_rows[index] and not refused:
             causes = [_kind_of(cause) for cause in cause_lines(tail)[-1:]]
         return ": " + " | ".join(causes) if causes else ""
@@ -165,7 +165,7 @@ class Record:
             self.replicas[recovered.replica].restarts += 1
         words, reason = _TOLD.get(recovered.kind), recovered.reason
         if recovered.kind == "ladder":
-            reason = self._rungs[recovered.replica][recovered.count - 1].told
+            reason = self._rungs[recovered.replica][recovered.count - 1].message
         if words is not None and recovered.count:
             what = f"{recovered.count}%" if recovered.kind == "memory" else noun(recovered.count, "request")
             self.note(f"{self._names[recovered.replica]} " + words.format(what, reason))
@@ -201,7 +201,7 @@ class Record:
         known = self.dead.get((dead.step, dead.code))
         if known is None:
             where = f"{dead.source}, row {dead.row}" + (f", child {dead.path}" if dead.path else "")
-            message = told_of_row(dead.message, dead.input)
+            message = message_without_row(dead.message, dead.input)
             self.dead[dead.step, dead.code] = DeadExample(dead.step, dead.code, 1, where, message)
         else:
             known.count += 1

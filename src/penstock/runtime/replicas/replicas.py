@@ -63,7 +63,7 @@ class Replicas:
         self._answered: list[Link] = []
         self._has_news = False
         self._watched: set[int] = set()
-        self._ending: set[tuple[int, int]] = set()  # that were killed, and have not been told to have ended
+        self._ending: set[tuple[int, int]] = set()  # killed, and not yet reported as ended
         self._look_s = 0.0  # when these are looked at next, whether or not their executor has something to tell
         self._setups: dict[tuple[int, int], Setup] = {}  # of replicas that can't be spoken to yet
         self.table: dict[type[Instruction], Callable[[Any], Iterable[Event]]] = {

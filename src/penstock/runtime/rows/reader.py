@@ -63,7 +63,7 @@ class Reader:
         self.given_up = False
         self._cause: int | None = None  # of the chunk that is waited for
         self.reading = Activity(
-            self._told,
+            self._describe,
             patience_s=SLOW_READ_S,
             limit_s=LONGEST_READ_S,
             over=self._give_up,
@@ -113,7 +113,7 @@ class Reader:
                 self._cause = None
                 self._inbox.put(ChunkRead(cause=cause, chunk=given, total_rows=self._next, mark=self._proven()))
                 if ahead is NOTHING and (below is None or self._next < below):
-                    with suppress(InputError):  # told when it is asked for
+                    with suppress(InputError):  # raised when it is asked for
                         ahead = self._read(self._read_rows, below)
         except BaseException as error:
             self._inbox.put(error)
@@ -169,7 +169,7 @@ class Reader:
 
     # ------------------------------------------------------------ a disk that does not answer
 
-    def _told(self, seconds: int) -> str:
+    def _describe(self, seconds: int) -> str:
         source, row = self._source.locate(self._next)
         return f"{source}: no data read after row {row} for {seconds} s; the disk or network does not respond"
 
@@ -179,7 +179,7 @@ class Reader:
 
     def _give_up(self, seconds: int) -> None:
         """From the thread that watches. The reading thread is left where it is; it can't be ended."""
-        self._failed = InputError(f"{self._told(seconds)}. Run the same command to continue from there")
+        self._failed = InputError(f"{self._describe(seconds)}. Run the same command to continue from there")
         self.given_up = True
         self._tell_failure()
 

@@ -70,7 +70,7 @@ class Writer:
         self.waiting = ""
         self._rows = 0  # of the batch that is being committed
         self._cpu_ns = 0  # what the thread had had of a CPU when that began
-        self.committing = Activity(self._told, patience_s=SLOW_COMMIT_S)
+        self.committing = Activity(self._describe, patience_s=SLOW_COMMIT_S)
 
     def start(self) -> None:
         # What commits need is loaded before the first request is out: loading a library holds the interpreter, and
@@ -105,7 +105,7 @@ class Writer:
             self._inbox.put(error)
 
     def _commit(self, cause: int, batch: CommitBatch) -> None:
-        """A full disk pauses: nothing is lost, replicas stay loaded, and it goes on when there is room."""
+        """A full disk pauses: nothing is lost, replicas stay loaded, and it continues when there is space."""
         while True:
             self._rows, self._cpu_ns = len(batch.finished) + len(batch.dead), cpu_ns(self._thread.native_id)
             self.committing.begin()
@@ -125,7 +125,7 @@ class Writer:
             self._inbox.put(BatchCommitted(cause=cause, receipt=receipt))
             return
 
-    def _told(self, seconds: int) -> str:
+    def _describe(self, seconds: int) -> str:
         """What takes so long: the disk, or what is computed for it."""
         computed_s = (cpu_ns(self._thread.native_id) - self._cpu_ns) / 1e9
         if computed_s > seconds / 2:

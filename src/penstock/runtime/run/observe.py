@@ -30,7 +30,7 @@ STATES = {
     "asleep": "asleep",
     "waking": "starting",
 }
-"""What is told of each state of the dispatcher's replicas."""
+"""The state shown for each state of the dispatcher's replicas."""
 _RATE_WINDOW_S = 5.0
 
 
@@ -122,7 +122,7 @@ class Observer:
 
     def _reason(self, *, ended: bool) -> str:
         if not self._writer.waiting:
-            return self._record.failure or ("" if ended else self._stalls.told() or self._draining())
+            return self._record.failure or ("" if ended else self._stalls.describe() or self._draining())
         if ended:
             return self._writer.waiting
         now = "interrupt again to stop without them" if self._core.flow.stopping else "continues when there is space"

@@ -1,4 +1,4 @@
-"""The phases of one invocation: what each holds and reads, and what its flow is told of where it stands."""
+"""The phases of one invocation: what each contains and reads, and the progress that its flow starts from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WINDOW_ROWS_PER_REPLICA = 2_048  # twice what the engines with the most sequence
 class Phase(NamedTuple):
     """A phase that is ready to run: where its rows come from, what is held of them, and what is done to them.
 
-    estimate: rows that it will have seen at its end, as far as that can be told
+    estimate: rows that it will have seen at its end, as far as that is known
     """
 
     flow: Flow
@@ -119,7 +119,7 @@ class Phases:
         known, limit = self._source.estimate_rows(), self._scope.limit
         return limit if known is None else known if limit is None else min(known, limit)
 
-    # ------------------------------------------------------------ what the flow is told
+    # ------------------------------------------------------------ what the flow receives
 
     def _limits(self, number: int) -> FlowLimits:
         """The window holds a few times what the replicas can; a pipeline may say otherwise."""

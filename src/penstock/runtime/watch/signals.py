@@ -22,7 +22,7 @@ class Interrupts:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._count = 0
-        self._told = False
+        self._reported = False
         self._before: dict[int, Any] = {}
         self._thread: int | None = None  # that runs the handlers
         self._abandoned: Exception | None = None
@@ -54,18 +54,18 @@ class Interrupts:
 
     @property
     def asked(self) -> bool:
-        """Whether a signal has come, told or not."""
+        """Whether a signal has come, reported or not."""
         return self._count > 0
 
     def repeat(self) -> None:
-        """A phase begins: a signal that the one before was told as it ended is for this one."""
-        self._told = False
+        """A phase begins: a signal that the previous phase received as it ended is for this one."""
+        self._reported = False
 
     def pending(self) -> str:
-        """The status that a phase is to stop with, told once; "" otherwise. Raises StopNow at the second signal."""
+        """The status that a phase is to stop with, returned once; "" otherwise. Raises StopNow at the second signal."""
         if self._count >= 2:
             raise StopNow
-        if self._count and not self._told:
-            self._told = True
+        if self._count and not self._reported:
+            self._reported = True
             return "stopped"
         return ""

@@ -16,27 +16,27 @@ LOOK_S = 1.0
 class Activity:
     """Something that may not come back, done again and again by one thread.
 
-    told       what to say of it after so many seconds
+    describe   the message after so many seconds
     patience_s, limit_s  from when on it is said; and when `over` is called, once. None: never
     work       grows while it is at work, however long one turn of it takes: seeking in a large file is no stall
     """
 
     def __init__(
         self,
-        told: Callable[[int], str],
+        describe: Callable[[int], str],
         *,
         patience_s: float | None = None,
         limit_s: float | None = None,
         over: Callable[[int], None] | None = None,
         work: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.told, self.patience_s, self.limit_s, self.over, self.work = told, patience_s, limit_s, over, work
+        self.describe, self.patience_s, self.limit_s, self.over, self.work = describe, patience_s, limit_s, over, work
         self.looks = 0
         self._turn = 0  # odd while it is being done
         self._seen = (0, 0)
 
     def begin(self) -> None:
-        """It begins; or, where it was being done, begins anew."""
+        """It starts, or restarts if it was in progress."""
         self._turn += 2 if self._turn % 2 else 1
 
     def end(self) -> None:
@@ -51,7 +51,7 @@ class Activity:
 
 
 def cpu_ns(native_id: int | None) -> int:
-    """What a thread of this process has had of a CPU, in nanoseconds; 0 where that can't be told."""
+    """What a thread of this process has had of a CPU, in nanoseconds; 0 where that is unknown."""
     try:
         with open(f"/proc/self/task/{native_id}/schedstat", "rb") as file:
             return int(file.read().split()[0])
@@ -78,7 +78,7 @@ class Stalls:
     def remove(self, activity: Activity) -> None:
         self._activities.remove(activity)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """What takes long just now, in words; "" where nothing does."""
         return "; ".join(self._slow)
 
@@ -94,7 +94,7 @@ class Stalls:
         for activity in tuple(self._activities):
             seconds = activity.look()
             if activity.patience_s is not None and seconds >= activity.patience_s:
-                slow.append(activity.told(int(seconds)))
+                slow.append(activity.describe(int(seconds)))
                 if seconds - LOOK_S < activity.patience_s:
                     self._note(slow[-1])
             if activity.limit_s is not None and activity.limit_s <= seconds < activity.limit_s + LOOK_S:

@@ -25,7 +25,7 @@ _PARTING_S = 90.0  # a process of our own whose run has not ended by then is end
 
 
 class Watchdog:
-    """`turning`: begun anew with every turn of the loop. own_process: nothing else lives in this process."""
+    """`turning`: restarted with every turn of the loop. own_process: nothing else lives in this process."""
 
     def __init__(self, interrupts: Interrupts, log_writer: LogWriter, log: Path, *, own_process: bool) -> None:
         self._interrupts, self._scribe, self._log, self._own_process = interrupts, log_writer, log, own_process

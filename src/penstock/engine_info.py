@@ -97,7 +97,9 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     adapter            "module:Class" of what implements engines/base.py; empty: planned for, not in this version
     check              "module:function" that refuses options and URLs without loading anything; imports no `modules`
     tasks              what its models do: generate, embed; python: it runs the functions of Python steps
-    payloads           kinds of request that it takes, by protocol/messages.py
+    payloads           kinds of payload that it takes, as protocol/payloads.py names them
+    honours            what it can do: options by their tag (sampling, embedding, scoring, classification), the fields
+                       of Sampling that not every engine has (structured, labels), and parts: it streams its answers
     modules            packages of others that it imports
     distributions      those whose versions decide how it behaves
     extra              the extra of Penstock that installs them; None: their own names do
@@ -118,7 +120,8 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     adapter: str = ""
     check: str = ""
     tasks: tuple[str, ...] = ("generate",)
-    payloads: frozenset[str] = frozenset({"prompt", "messages"})
+    payloads: frozenset[str] = frozenset({"text", "tokens", "messages"})
+    honours: frozenset[str] = frozenset({"sampling"})
     modules: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     extra: str | None = None

@@ -1,11 +1,39 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.engine_info import EngineInfo
+from penstock.host.acceptance import Acceptance
 from penstock.host.budget import TokenBudget
 from penstock.host.queue import RequestQueue
-from penstock.protocol.messages import Answer, Capacity, Output, Request, Requests, Sampling, WireRequest
+from penstock.protocol.messages import (
+    Answer,
+    Capacity,
+    Classification,
+    Embedding,
+    Options,
+    Output,
+    Request,
+    Requests,
+    Sampling,
+    Scoring,
+    Structured,
+    WireRequest,
+    requests_message,
+)
+from penstock.protocol.payloads import (
+    ImagePart,
+    Message,
+    Messages,
+    Pair,
+    Payload,
+    RawBody,
+    TextPart,
+    TokenIds,
+    chat,
+)
 
 
 def requests(*ids: int, attempt: int = 1, text: str = "x") -> Requests:
@@ -93,6 +121,65 @@ def test_the_budget_learns_from_answers() -> None:
         budget.release(request, Answer(number, 1, "", "", [Output("", "stop", 10)], None, 10))
     assert inside(step=1) > 3 * before
     assert inside(step=2) == before
+
+
+@given(st.data())
+def test_what_waits_goes_by_class_then_rank_then_as_it_came(data: st.DataObject) -> None:
+    queue = opened(2)
+    waiting: dict[int, tuple[int, int, int]] = {}  # class, rank, and the order of arrival
+    came = 0
+    places = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=6)
+    for message, taken in data.draw(st.lists(st.tuples(places, st.booleans()), max_size=8)):
+        items = []
+        for priority, rank in message:
+            waiting[came] = (priority, rank, came)
+            items.append(WireRequest(came, 1, "x", priority=priority, rank=rank))
+            came += 1
+        queue.add(Requests(items), 0.0)
+        if taken and waiting:
+            (number,) = queue.take_back([data.draw(st.sampled_from(sorted(waiting)))])
+            del waiting[number]
+        began = ids(queue.next_batch())
+        assert began == sorted(waiting, key=lambda number: waiting[number])[: len(began)]
+        for number in began:
+            del waiting[number]
+        queue.settle([Answer(number, 1) for number in list(queue.executing)])
+    assert sorted(ids(list(queue.waiting))) == sorted(waiting)
+
+
+@pytest.mark.parametrize(
+    ("payload", "options", "listener", "words"),
+    [
+        ("a prompt", Sampling(), 0, ""),
+        ("a prompt", None, 0, ""),
+        (TokenIds([1]), Sampling(), 0, ""),
+        (chat([{"role": "user", "content": "a"}]), Sampling(), 0, ""),
+        (Messages([Message("user", [TextPart("a"), ImagePart(data=b"x")])]), Sampling(), 0, "not images"),
+        (Messages([Message("user", [TextPart("a"), TextPart("b")])]), Sampling(), 0, ""),
+        (Pair("a", ["b"]), Scoring(), 0, "not pair"),
+        (RawBody(b"{}", "/v1/completions"), None, 0, "not body"),
+        ({"a": 1}, None, 0, "not row"),
+        ("a text", Embedding(), 0, "can't do embedding"),
+        ("a text", Classification(), 0, "can't do classification"),
+        ("a prompt", Sampling(structured=Structured("regex", "a+")), 0, "can't do structured"),
+        ("a prompt", Sampling(labels=("a", "b")), 0, "can't do labels"),
+        ("a prompt", Sampling(), 3, "can't stream"),
+    ],
+)
+def test_what_an_engine_can_not_honour_is_refused_by_its_record(
+    payload: Payload, options: Options | None, listener: int, words: str
+) -> None:
+    queue = opened(4)
+    queue.refuse_by(Acceptance(EngineInfo(name="plain")))
+    requests = [Request("fine", id=1), Request(payload, options, 2, 7, listener=listener), Request("fine", id=3)]
+    refused = queue.add(requests_message(requests), 0.0)
+    if not words:
+        assert refused == [] and len(queue.waiting) == 3
+        return
+    (answer,) = refused
+    assert (answer.id, answer.attempt, answer.code) == (2, 7, "refused")
+    assert words in answer.message and answer.message.startswith("the plain engine")
+    assert ids(list(queue.waiting)) == [1, 3]
 
 
 @given(st.data())

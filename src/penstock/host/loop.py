@@ -20,8 +20,10 @@ import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 
+from penstock.engine_info import engines
 from penstock.engines.base import Engine, MainThreadWorker
 from penstock.faults import fault
+from penstock.host.acceptance import Acceptance
 from penstock.host.figures import Figures
 from penstock.host.log import print_traceback
 from penstock.host.queue import RequestQueue
@@ -151,7 +153,7 @@ class HostLoop(threading.Thread):
             case Requests():
                 fault("host.requests_received")
                 self._figures.turnaround.observe(message.echo, now_s)
-                self._queue.add(message, now_s)
+                self._out += self._queue.add(message, now_s)
             case TakeBack():
                 fault("host.takeback_received")
                 if self._engine is not None:
@@ -164,6 +166,9 @@ class HostLoop(threading.Thread):
             case Setup():
                 fault("host.setup_received")
                 self._figures = Figures(message.config.devices, len(message.config.cores))
+                info = engines().get(message.config.engine)
+                if info is not None:  # else loading it fails, and says so
+                    self._queue.refuse_by(Acceptance(info))
                 self.orders.put(message)
             case Sleep() | Wake():
                 self.orders.put(message)

@@ -3,17 +3,24 @@
 Every request that has come and was not answered is in exactly one of two places: `waiting`, where the engine never
 saw it and the coordinator can have it back, or `executing`. The engine gets as many as it has slots (and tokens), so
 what waits here is the look-ahead that keeps it from running dry while an answer travels.
+
+What waits is in order: by priority, then by rank, then as it came. The coordinator sends in the order of its own
+queues, so that most messages go to the end; a request of a better class goes before those that came before it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
+from penstock.host.acceptance import Acceptance
 from penstock.host.budget import TokenBudget
 from penstock.protocol.messages import Answer, Capacity, Request, Requests
 
 __all__ = ["RequestQueue"]
+
+_PLACE = attrgetter("priority", "rank")
 
 
 class RequestQueue:
@@ -25,31 +32,66 @@ class RequestQueue:
         self.unmatched_answers = 0
         self._slots = 0
         self._budget = TokenBudget(0)
+        self._acceptance: Acceptance | None = None
+
+    def refuse_by(self, acceptance: Acceptance) -> None:
+        """From now on `add` refuses what the engine can't honour."""
+        self._acceptance = acceptance
 
     def open(self, capacity: Capacity) -> None:
         """The engine is loaded: from now on `next_batch` gives."""
         self._slots = max(1, capacity.slots)
         self._budget = TokenBudget(capacity.kv_tokens)
 
-    def add(self, message: Requests, now_s: float) -> None:
+    def add(self, message: Requests, now_s: float) -> list[Answer]:
+        """Take new requests; the answers to those that the engine can't honour."""
         options = message.options
-        self.waiting.extend(
-            [
-                Request(
-                    item.payload,
-                    options[item.options] if item.options >= 0 else None,
-                    item.id,
-                    item.attempt,
-                    item.seed,
-                    item.step,
-                    item.priority,
-                    item.rank,
-                    item.listener,
-                    now_s,
-                )
-                for item in message.items
-            ]
-        )
+        new = [
+            Request(
+                item.payload,
+                options[item.options] if item.options >= 0 else None,
+                item.id,
+                item.attempt,
+                item.seed,
+                item.step,
+                item.priority,
+                item.rank,
+                item.listener,
+                now_s,
+            )
+            for item in message.items
+        ]
+        refused = self._refused(message, new)
+        if refused:
+            gone = {answer.id for answer in refused}
+            new = [request for request in new if request.id not in gone]
+        self._insert(new)
+        return refused
+
+    def _refused(self, message: Requests, new: list[Request]) -> list[Answer]:
+        acceptance = self._acceptance
+        if acceptance is None:
+            return []
+        by_options = [acceptance.refusal_of_options(options) for options in message.options]
+        reasons = [
+            acceptance.refusal(request) or (by_options[item.options] if item.options >= 0 else "")
+            for item, request in zip(message.items, new, strict=True)
+        ]
+        return [
+            Answer(request.id, request.attempt, "refused", reason)
+            for request, reason in zip(new, reasons, strict=True)
+            if reason
+        ]
+
+    def _insert(self, new: list[Request]) -> None:
+        if not new:
+            return
+        new.sort(key=_PLACE)
+        if self.waiting and _PLACE(self.waiting[-1]) > _PLACE(new[0]):
+            # Sorting is stable and finds the two runs, so that this is a merge.
+            self.waiting = deque(sorted([*self.waiting, *new], key=_PLACE))
+        else:
+            self.waiting.extend(new)
 
     def next_batch(self, ahead: int = 0) -> list[Request]:
         """What the engine gets now: as many as it has room for, and `ahead` beyond that. They count as executing."""

@@ -99,10 +99,8 @@ class Classification(msgspec.Struct, frozen=True, omit_defaults=True, tag="class
 
 Options = Sampling | Embedding | Scoring | Classification
 
-SAMPLING_OPTIONS = ("sampling", *(name for name in Sampling.__struct_fields__ if name not in ("structured", "labels")))
-"""What an engine that generates honours unless it says otherwise: everything but structured output and labels."""
 PARTS = "parts"
-"""The option of engines that answer in parts (`Request.listener`)."""
+"""Among what an engine honours: it answers in parts (`Request.listener`)."""
 
 
 def tag_of(options: Options) -> str:

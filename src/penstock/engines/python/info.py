@@ -7,4 +7,5 @@ INFO = EngineInfo(
     adapter="penstock.engines.python.engine:PythonEngine",
     tasks=("python",),
     payloads=frozenset({"row"}),
+    honours=frozenset(),
 )

@@ -6,6 +6,7 @@ INFO = EngineInfo(
     name="sentence-transformers",
     tasks=("embed",),
     payloads=frozenset({"text"}),
+    honours=frozenset({"embedding"}),
     modules=("torch", "sentence_transformers"),
     distributions=("torch", "sentence-transformers"),
     extra="embed",

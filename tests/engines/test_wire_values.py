@@ -4,6 +4,8 @@ import datetime as dt
 import enum
 import io
 import os
+import struct
+import sys
 import zoneinfo
 from decimal import Decimal
 from pathlib import Path
@@ -17,17 +19,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.protocol import messages
+from penstock.protocol.arrays import Array, as_native, pack_array
 from penstock.protocol.messages import Answer, Answers, Load, Output, Request, Requests, WireRequest, requests_message
-from penstock.protocol.values import UnsendableValue, from_extension, to_wire
+from penstock.protocol.values import UnsendableValue, as_extension, from_extension, to_wire
 from penstock.protocol.wire import (
     WireError,
     coordinator_decoder,
+    decode_answer,
     encode,
+    encode_answer,
     encode_answers,
     encode_requests,
     host_decoder,
 )
 
+LOAD = Load(0, 0, 0.0, 0.0, 0, 0.0, 0.0)
 ZONES = st.sampled_from([dt.UTC, dt.timezone(dt.timedelta(hours=5, minutes=30)), ZoneInfo("Europe/Berlin")])
 
 SCALARS = st.one_of(
@@ -49,7 +55,8 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(s
 
 
 def through(value: Any) -> Any:
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(to_wire(value)), ext_hook=from_extension)
+    encoded = msgspec.msgpack.encode(to_wire(value), enc_hook=as_extension)
+    return msgspec.msgpack.decode(encoded, ext_hook=from_extension)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -96,8 +103,63 @@ def test_tuples_and_subclasses_arrive_as_the_plain_types() -> None:
 
 def test_numpy_values_arrive_as_what_they_hold() -> None:
     numpy = pytest.importorskip("numpy")
-    row = {"a": numpy.float32(0.5), "b": numpy.arange(3), "c": numpy.bool_(True), "d": [numpy.int64(4)]}
-    assert same(through(row), {"a": 0.5, "b": [0, 1, 2], "c": True, "d": [4]})
+    row = {"a": numpy.float32(0.5), "c": numpy.bool_(True), "d": [numpy.int64(4)]}
+    assert same(through(row), {"a": 0.5, "c": True, "d": [4]})
+    row = {"names": numpy.array(["a"]), "flags": numpy.array([True]), "scalar": numpy.array(0.5)}
+    assert same(through(row), {"names": ["a"], "flags": [True], "scalar": 0.5})
+
+
+def test_numpy_arrays_of_numbers_arrive_as_buffers_and_reach_a_function_as_they_left() -> None:
+    numpy = pytest.importorskip("numpy")
+    square = numpy.arange(6, dtype="float32").reshape(2, 3)
+    for array in (
+        square,
+        square.T,
+        square[:, ::2],
+        square.astype(">f4"),
+        numpy.zeros((0, 3), "int8"),
+        square.astype("e"),
+    ):
+        got = through({"a": array})["a"]
+        assert type(got) is Array
+        assert (got.dtype, got.shape, got.tolist()) == (array.dtype.name, array.shape, array.tolist())
+        request = Request({"a": got, "b": [got]}, id=1)
+        (message,) = host_decoder().feed(bytes(encode(requests_message([request]))))
+        row = message.items[0].payload  # type: ignore[union-attr]
+        assert isinstance(row, dict)
+        for native in (row["a"], row["b"][0]):
+            assert type(native) is numpy.ndarray and native.dtype == array.dtype.newbyteorder("=")
+            assert numpy.array_equal(native, array)
+            native += 1  # a function may work in place
+
+
+def test_without_numpy_a_function_gets_a_memoryview(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    array = Array("float32", (2, 2), struct.pack("<4f", 1, 2, 3, 4))
+    native = as_native(array)
+    assert isinstance(native, memoryview) and native.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert through(native) == array, "what it gives back keeps the type"
+    half = Array("float16", (2,), struct.pack("<2e", 1, 2))
+    assert as_native(half) is half and list(half) == [1.0, 2.0]
+
+
+def test_bytes_that_are_no_array_break_the_protocol() -> None:
+    packed = pack_array(Array("int16", (3,), b"abcdef")).data
+    assert from_extension(9, memoryview(packed)) == Array("int16", (3,), b"abcdef")
+    for broken in (b"", packed[:1], packed[:-1], packed + b"x", b"\xff" + packed[1:], b"\x00\xff" + packed[2:]):
+        answer = Answer(1, 1, value=msgspec.msgpack.Ext(9, broken))
+        with pytest.raises(WireError):
+            coordinator_decoder().feed(bytes(encode(Answers([answer], LOAD))))
+
+
+def test_a_matrix_becomes_answers_without_a_copy() -> None:
+    matrix = Array("uint8", (2, 3), b"abcdef")
+    first, second = matrix.rows()
+    assert (first.shape, bytes(first.data), bytes(second.data)) == ((3,), b"abc", b"def")
+    assert isinstance(first.data, memoryview) and first.data.obj is matrix.data
+    (got,) = coordinator_decoder().feed(bytes(encode(Answers([Answer(1, 1, value=second)], LOAD))))
+    assert got.items[0].value == Array("uint8", (3,), b"def")  # type: ignore[union-attr]
+    assert decode_answer(encode_answer(Answer(1, 1, value=second))).value == second
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A host under another interpreter has msgspec and its engine, nothing else; of the core it uses one module.
     "engines": FOUNDATION | {"core", "protocol"},
     "host": FOUNDATION | {"protocol", "engines"},
-    "data": FOUNDATION | {"spec", "core"},
+    "data": FOUNDATION | {"spec", "core", "protocol"},  # of protocol/: arrays, which rows hold
     "report": FOUNDATION | {"spec", "core", "planner"},
     "executors": FOUNDATION | {"protocol", "host"},
     "steps": FOUNDATION | {"spec", "protocol", "data"},

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from penstock.data.array_columns import holds_arrays, values_of
 from penstock.data.base import Row
 from penstock.data.checks import Fault
 from penstock.data.limits import COLUMN_BYTES, ROW_BYTES
@@ -148,7 +149,9 @@ def batch_rows(
             columns.append([None] * batch.num_rows)
             continue
         array = batch.column(field.name)
-        values = _decoded(array, field.type)
+        values = values_of(array) if holds_arrays(field) else None
+        if values is None:
+            values = _decoded(array, field.type)
         for index, value in enumerate(values if _any_unreadable(values) else ()):
             if value is UNREADABLE:
                 faults[index] = ("bad_encoding", f"column {field.name!r}: text that is not UTF-8")

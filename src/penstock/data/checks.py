@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from penstock.data.array_columns import array_column, fits, is_list_type
 from penstock.data.sizes import row_overhead, shown_names, shown_type
+from penstock.protocol.arrays import Array, plain
 
 Fault = tuple[str, str]  # (code of errors.DEAD_CODES, message)
 _Check = Callable[[Any], Fault | None]
@@ -70,22 +72,12 @@ def _integer_bounds(type_: pa.DataType) -> tuple[int, int] | None:
     return 0, (1 << type_.bit_width) - 1
 
 
-def _is_list(type_: pa.DataType) -> bool:
-    return (
-        pt.is_list(type_)
-        or pt.is_large_list(type_)
-        or pt.is_fixed_size_list(type_)
-        or pt.is_list_view(type_)
-        or pt.is_large_list_view(type_)
-    )
-
-
 def value_check(type_: pa.DataType) -> _Check:
     """A function from a value to what is wrong with it, or None."""
     allowed = allowed_types(type_)
     if allowed is not None:
         return _plain_check(type_, allowed)
-    if _is_list(type_):
+    if is_list_type(type_):
         return _list_check(type_)
     if pt.is_struct(type_):
         return _struct_check(type_)
@@ -115,7 +107,7 @@ def _plain_check(type_: pa.DataType, allowed: frozenset[type]) -> _Check:
 
 def _arrow_fault(type_: pa.DataType, value: Any) -> Fault | None:
     try:
-        pa.array([value], type_)
+        pa.array([plain(value)], type_)
     except UnicodeEncodeError as error:
         return "bad_encoding", f"the text is not valid Unicode: {error.reason} at character {error.start}"
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -133,6 +125,8 @@ def _list_check(type_: pa.DataType) -> _Check:
     def check(value: Any) -> Fault | None:
         if value is None:
             return None
+        if type(value) is Array:
+            return None if fits(value, type_) else _mismatch(type_, value)
         if not isinstance(value, (list, tuple)):
             return _mismatch(type_, value)
         if pt.is_fixed_size_list(type_) and len(value) != type_.list_size:
@@ -197,6 +191,8 @@ class ColumnCheck:
         self._allowed = allowed_types(type_)
         self._bounds = _integer_bounds(type_)
         self._check: _Check | None = None
+        self._is_list = is_list_type(type_)
+        self._nested = bool(pt.is_nested(type_))  # it may hold arrays
 
     def passes(self, values: Sequence[Any]) -> bool:
         """Whether all values fit. Texts are taken for valid Unicode, as a decoder makes them."""
@@ -227,8 +223,22 @@ class ColumnCheck:
         return all(check(value) is None for value in values)
 
     def _to_arrow(self, values: Sequence[Any]) -> pa.Array | None:
+        if self._is_list and Array in (kinds := set(map(type, values))) and kinds <= {Array, type(None)}:
+            found = array_column(values, self.type)
+            if found is not None:
+                return found
         try:
             return pa.array(values, self.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return self._without_arrays(values) if self._nested else None
+
+    def _without_arrays(self, values: Sequence[Any]) -> pa.Array | None:
+        """Arrays among lists, or within structs, as lists."""
+        lists = plain(values)
+        if lists is values:
+            return None
+        try:
+            return pa.array(lists, self.type)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             return None
 

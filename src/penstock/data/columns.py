@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from penstock.data.base import Row
 from penstock.data.checks import ColumnCheck
-from penstock.data.infer import infer_type, is_plain
+from penstock.data.infer import infer_field, is_plain
 from penstock.data.limits import MAX_KEYS
 from penstock.data.sizes import shown_names
 from penstock.errors import InputError
@@ -108,10 +108,10 @@ class TableBuilder:
     def _inferred(self, name: str, rows: Sequence[Row]) -> pa.Field:
         values = _values(name, rows)
         try:
-            return pa.field(name, infer_type(values))
+            return infer_field(name, values)
         except InputError:  # of a Python type that no column holds: those rows are rejected, the others decide
             try:
-                return pa.field(name, infer_type(filter(is_plain, values)))
+                return infer_field(name, filter(is_plain, values))
             except InputError as error:  # objects with too many keys: rows that have one are rejected
                 self._refused[name] = error.message
                 return pa.field(name, pa.string())

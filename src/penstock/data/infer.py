@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from penstock.data.array_columns import marked, type_of
 from penstock.data.limits import MAX_COLUMNS, MAX_KEYS, MAX_PLACES
 from penstock.data.sizes import shown_names
 from penstock.errors import InputError
+from penstock.protocol.arrays import Array
 
 _KINDS: dict[type, str] = {
     bool: "bool",
@@ -52,6 +54,11 @@ class _Places:
         self.count = 0
 
 
+class _ArrayKind(NamedTuple):
+    dtype: str
+    dimensions: int
+
+
 class _Seen:
     """What was seen at one place of the rows."""
 
@@ -60,7 +67,7 @@ class _Seen:
     def __init__(self, places: _Places) -> None:
         self.places = places
         places.count += 1
-        self.counts: dict[str | type, int] = {}
+        self.counts: dict[str | type | _ArrayKind, int] = {}
         self.fraction = False
         self.elements: _Seen | None = None
         self.fields: dict[str, _Seen] = {}
@@ -70,7 +77,9 @@ class _Seen:
     def add(self, value: Any) -> None:
         if value is None:
             return
-        kind = _KINDS.get(type(value), type(value))
+        kind: str | type | _ArrayKind = _KINDS.get(type(value), type(value))
+        if kind is Array:
+            kind = _ArrayKind(value.dtype, len(value.shape))
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if kind == "number":
             self.fraction = self.fraction or type(value) is float
@@ -111,6 +120,8 @@ class _Seen:
         if not self.counts:
             return pa.string()
         kind = max(self.counts, key=self.counts.__getitem__)
+        if isinstance(kind, _ArrayKind):
+            return type_of(*kind)
         if kind == "number":
             return pa.float64() if self.fraction else pa.int64()
         if kind == "list":
@@ -137,20 +148,26 @@ def _other_type(kind: type, values: list[Any]) -> pa.DataType:
         ) from None
 
 
-def infer_type(values: Iterable[Any]) -> pa.DataType:
-    """The type of one column with these values. Raises InputError where no column can hold them."""
+def infer_field(name: str, values: Iterable[Any]) -> pa.Field:
+    """One column with these values, marked where it holds arrays. Raises InputError where no column can hold them."""
     seen = _Seen(_Places())
     try:
         for value in values:
             seen.add(value)
     except _TooManyKeys as error:
         raise InputError(f"{_describe(error)}, return a list of {{key, value}} objects instead") from None
-    return seen.type()
+    field = pa.field(name, seen.type())
+    return marked(field) if any(isinstance(kind, _ArrayKind) for kind in seen.counts) else field
+
+
+def infer_type(values: Iterable[Any]) -> pa.DataType:
+    """The type of one column with these values. Raises InputError where no column can hold them."""
+    return infer_field("", values).type
 
 
 def is_plain(value: Any) -> bool:
     """Whether a value is of the kinds that JSON has."""
-    return value is None or type(value) in _KINDS
+    return value is None or type(value) in _KINDS or type(value) is Array
 
 
 def infer_schema(rows: Iterable[dict[str, Any]]) -> pa.Schema:

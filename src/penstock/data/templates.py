@@ -7,7 +7,7 @@ expression null is a value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jinja2
@@ -17,12 +17,14 @@ from penstock.data.base import Row
 from penstock.data.limits import MAX_RENDERED_CHARS
 from penstock.data.sizes import shown_names
 from penstock.errors import ConfigError
+from penstock.protocol.arrays import Array
 from penstock.spec.template_meter import ITEM_BYTES, METER, shown_bytes
 from penstock.spec.templates import (
     compile_expression,
     compile_template,
     environment,
     template_problem,
+    undeclared,
     undeclared_in_expression,
 )
 
@@ -52,6 +54,7 @@ class Template:
         self._compiled: jinja2.Template | None = None
         if pieces is None:
             self._compiled = compile_template(text, _refuse_null)
+            self._names = undeclared(text)
             return
         for index, (is_name, piece) in enumerate(pieces):
             self._pieces.append("" if is_name else piece)
@@ -61,7 +64,7 @@ class Template:
     def render(self, row: Row) -> str:
         """The text for this row. Raises TemplateFailure."""
         if self._compiled is not None:
-            return _rendered(self._compiled, row)
+            return _rendered(self._compiled, _with_lists(row, self._names))
         pieces = self._pieces.copy()
         for index, name in self._slots:
             value = row.get(name)
@@ -89,6 +92,12 @@ def _plain_pieces(text: str) -> list[tuple[bool, str]] | None:
             else:
                 return None
     return pieces
+
+
+def _with_lists(row: Row, names: Iterable[str]) -> Row:
+    """The row with lists in place of the arrays among the columns `names`: what jinja knows."""
+    arrays = [name for name in names if type(row.get(name)) is Array]
+    return {**row, **{name: row[name].tolist() for name in arrays}} if arrays else row
 
 
 def _as_text(value: Any, name: str, row: Row) -> str:
@@ -169,7 +178,7 @@ class Expression:
         """Whether it is true for this row. Raises TemplateFailure."""
         METER.begin()
         try:
-            return bool(self._evaluate(row))
+            return bool(self._evaluate(_with_lists(row, self._names)))
         except jinja2.UndefinedError as error:
             raise TemplateFailure("template_missing_field", _undefined(error, row)) from None
         except Exception as error:

@@ -7,9 +7,10 @@ travels as a msgpack extension, one code per type:
     2 datetime without zone (ISO 8601)      6 timedelta (days, seconds, microseconds as three int64)
     3 datetime with a zone (ISO 8601,       7 Decimal (text)
       then "|" and the zone's name if any)  8 UUID (16 bytes)
-    4 date (ISO 8601)
+    4 date (ISO 8601)                       9 array of numbers (see `arrays`)
 
-Tuples arrive as lists; numpy scalars and arrays as the Python values that they hold; subclasses of str, int, float,
+Tuples arrive as lists; numpy arrays and typed memoryviews of numbers as an `Array`, other numpy values as the Python
+values that they hold; subclasses of str, int, float,
 list and dict as those. Everything else (sets, objects, text that is not valid Unicode) can't be sent: `to_wire` raises
 `UnsendableValue`. What it lets through the other side can read, whatever methods a value's class has of its own.
 """
@@ -26,9 +27,11 @@ from zoneinfo import ZoneInfo
 
 from msgspec.msgpack import Ext
 
-__all__ = ["UnsendableValue", "escaped", "from_extension", "to_wire"]
+from penstock.protocol.arrays import EXTENSION, Array, as_native, pack_array, unpack_array
 
-_PLAIN = frozenset({float, bool, type(None), bytes})  # beside text, which may not be Unicode, and integers
+__all__ = ["UnsendableValue", "as_extension", "escaped", "for_function", "from_extension", "to_wire"]
+
+_PLAIN = frozenset({float, bool, type(None), bytes, Array})  # beside text, which may not be Unicode, and integers
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _MAX_DEPTH = 100  # deeper than any row that a reader lets through; also ends on a list that holds itself
 
@@ -140,7 +143,12 @@ def _convert_other(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, (tuple, list)):
         return _convert_list(list(value), path, depth)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return _convert(value.tolist(), path, depth + 1)
+        array = Array.of(value)
+        return array if array is not None else _convert(value.tolist(), path, depth + 1)
+    if isinstance(value, memoryview) and value.format not in ("B", "c"):
+        array = Array.of(value)
+        if array is not None:
+            return array
     for base, plain in _BASES:
         if isinstance(value, base):
             return _convert(plain(value), path, depth + 1)
@@ -227,7 +235,22 @@ _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
 
 def from_extension(code: int, data: memoryview) -> Any:
     """The value of a msgpack extension; ValueError for one that is not ours."""
+    if code == EXTENSION:
+        return unpack_array(data)
     unpack = _UNPACKERS.get(code)
     if unpack is None:
         raise ValueError(f"unknown msgpack extension {code}")
     return unpack(bytes(data))
+
+
+def for_function(code: int, data: memoryview) -> Any:
+    """`from_extension` for the process that calls a user's function: arrays as numpy has them, where it is there."""
+    value = from_extension(code, data)
+    return as_native(value) if code == EXTENSION else value
+
+
+def as_extension(value: Any) -> Ext:
+    """What the encoder asks for a value that msgpack does not have. Raises TypeError."""
+    if isinstance(value, Array):
+        return pack_array(value)
+    raise TypeError(f"a value of type {type(value).__name__} can't be sent")

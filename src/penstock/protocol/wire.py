@@ -16,7 +16,7 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.protocol import messages
 from penstock.protocol.messages import Answer, Answers, Requests, ToCoordinator, ToHost, WireRequest
-from penstock.protocol.values import UnsendableValue, from_extension, to_wire
+from penstock.protocol.values import UnsendableValue, as_extension, for_function, from_extension, to_wire
 
 __all__ = [
     "Decoder",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _LENGTH = struct.Struct(">I")
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(enc_hook=as_extension)
 _answers = msgspec.msgpack.Decoder(Answer, ext_hook=from_extension)
 
 Message = TypeVar("Message")
@@ -115,8 +115,8 @@ class Decoder(Generic[Message]):
     decoder is of no more use.
     """
 
-    def __init__(self, types: Any) -> None:
-        self._decoder = msgspec.msgpack.Decoder(types, ext_hook=from_extension)
+    def __init__(self, types: Any, ext_hook: Callable[[int, memoryview], Any] = from_extension) -> None:
+        self._decoder = msgspec.msgpack.Decoder(types, ext_hook=ext_hook)
         self._kept = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
@@ -178,7 +178,7 @@ def decode_answer(data: bytes) -> Answer:
 
 def host_decoder() -> Decoder[ToHost]:
     """Decodes what a coordinator sends."""
-    return Decoder(ToHost)
+    return Decoder(ToHost, for_function)
 
 
 def coordinator_decoder() -> Decoder[ToCoordinator]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from penstock.data.base import Row
 from penstock.data.limits import MAX_EXPANDED_BYTES
 from penstock.data.sizes import memory_of, shown_names
+from penstock.protocol.arrays import Array
 from penstock.protocol.messages import Answer, Request
 from penstock.spec.steps import Expand
 from penstock.steps.base import Children, Failed, Filtered, Outcome, PoolKind, StepLogic
@@ -43,9 +44,9 @@ class ExplodeLogic:
         value = row[self._column]
         if value is None:
             return Filtered()
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple, Array)):
             return Failed("type_mismatch", f"column {self._column!r}: expected a list, got {described(value)}")
-        if not value:
+        if not len(value):
             return Filtered()
         carried = memory_of(row)
         sizes = [carried + memory_of(element) for element in value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from penstock.core.events import CHILD_BASE
 from penstock.data.base import Chunk, Origin, Row, RowFamily, Source, Unreadable
 from penstock.ledger.base import DeadRow, Finished
+from penstock.protocol.arrays import Array
 
 _INPUT_CHARACTERS = 65_536  # of a dead row's input that are kept
 
@@ -148,6 +150,8 @@ def _as_json(row: Row | None) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Array):
+        return {"dtype": value.dtype, "shape": value.shape, "base64": base64.b64encode(value.data).decode()}
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     return str(value)

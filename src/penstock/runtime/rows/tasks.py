@@ -275,4 +275,4 @@ def _growth(answer: Answer) -> int:
         return sum(
             getsizeof(output.text) + _VALUE_BYTES * (1 + len(output.logprobs or ())) for output in answer.outputs
         )
-    return memory_of(answer.value) if isinstance(answer.value, dict) else _VALUE_BYTES
+    return memory_of(answer.value)

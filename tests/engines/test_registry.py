@@ -14,6 +14,7 @@ from penstock.engine_info import EngineInfo, engines, info_of, install_hint, is_
 from penstock.engines import registry
 from penstock.engines.mock.engine import MockEngine
 from penstock.errors import ConfigError, MissingDependency
+from penstock.protocol.payloads import ALL_KINDS
 
 
 def test_an_engine_is_made_by_name() -> None:
@@ -57,6 +58,11 @@ def test_looking_for_engines_imports_none() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("info", engines().values(), ids=lambda info: info.name)
+def test_payloads_are_kinds_of_the_protocol(info: EngineInfo) -> None:
+    assert info.payloads and info.payloads <= set(ALL_KINDS)
 
 
 @pytest.mark.parametrize("info", engines().values(), ids=lambda info: info.name)

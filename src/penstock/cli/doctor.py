@@ -7,7 +7,7 @@ import msgspec
 from penstock.cli import output
 from penstock.cli.machine import Machine, Part, examine
 from penstock.cli.options import AsJson
-from penstock.report.units import byte_size
+from penstock.units import byte_size
 
 
 def doctor(*, json_: AsJson = False) -> int:

@@ -40,8 +40,8 @@ def retry(
     retry of other codes was begun and has not ended, that one is continued first.
     """
     from penstock.ledger.view import read_run
-    from penstock.report.units import noun
     from penstock.runtime.retry.retry import retry as retry_rows
+    from penstock.units import noun
 
     for name in code:
         if name not in DEAD_CODES:

@@ -15,7 +15,7 @@ from penstock.cli.options import AsJson
 from penstock.errors import InputError
 from penstock.ledger.owner import clock_ahead_s
 from penstock.report.redact import message_without_row
-from penstock.report.units import count, duration, noun, one_line, percent_done
+from penstock.units import count, duration, noun, one_line, percent_done
 
 MOST_OF_A_MESSAGE = 100
 _READINGS = 5  # of a folder whose files come and go

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from penstock.planner.cluster import NodeFacts
 from penstock.planner.demand import GIB, PoolDemand, Sharing
 from penstock.planner.result import Plan
-from penstock.planner.words import gigabytes, plural
+from penstock.units import gigabytes, noun
 
 __all__ = ["alternatives"]
 
@@ -97,7 +97,7 @@ def _describe(change: str, demand: PoolDemand, plan: Plan) -> str:
     if change == "max_model_len":
         change = f"max_model_len: {model.max_model_len}"
     first = model.replicas[0]
-    layout = f"{plural(len(model.replicas), 'replica')} of tp={first.tensor_parallel} pp={first.pipeline_parallel}"
+    layout = f"{noun(len(model.replicas), 'replica')} of tp={first.tensor_parallel} pp={first.pipeline_parallel}"
     weights = f", weights {gigabytes(model.weights_bytes)}" if model.weights_bytes else ""
     return f"{demand.name}: {change} ({layout}{weights})"
 
@@ -115,14 +115,14 @@ def _more_devices(
     for size in _doubling(largest.devices):
         larger = replace(largest, devices=size, used=(), device_ids=())
         if size > largest.devices and _all(demands, [larger], sharing, plan_of):
-            yield f"{plural(size, 'device')} of {memory} in one node"
+            yield f"{noun(size, 'device')} of {memory} in one node"
             break
     for more in _doubling(1):
         if more * largest.devices > MAX_DEVICES:
             break
         added = [replace(largest, name=f"more-{number}", used=(), device_ids=()) for number in range(more)]
         if _all(demands, [*nodes, *added], sharing, plan_of):
-            yield f"{plural(more, 'node')} more of {largest.devices} x {memory}"
+            yield f"{noun(more, 'node')} more of {largest.devices} x {memory}"
             break
     for gigabyte in USUAL_MEMORIES_GB:
         larger_devices = [_with_memory(node, gigabyte) for node in nodes]

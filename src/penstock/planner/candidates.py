@@ -18,7 +18,7 @@ from penstock.planner.demand import PoolDemand
 from penstock.planner.fit import Fit, fit_on
 from penstock.planner.layout import Layout
 from penstock.planner.rate import REQUEST_TOKENS, decode_rate, latency_cost
-from penstock.planner.words import plural
+from penstock.units import noun
 
 __all__ = ["Candidate", "Room", "candidates", "layouts", "shape_reason"]
 
@@ -146,7 +146,7 @@ def shape_reason(demand: PoolDemand, taken: Candidate, other: Candidate, room: R
         return "fits on one device: replicated, not sharded"
     taken_nodes, nodes = _nodes(taken.layout, room), _nodes(other.layout, room)
     if nodes > taken_nodes:
-        return f"needs {nodes} nodes, {plural(taken_nodes, 'node')} would suffice"
+        return f"needs {nodes} nodes, {noun(taken_nodes, 'node')} would suffice"
     if demand.goal == "throughput" and other.sort > taken.sort:
         if room.kind.fast:
             return "fast links within the node: tensor parallelism before pipeline stages"

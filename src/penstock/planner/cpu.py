@@ -17,7 +17,7 @@ from penstock.planner.fit import Fit, Memory, context_length
 from penstock.planner.kv import kv_layout
 from penstock.planner.layout import Layout, shape_constraint
 from penstock.planner.memory import activation_bytes, stage_weights_bytes
-from penstock.planner.words import gigabytes, plural
+from penstock.units import gigabytes, noun
 
 __all__ = ["CpuRoom", "CpuSeat", "cpu_domains", "cpu_fit", "share_cores"]
 
@@ -127,7 +127,7 @@ def _too_little(
         need = ", ".join(f"{pool.name} {pool.replicas or 1} x {pool.ranks}" for pool in pools)
         total = sum(pool.ranks * (pool.replicas or 1) for pool in pools)
         have = sum(len(room.domain.cores) for room in rooms)
-        return f"the models need {plural(total, 'CPU core')} ({need}), there are {have}; ask for fewer replicas"
+        return f"the models need {noun(total, 'CPU core')} ({need}), there are {have}; ask for fewer replicas"
     return (
         f"{demand.name}: a replica needs {gigabytes(size)} of memory (weights, KV cache, activations, processes), "
         f"{gigabytes(max(memory))} are left"

@@ -14,7 +14,7 @@ from penstock.planner.layout import Layout
 from penstock.planner.packing import Floor
 from penstock.planner.rate import REQUEST_TOKENS
 from penstock.planner.result import Rejected, ReplicaPlan
-from penstock.planner.words import gigabytes, plural
+from penstock.units import gigabytes, noun
 
 __all__ = ["explain", "no_fit_reason", "no_place_reason", "rejected"]
 
@@ -50,7 +50,7 @@ def _thinkable(room: Room, devices: int) -> list[Layout]:
 
 def _why(demand: PoolDemand, layout: Layout, found: Sequence[Candidate], room: Room) -> str:
     if layout.tensor_parallel > room.largest_node:
-        needs = plural(layout.tensor_parallel, "device")
+        needs = noun(layout.tensor_parallel, "device")
         return f"needs {needs} in one node, the largest node has {room.largest_node} free"
     fit = fit_on(demand, layout, room.kind)
     if fit.constraint is not None:
@@ -136,7 +136,7 @@ def no_fit_reason(demand: PoolDemand, rooms: Mapping[Kind, Room]) -> str:
 def _need(demand: PoolDemand) -> str:
     facts = demand.facts
     if facts is None:
-        return plural(demand.ranks, "device")
+        return noun(demand.ranks, "device")
     need = f"{gigabytes(facts.weights_bytes(demand.dtype, demand.quantization))} for weights"
     if demand.max_model_len and facts.windows:
         element = demand.kv_dtype_bytes or demand.dtype_bytes
@@ -158,7 +158,7 @@ def no_place_reason(demand: PoolDemand, options: Options, floor: Floor) -> str:
     layout, kinds = options.uniform()[0]
     count = demand.replicas or 1
     have = [(free, nodes) for kind, free, nodes in floor.counts() if kind in kinds]
-    nodes = ", ".join(f"{plural(number, 'node')} with {free} free" for free, number in reversed(have)) or "none"
-    needs = plural(count * layout.devices, "device")
-    groups = f"{plural(count, 'replica')} of {layout}"
+    nodes = ", ".join(f"{noun(number, 'node')} with {free} free" for free, number in reversed(have)) or "none"
+    needs = noun(count * layout.devices, "device")
+    groups = f"{noun(count, 'replica')} of {layout}"
     return f"{demand.name}: needs {needs} ({groups}), have {nodes}; a tensor-parallel group never spans nodes"

@@ -10,7 +10,7 @@ from penstock.planner.kv import KvLayout, kv_layout
 from penstock.planner.layout import Layout, shape_constraint
 from penstock.planner.memory import activation_bytes, framework_bytes, stage_weights_bytes
 from penstock.planner.model import ModelFacts
-from penstock.planner.words import gigabytes
+from penstock.units import gigabytes
 
 __all__ = ["Fit", "Memory", "context_length", "fit_on"]
 

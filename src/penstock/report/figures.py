@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.report import units
+from penstock import units
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
 
 # The states in which a run has ended, as they stand in summary.json.

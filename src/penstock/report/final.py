@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from penstock.report import units
+from penstock import units
 from penstock.report.facts import DeadExample, RunFacts
 from penstock.report.figures import busy_fraction
 from penstock.report.fixes import FIXES

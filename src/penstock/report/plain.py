@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.report import units
+from penstock import units
 from penstock.report.facts import PoolFacts, RunFacts
 from penstock.report.figures import ENDED, idlest, in_flight, mean_busy_recent, replicas, reused, waiting_reasons
 

@@ -20,9 +20,9 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
+from penstock import units
 from penstock.planner.fit import Memory
 from penstock.planner.result import ModelPlan, Plan, ReplicaPlan
-from penstock.report import units
 
 __all__ = ["view"]
 

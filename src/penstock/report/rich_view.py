@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from penstock.report import units
+from penstock import units
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
 from penstock.report.figures import ENDED, reused, waiting_reasons
 from penstock.report.plain import progress

@@ -23,10 +23,10 @@ from penstock.protocol.messages import Answer
 from penstock.redaction import without_secrets
 from penstock.report.facts import DeadExample
 from penstock.report.redact import message_without_row
-from penstock.report.units import noun
 from penstock.runtime.replicas.links import Link
 from penstock.runtime.watch.log_writer import LogWriter
 from penstock.terminal import visible
+from penstock.units import noun
 
 _NOT_CONFIGURED = ("missing_dependency", "bad_model")  # no replica of it can ever load: what was asked for is wrong
 HOST_REFUSES = "penstock host: "  # what host/boot.py prints before an interpreter that can't be a host

@@ -36,7 +36,6 @@ from penstock.ledger.view import RunView, known_input, read_run
 from penstock.planning.preflight import check_feasible
 from penstock.report.facts import RunFacts, figures
 from penstock.report.summary import summary
-from penstock.report.units import noun
 from penstock.runtime.retry.chosen_list import ChosenList
 from penstock.runtime.retry.dead_rows import DeadRows, positions_of, read_dead
 from penstock.runtime.retry.scope import Chosen, Selection, counted_before
@@ -47,6 +46,7 @@ from penstock.runtime.run.scope import RunScope, open_pipeline_source
 from penstock.runtime.run.session import Session, session
 from penstock.spec.identity import identity_diff, pipeline_identity
 from penstock.spec.pipeline import Pipeline
+from penstock.units import noun
 
 __all__ = ["retry"]
 

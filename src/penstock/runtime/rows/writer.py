@@ -15,9 +15,9 @@ from penstock.core.events import Event
 from penstock.errors import CommitError
 from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, Receipt
-from penstock.report.units import byte_size
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.watch.stalls import Activity, cpu_ns
+from penstock.units import byte_size
 
 try:
     _libc: ctypes.CDLL | None = ctypes.CDLL("libc.so.6")

@@ -10,12 +10,12 @@ from penstock.core.flow.flow import Flow
 from penstock.planning.run_plan import ReplicaPlan, RunPlan
 from penstock.redaction import without_secrets
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, figures
-from penstock.report.units import noun
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.replicas.replicas import Replicas
 from penstock.runtime.rows.writer import Writer
 from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.stalls import Stalls
+from penstock.units import noun
 
 STATES = {
     "off": "starting",

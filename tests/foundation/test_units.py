@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.report import units
+from penstock import units
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,17 @@ def percent_done(done: int, total: int | None) -> str | None:
     return f"{tenths / 10:.1f}%"
 
 
+def gigabytes(value: int) -> str:
+    """141.1 GB: one unit for all sizes of a plan, so that they can be added up by eye. Under 0.1 GB in MB, so that
+    nothing is 0.0 GB."""
+    value = max(value, 0)
+    if 0 < value < 100_000_000:
+        return f"{value / 1e6:.1f} MB"
+    return f"{value / 1e9:,.1f} GB"
+
+
 def byte_size(value: int) -> str:
-    """Decimal units, as everywhere in Penstock: 1 GB is 10^9 bytes."""
+    """One size by itself, in the unit that suits it. Decimal units, as everywhere in Penstock: 1 GB is 10^9 bytes."""
     size = float(max(value, 0))
     for unit in _BYTE_UNITS:
         if size < 999.5 or unit == _BYTE_UNITS[-1]:

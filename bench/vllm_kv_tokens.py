@@ -16,7 +16,7 @@ from typing import Any
 from common import ROOT, Figure, main, say, work_folder
 from make_model import SHAPE, make_tokenizer
 from penstock.planner.cluster import CpuDomain
-from penstock.planner.cpu import CpuRoom, cpu_fit
+from penstock.planner.cpu import NodeDomain, cpu_fit
 from penstock.planner.demand import PoolDemand
 from penstock.planning.read.facts import read_model_facts
 
@@ -48,7 +48,7 @@ def make(folder: Path, shape: str) -> None:
 def planned(folder: Path, kv_bytes: int) -> int:
     facts = read_model_facts(str(folder))
     demand = PoolDemand(name="model", names=("model",), engine="vllm", facts=facts, kv_bytes=kv_bytes)
-    return cpu_fit(demand, CpuRoom("here", CpuDomain((0,), 10**12))).kv_tokens
+    return cpu_fit(demand, NodeDomain("here", CpuDomain((0,), 10**12))).kv_tokens
 
 
 def actual(folder: Path, kv_bytes: int) -> dict[str, Any]:

@@ -6,22 +6,22 @@ import pytest
 
 from penstock.cli import machine
 from penstock.cli.doctor import describe
-from penstock.cli.machine import Gpu, Machine, Part
+from penstock.cli.machine import Component, GpuReport, MachineReport
 
 
-def example(**fields: object) -> Machine:
+def example(**fields: object) -> MachineReport:
     base: dict[str, object] = {
         "penstock": "0.1.0", "python": "3.11.7", "platform": "Linux x86_64", "cores": 64, "usable_cores": 16,
         "memory_bytes": 128_000_000_000, "free_memory_bytes": 120_000_000_000,
-        "gpus": [Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000, 500_000_000)], "no_gpu_reason": None,
+        "gpus": [GpuReport(0, "NVIDIA H100 80GB HBM3", 85_000_000_000, 500_000_000)], "no_gpu_reason": None,
         "engines": [
-            Part("mock", True, {}, None),
-            Part("transformers", True, {"torch": "2.13.0+cpu", "transformers": "5.23.0"}, None),
-            Part("vllm", False, {}, "pip install 'penstock[vllm]'"),
+            Component("mock", True, {}, None),
+            Component("transformers", True, {"torch": "2.13.0+cpu", "transformers": "5.23.0"}, None),
+            Component("vllm", False, {}, "pip install 'penstock[vllm]'"),
         ],
-        "executors": [Part("local", True, {}, None)], "advice": [],
+        "executors": [Component("local", True, {}, None)], "advice": [],
     }  # fmt: skip
-    return Machine(**(base | fields))  # type: ignore[arg-type]
+    return MachineReport(**(base | fields))  # type: ignore[arg-type]
 
 
 def test_in_words() -> None:
@@ -58,7 +58,7 @@ def test_advice() -> None:
         "torch 2.13.0+cpu can't use the GPUs; install a CUDA build of torch",
     ]
     assert machine._advice(example(gpus=[])) == []
-    bare = [Part("transformers", False, {}, "pip install 'penstock[transformers]'")]
+    bare = [Component("transformers", False, {}, "pip install 'penstock[transformers]'")]
     assert machine._advice(example(gpus=[], engines=bare)) == [
         "no installed engine can load a model: pip install 'penstock[transformers]'"
     ]

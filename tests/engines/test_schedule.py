@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from penstock.engines.mock.schedule import Schedule
+from penstock.engines.mock.schedule import SlotSchedule
 from penstock.protocol.messages import Answer
 
 
@@ -26,13 +26,13 @@ class Collector:
             return self.ids
 
 
-def ends_of(schedule: Schedule) -> list[float]:
+def ends_of(schedule: SlotSchedule) -> list[float]:
     return sorted(schedule._slot_ends_s)
 
 
-def idle(slots: int) -> Schedule:
+def idle(slots: int) -> SlotSchedule:
     """A schedule far in the future, so that nothing is given while it is looked at."""
-    return Schedule(slots, lambda answers: None)
+    return SlotSchedule(slots, lambda answers: None)
 
 
 FAR_S = time.monotonic() + 1e6
@@ -64,7 +64,7 @@ def test_a_request_takes_the_slot_that_ends_first() -> None:
 
 def test_answers_come_in_the_order_of_their_ends() -> None:
     collect = Collector()
-    schedule = Schedule(3, collect)
+    schedule = SlotSchedule(3, collect)
     now_s = time.monotonic()
     for number, cost_s in [(1, 0.03), (2, 0.01), (3, 0.02)]:
         schedule.add(Answer(number, 1), now_s, cost_s)
@@ -74,7 +74,7 @@ def test_answers_come_in_the_order_of_their_ends() -> None:
 
 def test_what_is_cancelled_never_comes_and_frees_its_slot() -> None:
     collect = Collector()
-    schedule = Schedule(1, collect)
+    schedule = SlotSchedule(1, collect)
     schedule.add(Answer(1, 1), time.monotonic(), 3600.0)
     schedule.cancel([1, 99])
     schedule.add(Answer(2, 1), time.monotonic(), 0.001)

@@ -8,7 +8,7 @@ from planner_kit import node, packable, pool
 
 from penstock.planner.cluster import Kind
 from penstock.planner.demand import Sharing
-from penstock.planner.packing import Floor, Item, pack
+from penstock.planner.packing import DeviceGroups, FreeDevices, pack
 from penstock.planner.plan import make_plan
 
 SMALL, LARGE = Kind(24, "pcie", ""), Kind(80, "nvlink", "")
@@ -26,8 +26,8 @@ groups = st.lists(
 def test_the_packer_finds_a_place_exactly_where_there_is_one(
     free: list[tuple[Kind, int]], asked: list[tuple[int, int, tuple[Kind, ...]]]
 ) -> None:
-    items = [Item(size, count, kinds) for size, count, kinds in asked]
-    placed = pack(items, Floor(free))
+    items = [DeviceGroups(size, count, kinds) for size, count, kinds in asked]
+    placed = pack(items, FreeDevices(free))
     allowed = [
         (size, frozenset(i for i, (kind, _) in enumerate(free) if kind in kinds))
         for size, count, kinds in asked
@@ -90,14 +90,14 @@ def test_a_plan_tears_no_group_and_refuses_none_that_fits(
 
 
 def test_sizes_that_largest_first_does_not_place() -> None:
-    items = [Item(4, 2, (LARGE,)), Item(3, 4, (LARGE,))]
-    placed = pack(items, Floor([(LARGE, 10), (LARGE, 10)]))
+    items = [DeviceGroups(4, 2, (LARGE,)), DeviceGroups(3, 4, (LARGE,))]
+    placed = pack(items, FreeDevices([(LARGE, 10), (LARGE, 10)]))
     assert placed is not None and sorted(placed[0]) == [0, 1] and sorted(placed[1]) == [0, 0, 1, 1]
 
 
 def test_devices_that_few_can_use_are_taken_first() -> None:
-    items = [Item(4, 1, (SMALL, LARGE)), Item(2, 2, (LARGE,))]
-    assert pack(items, Floor([(LARGE, 4), (SMALL, 4)])) == [[1], [0, 0]]
+    items = [DeviceGroups(4, 1, (SMALL, LARGE)), DeviceGroups(2, 2, (LARGE,))]
+    assert pack(items, FreeDevices([(LARGE, 4), (SMALL, 4)])) == [[1], [0, 0]]
 
 
 def test_stages_of_a_pipeline_may_lie_on_several_nodes_but_none_on_two() -> None:

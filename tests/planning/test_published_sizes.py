@@ -6,7 +6,7 @@ import pytest
 from planning_models import NAMES, computed_facts, facts, fixture
 
 from penstock.planner.kv import model_bytes_per_token
-from penstock.planner.layout import Layout
+from penstock.planner.layout import ParallelLayout
 from penstock.planner.memory import stage_weights_bytes
 
 NEAR = 0.02
@@ -54,7 +54,7 @@ def test_config_alone_comes_near(name: str) -> None:
 def test_config_alone_divides_as_the_headers_do(name: str) -> None:
     """What a device of two, four or two stages holds, within a few per cent of the exact tensors."""
     exact, computed = facts(name), computed_facts(name)
-    for layout in (Layout(2), Layout(4), Layout(1, 2)):
+    for layout in (ParallelLayout(2), ParallelLayout(4), ParallelLayout(1, 2)):
         shares = [stage_weights_bytes(each, layout, each.stored_dtype, None) for each in (exact, computed)]
         assert shares[1] == pytest.approx(shares[0], rel=NEAR)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from penstock.executors.base import Exit, Launch, Started
 from penstock.planning.phases import PhasePlan
-from penstock.planning.run_plan import PoolPlan, ReplicaPlan, RunPlan
+from penstock.planning.run_plan import PlannedReplica, PoolPlan, RunPlan
 from penstock.protocol.channel import Channel
 from penstock.protocol.messages import (
     PROTOCOL_VERSION,
@@ -97,7 +97,7 @@ class ThreadExecutor:
 def plan_of(pools: dict[str, int]) -> RunPlan:
     """A plan with so many replicas in each pool, by name."""
     replicas = tuple(
-        ReplicaPlan(f"{name}-{number}", index, (), EngineConfig("mock", "mock:thread"), {})
+        PlannedReplica(f"{name}-{number}", index, (), EngineConfig("mock", "mock:thread"), {})
         for index, (name, count) in enumerate(pools.items())
         for number in range(count)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from penstock.cli import output
-from penstock.cli.machine import Machine, Part, examine
+from penstock.cli.machine import Component, MachineReport, examine
 from penstock.cli.options import AsJson
 from penstock.units import byte_size
 
@@ -20,7 +20,7 @@ def doctor(*, json_: AsJson = False) -> int:
     return 0
 
 
-def describe(machine: Machine) -> str:
+def describe(machine: MachineReport) -> str:
     """The machine in words, several lines."""
     lines = [f"penstock {machine.penstock}, Python {machine.python}, {machine.platform}", "", "machine"]
     hardware = [
@@ -40,7 +40,7 @@ def describe(machine: Machine) -> str:
     return "\n".join(lines)
 
 
-def _part(part: Part) -> tuple[str, str, str]:
+def _part(part: Component) -> tuple[str, str, str]:
     if not part.installed:
         return part.name, "missing", part.install or ""
     return part.name, "ready", ", ".join(f"{name} {version}" for name, version in part.versions.items())

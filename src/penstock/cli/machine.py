@@ -17,14 +17,14 @@ from penstock.engine_info import model_engines
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-class Gpu(msgspec.Struct):
+class GpuReport(msgspec.Struct):
     index: int
     name: str
     memory_bytes: int
     used_bytes: int
 
 
-class Part(msgspec.Struct):
+class Component(msgspec.Struct):
     """An engine or executor: installed, with which versions, or the command that installs it."""
 
     name: str
@@ -33,7 +33,7 @@ class Part(msgspec.Struct):
     install: str | None
 
 
-class Machine(msgspec.Struct):
+class MachineReport(msgspec.Struct):
     penstock: str
     python: str
     platform: str
@@ -41,14 +41,14 @@ class Machine(msgspec.Struct):
     usable_cores: int
     memory_bytes: int
     free_memory_bytes: int
-    gpus: list[Gpu]
+    gpus: list[GpuReport]
     no_gpu_reason: str | None
-    engines: list[Part]
-    executors: list[Part]
+    engines: list[Component]
+    executors: list[Component]
     advice: list[str]
 
 
-def examine() -> Machine:
+def examine() -> MachineReport:
     """Look at this machine. Takes some milliseconds; changes nothing."""
     import psutil
 
@@ -56,7 +56,7 @@ def examine() -> Machine:
 
     memory = psutil.virtual_memory()
     gpus, reason = find_gpus()
-    machine = Machine(
+    machine = MachineReport(
         penstock=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
@@ -67,7 +67,7 @@ def examine() -> Machine:
         gpus=gpus,
         no_gpu_reason=reason,
         engines=_engines(),
-        executors=[Part("local", True, {}, None), _ray()],
+        executors=[Component("local", True, {}, None), _ray()],
         advice=[],
     )
     machine.advice = _advice(machine)
@@ -91,7 +91,7 @@ def _cgroup_number(name: str) -> int | None:
         return None
 
 
-def find_gpus() -> tuple[list[Gpu], str | None]:
+def find_gpus() -> tuple[list[GpuReport], str | None]:
     """The NVIDIA GPUs of this machine, or none and the reason why none can be seen."""
     try:
         import pynvml
@@ -109,26 +109,26 @@ def find_gpus() -> tuple[list[Gpu], str | None]:
         pynvml.nvmlShutdown()
 
 
-def _gpu(nvml: Any, index: int) -> Gpu:
+def _gpu(nvml: Any, index: int) -> GpuReport:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     name = nvml.nvmlDeviceGetName(handle)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total), int(memory.used))
+    return GpuReport(index, name if isinstance(name, str) else name.decode(), int(memory.total), int(memory.used))
 
 
-def _engines() -> list[Part]:
+def _engines() -> list[Component]:
     parts = []
     for info in model_engines():
         if info.adapter:
             installed = engine_info.is_installed(info)
             install = None if installed else engine_info.install_hint(info)
-            parts.append(Part(info.name, installed, _versions(info.distributions), install))
+            parts.append(Component(info.name, installed, _versions(info.distributions), install))
     return parts
 
 
-def _ray() -> Part:
+def _ray() -> Component:
     installed = find_spec("ray") is not None
-    return Part("ray", installed, _versions(("ray",)), None if installed else "pip install 'penstock[ray]'")
+    return Component("ray", installed, _versions(("ray",)), None if installed else "pip install 'penstock[ray]'")
 
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def _advice(machine: Machine) -> list[str]:
+def _advice(machine: MachineReport) -> list[str]:
     """What to do about what was found, most useful first."""
     installed = {part.name for part in machine.engines if part.installed}
     local = [info for info in model_engines() if info.devices and info.adapter]

@@ -15,8 +15,8 @@ from msgspec import Struct
 from penstock.planner.candidates import Candidate
 from penstock.planner.cluster import Kind
 from penstock.planner.demand import PoolDemand
-from penstock.planner.layout import Layout
-from penstock.planner.packing import Floor, Item, pack
+from penstock.planner.layout import ParallelLayout
+from penstock.planner.packing import DeviceGroups, FreeDevices, pack
 
 __all__ = ["Options", "Placed", "allocate"]
 
@@ -35,10 +35,10 @@ class Options(Struct, frozen=True):
         kept = {kind: [one for one in found if not one.cramped] for kind, found in self.by_kind.items()}
         return Options(self.demand, kept)
 
-    def uniform(self) -> list[tuple[Layout, tuple[Kind, ...]]]:
+    def uniform(self) -> list[tuple[ParallelLayout, tuple[Kind, ...]]]:
         """Layouts with the kinds that they fit, best first: each layout stands where it stands on its best kind."""
-        best: dict[Layout, tuple[bool, int, float]] = {}
-        kinds: dict[Layout, list[Kind]] = {}
+        best: dict[ParallelLayout, tuple[bool, int, float]] = {}
+        kinds: dict[ParallelLayout, list[Kind]] = {}
         for kind, found in self.by_kind.items():
             for one in found:
                 key = (one.cramped, one.sort, -one.rate)
@@ -51,21 +51,23 @@ class Options(Struct, frozen=True):
 class Placed(Struct, frozen=True):
     """One replica: the node of each of its stages (an index), and the layout."""
 
-    layout: Layout
+    layout: ParallelLayout
     nodes: tuple[int, ...]
 
 
-def allocate(pools: Sequence[Options], floor: Floor, strategy: str, *, grow: bool = True) -> list[list[Placed]] | None:
-    """The replicas of each pool, or None where they do not all fit. Takes devices from `floor`."""
+def allocate(
+    pools: Sequence[Options], free_devices: FreeDevices, strategy: str, *, grow: bool = True
+) -> list[list[Placed]] | None:
+    """The replicas of each pool, or None where they do not all fit. Takes devices from `free_devices`."""
     fixed = [1 if pool.demand.replicas is None else pool.demand.replicas for pool in pools]
-    placed = _base(pools, fixed, floor)
+    placed = _base(pools, fixed, free_devices)
     short: list[int] = [0] * len(pools)
     if placed is None and max(fixed, default=1) > 1:  # one layout for all of them does not do; perhaps several do
-        placed = _base(pools, [1] * len(pools), floor)
+        placed = _base(pools, [1] * len(pools), free_devices)
         short = [count - 1 for count in fixed]
     if placed is None:
         return None
-    growth = _Growth(pools, floor, placed)
+    growth = _Growth(pools, free_devices, placed)
     for index, missing in enumerate(short):
         if growth.grow_by(index, missing) < missing:
             return None
@@ -74,23 +76,23 @@ def allocate(pools: Sequence[Options], floor: Floor, strategy: str, *, grow: boo
     return placed
 
 
-def _base(pools: Sequence[Options], counts: Sequence[int], floor: Floor) -> list[list[Placed]] | None:
+def _base(pools: Sequence[Options], counts: Sequence[int], free_devices: FreeDevices) -> list[list[Placed]] | None:
     """So many replicas of each pool, each pool in one layout."""
     ranked = [pool.uniform()[:LAYOUTS_TRIED] for pool in pools]
     choices = sorted(product(*(range(len(found)) for found in ranked)), key=lambda ranks: (sum(ranks), ranks))
     for ranks in choices[:MAX_COMBINATIONS]:
         chosen = [ranked[index][rank] for index, rank in enumerate(ranks)]
         items = [
-            Item(layout.tensor_parallel, count * layout.pipeline_parallel, kinds)
+            DeviceGroups(layout.tensor_parallel, count * layout.pipeline_parallel, kinds)
             for (layout, kinds), count in zip(chosen, counts, strict=True)
         ]
-        nodes = pack(items, floor)
+        nodes = pack(items, free_devices)
         if nodes is not None:
-            return [_replicas(layout, found, floor) for (layout, _), found in zip(chosen, nodes, strict=True)]
+            return [_replicas(layout, found, free_devices) for (layout, _), found in zip(chosen, nodes, strict=True)]
     return None
 
 
-def _replicas(layout: Layout, nodes: list[int], floor: Floor) -> list[Placed]:
+def _replicas(layout: ParallelLayout, nodes: list[int], free_devices: FreeDevices) -> list[Placed]:
     """Groups of devices to replicas: stages of one replica on one node where they can be, then on nodes alike."""
     stages = layout.pipeline_parallel
     by_node: dict[int, int] = {}
@@ -101,7 +103,7 @@ def _replicas(layout: Layout, nodes: list[int], floor: Floor) -> list[Placed]:
     for node in sorted(by_node):
         whole += [(node,) * stages] * (by_node[node] // stages)
         left += [node] * (by_node[node] % stages)
-    left.sort(key=lambda node: (floor.kind[node], node))
+    left.sort(key=lambda node: (free_devices.kind[node], node))
     whole += [tuple(left[start : start + stages]) for start in range(0, len(left), stages)]
     return [Placed(layout, found) for found in whole]
 
@@ -109,14 +111,14 @@ def _replicas(layout: Layout, nodes: list[int], floor: Floor) -> list[Placed]:
 class _Growth:
     """Adds replicas, each in the layout that is best on the devices it gets."""
 
-    def __init__(self, pools: Sequence[Options], floor: Floor, placed: list[list[Placed]]) -> None:
+    def __init__(self, pools: Sequence[Options], free_devices: FreeDevices, placed: list[list[Placed]]) -> None:
         self._pools = pools
-        self._floor = floor
+        self._free = free_devices
         self._placed = placed
         self._devices = [sum(replica.layout.devices for replica in replicas) for replicas in placed]
-        self._open = [self._places(pool) for pool in pools]
+        self._open = [self._options_of(pool) for pool in pools]
 
-    def _places(self, pool: Options) -> list[tuple[Kind, Layout]]:
+    def _options_of(self, pool: Options) -> list[tuple[Kind, ParallelLayout]]:
         """Where the pool may grow: kinds that few pools can use first, among those the one with least memory; on each
         the best layout, then others that make use of what it leaves."""
         wanted = {kind: sum(1 for other in self._pools if other.by_kind.get(kind)) for kind in pool.by_kind}
@@ -140,24 +142,24 @@ class _Growth:
                 growing.remove(index)
 
     def _add(self, index: int) -> bool:
-        places = self._open[index]
-        while places:
-            kind, layout = places[0]
+        options = self._open[index]
+        while options:
+            kind, layout = options[0]
             nodes = self._take(kind, layout)
             if nodes is not None:
                 self._placed[index].append(Placed(layout, nodes))
                 self._devices[index] += layout.devices
                 return True
-            places.pop(0)
+            options.pop(0)
         return False
 
-    def _take(self, kind: Kind, layout: Layout) -> tuple[int, ...] | None:
+    def _take(self, kind: Kind, layout: ParallelLayout) -> tuple[int, ...] | None:
         """The nodes of the stages of one more replica, on one node where that can be."""
         ranks, stages = layout
-        node = self._floor.take(kind, ranks * stages)
+        node = self._free.take(kind, ranks * stages)
         if node is not None:
             return (node,) * stages
-        if stages == 1 or self._floor.groups(kind, ranks) < stages:
+        if stages == 1 or self._free.groups(kind, ranks) < stages:
             return None
-        found = [self._floor.take(kind, ranks) for _ in range(stages)]
+        found = [self._free.take(kind, ranks) for _ in range(stages)]
         return tuple(node for node in found if node is not None)

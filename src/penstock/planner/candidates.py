@@ -16,17 +16,17 @@ from msgspec import Struct
 from penstock.planner.cluster import Kind
 from penstock.planner.demand import PoolDemand
 from penstock.planner.fit import Fit, fit_on
-from penstock.planner.layout import Layout
+from penstock.planner.layout import ParallelLayout
 from penstock.planner.rate import REQUEST_TOKENS, decode_rate, latency_cost
 from penstock.units import noun
 
-__all__ = ["Candidate", "Room", "candidates", "layouts", "shape_reason"]
+__all__ = ["Candidate", "DeviceSupply", "candidates", "layouts", "shape_reason"]
 
 MAX_STAGES = 16  # that are looked at; deeper pipelines are taken where they are asked for
 ROOMY_REQUESTS = 16  # of REQUEST_TOKENS at once; with fewer, a step reads all weights for next to nothing
 
 
-class Room(Struct, frozen=True):
+class DeviceSupply(Struct, frozen=True):
     """What there is of one kind. nodes: (free devices, nodes that have so many)."""
 
     kind: Kind
@@ -40,7 +40,7 @@ class Room(Struct, frozen=True):
     def devices(self) -> int:
         return sum(free * count for free, count in self.nodes)
 
-    def used_share(self, layout: Layout) -> float:
+    def used_share(self, layout: ParallelLayout) -> float:
         """Share of the devices that replicas of one layout occupy when there are as many as fit."""
         groups = sum(free // layout.tensor_parallel * count for free, count in self.nodes)
         return groups // layout.pipeline_parallel * layout.devices / self.devices
@@ -60,97 +60,96 @@ class Candidate(Struct, frozen=True):
     rate: float
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ParallelLayout:
         return self.fit.layout
 
 
-def layouts(demand: PoolDemand, room: Room) -> Iterator[Layout]:
+def layouts(demand: PoolDemand, supply: DeviceSupply) -> Iterator[ParallelLayout]:
     """Layouts that the devices of one kind have room for and that the demand allows, fewest devices first."""
-    ranks = [demand.tensor_parallel] if demand.tensor_parallel else range(1, room.largest_node + 1)
-    stages = [demand.pipeline_parallel] if demand.pipeline_parallel else range(1, min(room.devices, MAX_STAGES) + 1)
+    ranks = [demand.tensor_parallel] if demand.tensor_parallel else range(1, supply.largest_node + 1)
+    stages = [demand.pipeline_parallel] if demand.pipeline_parallel else range(1, min(supply.devices, MAX_STAGES) + 1)
     if demand.facts is None:
         ranks, stages = [demand.tensor_parallel or 1], [demand.pipeline_parallel or 1]
     found = [
-        Layout(rank, stage)
+        ParallelLayout(rank, stage)
         for rank in ranks
-        if rank <= room.largest_node and (demand.facts is None or demand.facts.heads % rank == 0)
+        if rank <= supply.largest_node and (demand.facts is None or demand.facts.heads % rank == 0)
         for stage in stages
-        if rank * stage <= room.devices
+        if rank * stage <= supply.devices
     ]
     yield from sorted(found, key=lambda layout: (layout.devices, -layout.tensor_parallel))
 
 
-def candidates(demand: PoolDemand, room: Room) -> list[Candidate]:
+def candidates(demand: PoolDemand, supply: DeviceSupply) -> list[Candidate]:
     """Layouts that fit, best first. Deeper pipelines than twice the shallowest that fits are not looked at."""
     found: list[Candidate] = []
     shallowest: dict[int, int] = {}
-    for layout in layouts(demand, room):
+    for layout in layouts(demand, supply):
         ranks, stages = layout
         if stages > 2 * shallowest.get(ranks, MAX_STAGES):
             continue
-        fit = fit_on(demand, layout, room.kind)
+        fit = fit_on(demand, layout, supply.kind)
         if not fit.fits:
             continue
         if not _cramped(demand, fit):
             shallowest.setdefault(ranks, stages)
-        cramped, rate = _cramped(demand, fit), _rate(demand, fit, room)
-        found.append(Candidate(fit, room.kind, cramped, _sort(demand, layout, room), rate))
+        cramped, rate = _cramped(demand, fit), _rate(demand, fit, supply)
+        found.append(Candidate(fit, supply.kind, cramped, _sort(demand, layout, supply), rate))
     return sorted(found, key=lambda one: (one.cramped, one.sort, -one.rate, one.layout.devices))
 
 
 def _cramped(demand: PoolDemand, fit: Fit) -> bool:
     if demand.facts is None or not fit.kv_tokens:
         return False
-    seats = min(ROOMY_REQUESTS, fit.batch.max_num_seqs) if demand.batch_seqs else ROOMY_REQUESTS
-    return fit.lowered_batch or fit.kv_tokens < seats * min(REQUEST_TOKENS, fit.max_model_len or REQUEST_TOKENS)
+    requests = min(ROOMY_REQUESTS, fit.batch.max_num_seqs) if demand.batch_seqs else ROOMY_REQUESTS
+    return fit.lowered_batch or fit.kv_tokens < requests * min(REQUEST_TOKENS, fit.max_model_len or REQUEST_TOKENS)
 
 
-def _sort(demand: PoolDemand, layout: Layout, room: Room) -> int:
+def _sort(demand: PoolDemand, layout: ParallelLayout, supply: DeviceSupply) -> int:
     ranks, stages = layout
-    nodes = _nodes(layout, room)
+    nodes = _nodes(layout, supply)
     if demand.goal == "latency":
         return 0 if nodes == 1 else nodes
     if layout.devices == 1:
         return 0
     if nodes > 1:
         return 10 * nodes
-    pure = stages == 1 if room.kind.fast else ranks == 1
+    pure = stages == 1 if supply.kind.fast else ranks == 1
     return 1 if pure else 2
 
 
-def _nodes(layout: Layout, room: Room) -> int:
+def _nodes(layout: ParallelLayout, supply: DeviceSupply) -> int:
     """Nodes that a replica needs: as many stages to a node as its largest holds."""
-    return -(-layout.pipeline_parallel // max(room.largest_node // layout.tensor_parallel, 1))
+    return -(-layout.pipeline_parallel // max(supply.largest_node // layout.tensor_parallel, 1))
 
 
-def _rate(demand: PoolDemand, fit: Fit, room: Room) -> float:
+def _rate(demand: PoolDemand, fit: Fit, supply: DeviceSupply) -> float:
     if demand.goal == "latency":
-        return 1 / latency_cost(demand, fit, room.kind)
-    per_device = decode_rate(demand, fit, room.kind) / fit.layout.devices
-    return per_device * room.used_share(fit.layout) if demand.replicas is None else per_device
+        return 1 / latency_cost(demand, fit, supply.kind)
+    per_device = decode_rate(demand, fit, supply.kind) / fit.layout.devices
+    return per_device * supply.used_share(fit.layout) if demand.replicas is None else per_device
 
 
 def _cramped_reason(fit: Fit) -> str:
     if fit.lowered_batch:
         return "fits only with smaller batches than the engine's default"
-    seats = max(fit.kv_tokens // REQUEST_TOKENS, 1)
-    requests = "1 request" if seats == 1 else f"{seats} requests"
+    requests = noun(max(fit.kv_tokens // REQUEST_TOKENS, 1), "request")
     return f"KV cache for {requests} of {REQUEST_TOKENS:,} tokens: too few to keep a device busy"
 
 
-def shape_reason(demand: PoolDemand, taken: Candidate, other: Candidate, room: Room) -> str:
+def shape_reason(demand: PoolDemand, taken: Candidate, other: Candidate, supply: DeviceSupply) -> str:
     """Why `taken` stands before `other` on the same kind of devices."""
     if other.cramped and not taken.cramped:
         return _cramped_reason(other.fit)
     if demand.goal == "throughput" and taken.layout.devices == 1:
         return "fits on one device: replicated, not sharded"
-    taken_nodes, nodes = _nodes(taken.layout, room), _nodes(other.layout, room)
+    taken_nodes, nodes = _nodes(taken.layout, supply), _nodes(other.layout, supply)
     if nodes > taken_nodes:
         return f"needs {nodes} nodes, {noun(taken_nodes, 'node')} would suffice"
     if demand.goal == "throughput" and other.sort > taken.sort:
-        if room.kind.fast:
+        if supply.kind.fast:
             return "fast links within the node: tensor parallelism before pipeline stages"
-        return f"{room.kind.link} within the node, no fast link: pipeline stages before tensor parallelism"
+        return f"{supply.kind.link} within the node, no fast link: pipeline stages before tensor parallelism"
     share = other.rate / taken.rate if taken.rate else 0.0
     if demand.goal == "latency":
         return f"a token is estimated to take {1 / max(share, 0.001):.1f} times as long as with {taken.layout}"

@@ -15,34 +15,34 @@ from penstock.planner.cluster import CpuDomain, NodeFacts
 from penstock.planner.demand import PoolDemand, batch_for
 from penstock.planner.fit import Fit, Memory, context_length
 from penstock.planner.kv import kv_layout
-from penstock.planner.layout import Layout, shape_constraint
+from penstock.planner.layout import ParallelLayout, shape_constraint
 from penstock.planner.memory import activation_bytes, stage_weights_bytes
 from penstock.units import gigabytes, noun
 
-__all__ = ["CpuRoom", "CpuSeat", "cpu_domains", "cpu_fit", "share_cores"]
+__all__ = ["CpuPlacement", "NodeDomain", "cpu_domains", "cpu_fit", "share_cores"]
 
 
-class CpuRoom(Struct, frozen=True):
+class NodeDomain(Struct, frozen=True):
     node: str
-    domain: CpuDomain
+    cpus: CpuDomain
 
 
-class CpuSeat(Struct, frozen=True):
+class CpuPlacement(Struct, frozen=True):
     """One replica: its domain (an index) and its cores."""
 
-    room: int
+    domain: int
     cores: tuple[int, ...]
 
 
-def cpu_domains(nodes: Sequence[NodeFacts]) -> list[CpuRoom]:
-    return [CpuRoom(node.name, domain) for node in nodes for domain in node.domains if domain.cores]
+def cpu_domains(nodes: Sequence[NodeFacts]) -> list[NodeDomain]:
+    return [NodeDomain(node.name, domain) for node in nodes for domain in node.domains if domain.cores]
 
 
-def cpu_fit(demand: PoolDemand, room: CpuRoom) -> Fit:
+def cpu_fit(demand: PoolDemand, domain: NodeDomain) -> Fit:
     """One rank of a replica in this domain. memory.device: the memory of the domain, which other replicas share."""
-    layout = Layout(demand.tensor_parallel or 1, demand.pipeline_parallel or 1)
+    layout = ParallelLayout(demand.tensor_parallel or 1, demand.pipeline_parallel or 1)
     facts = demand.facts
-    device = room.domain.memory_bytes
+    device = domain.cpus.memory_bytes
     if facts is None:
         return Fit(layout=layout, memory=Memory(reserve=device, device=device), max_model_len=demand.max_model_len)
     if layout.devices > 1 and not demand.rules.splits:
@@ -73,60 +73,62 @@ def _replica_bytes(demand: PoolDemand, fit: Fit) -> int:
     return ranks * (fit.memory.weights + fit.memory.kv + fit.memory.activations) + demand.rules.process_bytes
 
 
-def share_cores(pools: Sequence[PoolDemand], rooms: Sequence[CpuRoom]) -> tuple[list[list[CpuSeat]], str | None]:
+def share_cores(
+    pools: Sequence[PoolDemand], domains: Sequence[NodeDomain]
+) -> tuple[list[list[CpuPlacement]], str | None]:
     """The replicas of each pool; and why they do not fit, or None."""
-    homes, problem = _homes(pools, rooms)
+    chosen, problem = _choose_domains(pools, domains)
     if problem is not None:
         return [], problem
-    seats: list[list[CpuSeat]] = [[] for _ in pools]
-    for index, room in enumerate(rooms):
-        here = [(pool, homes[pool].count(index)) for pool in range(len(pools))]
+    placements: list[list[CpuPlacement]] = [[] for _ in pools]
+    for index, domain in enumerate(domains):
+        here = [(pool, chosen[pool].count(index)) for pool in range(len(pools))]
         needs = [pools[pool].ranks for pool, count in here for _ in range(count)]
-        sets = _deal(room.domain.cores, needs)
+        sets = _deal(domain.cpus.cores, needs)
         owners = [pool for pool, count in here for _ in range(count)]
         for owner, cores in zip(owners, sets, strict=True):
-            seats[owner].append(CpuSeat(index, cores))
-    return seats, None
+            placements[owner].append(CpuPlacement(index, cores))
+    return placements, None
 
 
-def _homes(pools: Sequence[PoolDemand], rooms: Sequence[CpuRoom]) -> tuple[list[list[int]], str | None]:
+def _choose_domains(pools: Sequence[PoolDemand], domains: Sequence[NodeDomain]) -> tuple[list[list[int]], str | None]:
     """The domain of each replica: fixed numbers first, then one for each domain that has room."""
-    cores = [len(room.domain.cores) for room in rooms]
-    memory = [room.domain.memory_bytes for room in rooms]
-    homes: list[list[int]] = [[] for _ in pools]
+    cores = [len(domain.cpus.cores) for domain in domains]
+    memory = [domain.cpus.memory_bytes for domain in domains]
+    chosen: list[list[int]] = [[] for _ in pools]
     for growing in (False, True):
         for index, demand in enumerate(pools):
-            fit = cpu_fit(demand, rooms[0])
+            fit = cpu_fit(demand, domains[0])
             if not fit.fits:
-                return homes, f"{demand.name}: {fit.constraint}"
+                return chosen, f"{demand.name}: {fit.constraint}"
             size = _replica_bytes(demand, fit) if demand.facts else 0
             least = 1 if demand.replicas is None else demand.replicas
-            wanted = (len(rooms) - 1 if demand.replicas is None else 0) if growing else least
+            wanted = (len(domains) - 1 if demand.replicas is None else 0) if growing else least
             for _ in range(wanted):
-                others = [i for i in range(len(rooms)) if not growing or i not in homes[index]]
-                room = max(others, key=lambda i: (cores[i], memory[i], -i), default=None)
-                if room is None or cores[room] < demand.ranks or memory[room] < size:
+                others = [i for i in range(len(domains)) if not growing or i not in chosen[index]]
+                domain = max(others, key=lambda i: (cores[i], memory[i], -i), default=None)
+                if domain is None or cores[domain] < demand.ranks or memory[domain] < size:
                     if growing:
                         break
-                    return homes, _too_little(pools, demand, size, rooms, cores, memory)
-                homes[index].append(room)
-                cores[room] -= demand.ranks
-                memory[room] -= size
-    return homes, None
+                    return chosen, _too_little(pools, demand, size, domains, cores, memory)
+                chosen[index].append(domain)
+                cores[domain] -= demand.ranks
+                memory[domain] -= size
+    return chosen, None
 
 
 def _too_little(
     pools: Sequence[PoolDemand],
     demand: PoolDemand,
     size: int,
-    rooms: Sequence[CpuRoom],
+    domains: Sequence[NodeDomain],
     cores: list[int],
     memory: list[int],
 ) -> str:
     if max(cores) < demand.ranks:
         need = ", ".join(f"{pool.name} {pool.replicas or 1} x {pool.ranks}" for pool in pools)
         total = sum(pool.ranks * (pool.replicas or 1) for pool in pools)
-        have = sum(len(room.domain.cores) for room in rooms)
+        have = sum(len(domain.cpus.cores) for domain in domains)
         return f"the models need {noun(total, 'CPU core')} ({need}), there are {have}; ask for fewer replicas"
     return (
         f"{demand.name}: a replica needs {gigabytes(size)} of memory (weights, KV cache, activations, processes), "

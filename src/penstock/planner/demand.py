@@ -10,10 +10,10 @@ from penstock.engine_info import GIB, MemoryRules, info_of
 from penstock.planner.cluster import Kind
 from penstock.planner.model import DTYPE_BYTES, ModelFacts
 
-__all__ = ["GIB", "Batch", "PoolDemand", "Sharing", "batch_for"]
+__all__ = ["GIB", "BatchLimits", "PoolDemand", "Sharing", "batch_for"]
 
 
-class Batch(Struct, frozen=True):
+class BatchLimits(Struct, frozen=True):
     """Most requests at once, and most tokens in one forward pass. in_flight: passes that may overlap."""
 
     max_num_seqs: int
@@ -82,7 +82,7 @@ class PoolDemand(Struct, frozen=True, kw_only=True):
         return DTYPE_BYTES[self.dtype]
 
 
-def batch_for(demand: PoolDemand, kind: Kind | None, ranks: int) -> Batch:
+def batch_for(demand: PoolDemand, kind: Kind | None, ranks: int) -> BatchLimits:
     """The engine's default limits for a device; `kind` None: on the CPU, with `ranks` ranks."""
     defaults = info_of(demand.engine).batch
     if kind is None:
@@ -92,7 +92,7 @@ def batch_for(demand: PoolDemand, kind: Kind | None, ranks: int) -> Batch:
     else:
         seqs, tokens = defaults.gpu
     tokens = demand.batch_tokens or tokens
-    return Batch(demand.batch_seqs or min(seqs, tokens), tokens)
+    return BatchLimits(demand.batch_seqs or min(seqs, tokens), tokens)
 
 
 def _is_large(kind: Kind) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from penstock.planner.allocate import Options
-from penstock.planner.candidates import Candidate, Room, layouts, shape_reason
+from penstock.planner.candidates import Candidate, DeviceSupply, layouts, shape_reason
 from penstock.planner.cluster import Kind
 from penstock.planner.demand import PoolDemand
 from penstock.planner.fit import Fit, fit_on
 from penstock.planner.kv import model_bytes_per_token
-from penstock.planner.layout import Layout
-from penstock.planner.packing import Floor
+from penstock.planner.layout import ParallelLayout
+from penstock.planner.packing import FreeDevices
 from penstock.planner.rate import REQUEST_TOKENS
 from penstock.planner.result import Rejected, ReplicaPlan
 from penstock.units import gigabytes, noun
@@ -26,46 +26,46 @@ def rejected(
     demand: PoolDemand,
     replicas: Sequence[ReplicaPlan],
     by_kind: Mapping[Kind, list[Candidate]],
-    rooms: Mapping[Kind, Room],
+    supplies: Mapping[Kind, DeviceSupply],
 ) -> tuple[Rejected, ...]:
     """Layouts that one might think of, and the first constraint that rules each out on the largest devices."""
-    if demand.facts is None or not rooms:
+    if demand.facts is None or not supplies:
         return ()
-    taken = dict.fromkeys(Layout(replica.tensor_parallel, replica.pipeline_parallel) for replica in replicas)
-    room = rooms[max(rooms)]
-    least = min((layout.devices for layout in taken), default=room.devices)
+    taken = dict.fromkeys(ParallelLayout(replica.tensor_parallel, replica.pipeline_parallel) for replica in replicas)
+    supply = supplies[max(supplies)]
+    least = min((layout.devices for layout in taken), default=supply.devices)
     rejected = []
-    for layout in _thinkable(room, least if taken else min(room.devices, 16)):
+    for layout in _thinkable(supply, least if taken else min(supply.devices, 16)):
         if layout not in taken and _allowed(demand, layout):
-            rejected.append(Rejected(str(layout), _why(demand, layout, by_kind.get(room.kind, []), room)))
+            rejected.append(Rejected(str(layout), _why(demand, layout, by_kind.get(supply.kind, []), supply)))
     return tuple(rejected[:MAX_REJECTED])
 
 
-def _thinkable(room: Room, devices: int) -> list[Layout]:
+def _thinkable(supply: DeviceSupply, devices: int) -> list[ParallelLayout]:
     """Powers of two up to twice what was taken."""
     powers = [1 << power for power in range(11) if 1 << power <= 2 * devices]
-    found = [Layout(ranks, stages) for ranks in powers for stages in powers if ranks * stages <= 2 * devices]
+    found = [ParallelLayout(ranks, stages) for ranks in powers for stages in powers if ranks * stages <= 2 * devices]
     return sorted(found, key=lambda layout: (layout.devices, -layout.tensor_parallel))
 
 
-def _why(demand: PoolDemand, layout: Layout, found: Sequence[Candidate], room: Room) -> str:
-    if layout.tensor_parallel > room.largest_node:
+def _why(demand: PoolDemand, layout: ParallelLayout, found: Sequence[Candidate], supply: DeviceSupply) -> str:
+    if layout.tensor_parallel > supply.largest_node:
         needs = noun(layout.tensor_parallel, "device")
-        return f"needs {needs} in one node, the largest node has {room.largest_node} free"
-    fit = fit_on(demand, layout, room.kind)
+        return f"needs {needs} in one node, the largest node has {supply.largest_node} free"
+    fit = fit_on(demand, layout, supply.kind)
     if fit.constraint is not None:
         return fit.constraint
-    if layout.devices > room.devices:
-        return f"needs {layout.devices} devices, {room.devices} free"
+    if layout.devices > supply.devices:
+        return f"needs {layout.devices} devices, {supply.devices} free"
     this = next((one for one in found if one.layout == layout), None)
     if this is None:
         return f"fits, and so does {found[0].layout} with fewer devices" if found else "not tried"
     if found[0].layout == layout:
         return "no devices left next to the other models"
-    return shape_reason(demand, found[0], this, room)
+    return shape_reason(demand, found[0], this, supply)
 
 
-def _allowed(demand: PoolDemand, layout: Layout) -> bool:
+def _allowed(demand: PoolDemand, layout: ParallelLayout) -> bool:
     """Whether the layout agrees with what was given."""
     ranks, stages = layout
     return demand.tensor_parallel in (None, ranks) and demand.pipeline_parallel in (None, stages)
@@ -111,26 +111,26 @@ def _context(demand: PoolDemand, length: int | None, fits: Sequence[Fit]) -> lis
     return [reason]
 
 
-def no_fit_reason(demand: PoolDemand, rooms: Mapping[Kind, Room]) -> str:
+def no_fit_reason(demand: PoolDemand, supplies: Mapping[Kind, DeviceSupply]) -> str:
     """No layout fits any free devices: need and have."""
-    if not rooms:
+    if not supplies:
         return f"{demand.name}: needs at least one device, none is free"
-    room = rooms[max(rooms)]
-    largest = max(one.largest_node for one in rooms.values())
+    supply = supplies[max(supplies)]
+    largest = max(one.largest_node for one in supplies.values())
     asked = demand.tensor_parallel
     if asked is not None and asked > largest:
         return (
             f"{demand.name}: tensor_parallel {asked} needs {asked} devices in one node, the largest node has {largest} "
             f"free; a tensor-parallel group never spans nodes"
         )
-    total = sum(one.devices for one in rooms.values())
+    total = sum(one.devices for one in supplies.values())
     if demand.ranks > total:
         return f"{demand.name}: a replica of {demand.ranks} devices needs as many free devices, {total} are available"
     facts = demand.facts
     if facts is not None and asked is not None and facts.heads % asked:
         return f"{demand.name}: tensor_parallel {asked} does not divide its {facts.heads} attention heads"
-    have = ", ".join(f"{one.devices} x {gigabytes(kind.memory_bytes)}" for kind, one in sorted(rooms.items()))
-    return f"{demand.name}: needs {_need(demand)}, have {have} free; {_nearest(demand, room)}"
+    have = ", ".join(f"{one.devices} x {gigabytes(kind.memory_bytes)}" for kind, one in sorted(supplies.items()))
+    return f"{demand.name}: needs {_need(demand)}, have {have} free; {_nearest(demand, supply)}"
 
 
 def _need(demand: PoolDemand) -> str:
@@ -145,19 +145,19 @@ def _need(demand: PoolDemand) -> str:
     return need
 
 
-def _nearest(demand: PoolDemand, room: Room) -> str:
+def _nearest(demand: PoolDemand, supply: DeviceSupply) -> str:
     """What rules out the layout that comes nearest: the one with the smallest load on a device."""
-    tried = [fit_on(demand, layout, room.kind) for layout in layouts(demand, room)]
+    tried = [fit_on(demand, layout, supply.kind) for layout in layouts(demand, supply)]
     sized = [fit for fit in tried if fit.memory.weights]
     near = min(sized, key=lambda fit: (fit.memory.weights, fit.layout.devices), default=tried[0])
     return f"{near.layout}: {near.constraint}"
 
 
-def no_place_reason(demand: PoolDemand, options: Options, floor: Floor) -> str:
+def no_place_reason(demand: PoolDemand, options: Options, devices: FreeDevices) -> str:
     """A replica fits some device, and they do not all find free ones."""
     layout, kinds = options.uniform()[0]
     count = demand.replicas or 1
-    have = [(free, nodes) for kind, free, nodes in floor.counts() if kind in kinds]
+    have = [(free, nodes) for kind, free, nodes in devices.counts() if kind in kinds]
     nodes = ", ".join(f"{noun(number, 'node')} with {free} free" for free, number in reversed(have)) or "none"
     needs = noun(count * layout.devices, "device")
     groups = f"{noun(count, 'replica')} of {layout}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from penstock.planner.cluster import Kind
-from penstock.planner.demand import Batch, PoolDemand, batch_for
+from penstock.planner.demand import BatchLimits, PoolDemand, batch_for
 from penstock.planner.kv import KvLayout, kv_layout
-from penstock.planner.layout import Layout, shape_constraint
+from penstock.planner.layout import ParallelLayout, shape_constraint
 from penstock.planner.memory import activation_bytes, framework_bytes, stage_weights_bytes
 from penstock.planner.model import ModelFacts
 from penstock.units import gigabytes
@@ -15,7 +15,7 @@ from penstock.units import gigabytes
 __all__ = ["Fit", "Memory", "context_length", "fit_on"]
 
 AUTO_CONTEXT_TOKENS = 4096  # `max_model_len: auto` takes no layout whose KV cache holds less, if the model reads more
-SMALL_BATCHES = (Batch(256, 8192), Batch(128, 2048))  # tried where the engine's own limits leave no room
+SMALL_BATCHES = (BatchLimits(256, 8192), BatchLimits(128, 2048))  # tried where the engine's own limits leave no room
 ROUND_TOKENS = 1024  # a context cut down to what fits is a multiple of it, where it is that long
 
 
@@ -35,10 +35,10 @@ class Memory(Struct, frozen=True):
 class Fit(Struct, frozen=True, kw_only=True):
     """constraint None: it fits. need_bytes: what the fullest device would have to hold, for reasons and ranking."""
 
-    layout: Layout
+    layout: ParallelLayout
     memory: Memory = Memory()
     max_model_len: int | None = None
-    batch: Batch = Batch(1, 0)
+    batch: BatchLimits = BatchLimits(1, 0)
     kv_tokens: int = 0
     lowered_batch: bool = False
     constraint: str | None = None
@@ -48,12 +48,12 @@ class Fit(Struct, frozen=True, kw_only=True):
         return self.constraint is None
 
 
-def fit_on(demand: PoolDemand, layout: Layout, kind: Kind) -> Fit:
+def fit_on(demand: PoolDemand, layout: ParallelLayout, kind: Kind) -> Fit:
     """The model in this layout on devices of this kind."""
     facts = demand.facts
     if facts is None:
         empty = Memory(reserve=kind.memory_bytes, device=kind.memory_bytes)
-        return Fit(layout=layout, memory=empty, batch=Batch(demand.slots, 0), max_model_len=demand.max_model_len)
+        return Fit(layout=layout, memory=empty, batch=BatchLimits(demand.slots, 0), max_model_len=demand.max_model_len)
     if layout.devices > 1 and not demand.rules.splits:
         return Fit(layout=layout, constraint=f"the engine {demand.engine} does not support model parallelism")
     wrong = shape_constraint(facts, layout)
@@ -66,7 +66,7 @@ def fit_on(demand: PoolDemand, layout: Layout, kind: Kind) -> Fit:
     return _with_batches(demand, facts, layout, kind, weights)
 
 
-def _with_batches(demand: PoolDemand, facts: ModelFacts, layout: Layout, kind: Kind, weights: int) -> Fit:
+def _with_batches(demand: PoolDemand, facts: ModelFacts, layout: ParallelLayout, kind: Kind, weights: int) -> Fit:
     """With the engine's own limits of a batch, or with lower ones where only those leave room."""
     first = _with_batch(demand, facts, layout, kind, weights, batch_for(demand, kind, layout.devices))
     if first.fits or demand.batch_seqs or demand.batch_tokens:
@@ -78,7 +78,9 @@ def _with_batches(demand: PoolDemand, facts: ModelFacts, layout: Layout, kind: K
     return first
 
 
-def _with_batch(demand: PoolDemand, facts: ModelFacts, layout: Layout, kind: Kind, weights: int, batch: Batch) -> Fit:
+def _with_batch(
+    demand: PoolDemand, facts: ModelFacts, layout: ParallelLayout, kind: Kind, weights: int, batch: BatchLimits
+) -> Fit:
     utilization = demand.utilization or demand.rules.utilization
     device = kind.memory_bytes
     activations = activation_bytes(facts, layout, batch, demand.dtype_bytes)
@@ -119,7 +121,7 @@ def _no_room(memory: Memory, outside: int, kv_bytes: int) -> str:
     )
 
 
-def _kv(demand: PoolDemand, facts: ModelFacts, layout: Layout, batch: Batch) -> KvLayout:
+def _kv(demand: PoolDemand, facts: ModelFacts, layout: ParallelLayout, batch: BatchLimits) -> KvLayout:
     element = demand.kv_dtype_bytes or demand.dtype_bytes
     passes = max(2, layout.pipeline_parallel)  # asynchronous scheduling keeps two under way
     return kv_layout(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from penstock.planner.layout import Layout, stage_layers
+from penstock.planner.layout import ParallelLayout, stage_layers
 from penstock.planner.model import ModelFacts
 
 __all__ = ["KvLayout", "kv_layout", "layer_bytes_per_token", "model_bytes_per_token"]
@@ -79,7 +79,12 @@ def model_bytes_per_token(facts: ModelFacts, element_bytes: int) -> int:
 
 
 def kv_layout(
-    facts: ModelFacts, layout: Layout, element_bytes: int, block_tokens: int, in_flight_tokens: int, hybrid: bool
+    facts: ModelFacts,
+    layout: ParallelLayout,
+    element_bytes: int,
+    block_tokens: int,
+    in_flight_tokens: int,
+    hybrid: bool,
 ) -> KvLayout:
     """`hybrid` False: layers with a window are given as much as the others."""
     per_layer = layer_bytes_per_token(facts, layout.tensor_parallel, element_bytes) * block_tokens
@@ -99,7 +104,7 @@ def kv_layout(
     )
 
 
-def _most(facts: ModelFacts, layout: Layout) -> int:
+def _most(facts: ModelFacts, layout: ParallelLayout) -> int:
     """Layers with a KV cache on the device that has most of them."""
     if layout.pipeline_parallel == 1 or not facts.layers:
         return len(facts.windows)

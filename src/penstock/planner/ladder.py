@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from penstock.planner.demand import PoolDemand
 from penstock.planner.fit import AUTO_CONTEXT_TOKENS, SMALL_BATCHES
-from penstock.planner.layout import Layout, shape_constraint
+from penstock.planner.layout import ParallelLayout, shape_constraint
 from penstock.planner.result import ReplicaPlan, Rung
 
 __all__ = ["ladder"]
@@ -55,6 +55,5 @@ def _wider(demand: PoolDemand, replica: ReplicaPlan, node_devices: int) -> int |
     ranks = 2 * replica.tensor_parallel
     if demand.tensor_parallel is not None or demand.facts is None or not demand.rules.splits:
         return None
-    if ranks > node_devices or shape_constraint(demand.facts, Layout(ranks, replica.pipeline_parallel)) is not None:
-        return None
-    return ranks
+    wider = ParallelLayout(ranks, replica.pipeline_parallel)
+    return None if ranks > node_devices or shape_constraint(demand.facts, wider) is not None else ranks

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from penstock.planner.model import ModelFacts
 
-__all__ = ["Layout", "shape_constraint", "stage_layers"]
+__all__ = ["ParallelLayout", "shape_constraint", "stage_layers"]
 
 VOCABULARY_PADDING = 64  # entries: engines pad the vocabulary to a multiple of it before dividing it
 
 
-class Layout(NamedTuple):
+class ParallelLayout(NamedTuple):
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
 
@@ -38,7 +38,7 @@ def stage_layers(layers: int, stages: int) -> list[tuple[int, int]]:
     return bounds
 
 
-def shape_constraint(facts: ModelFacts, layout: Layout) -> str | None:
+def shape_constraint(facts: ModelFacts, layout: ParallelLayout) -> str | None:
     """Why the model can't be divided like this, or None."""
     ranks, stages = layout
     if stages > len(facts.layers):

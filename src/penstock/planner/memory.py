@@ -7,8 +7,8 @@ them.
 
 from __future__ import annotations
 
-from penstock.planner.demand import Batch
-from penstock.planner.layout import Layout, stage_layers
+from penstock.planner.demand import BatchLimits
+from penstock.planner.layout import ParallelLayout, stage_layers
 from penstock.planner.model import ModelFacts, Weights, weight_rates
 
 __all__ = ["activation_bytes", "framework_bytes", "stage_weights_bytes"]
@@ -20,11 +20,11 @@ SAMPLER_BYTES = 10  # of one logit: as computed, as float32, and sorted or norma
 RESIDUAL_COPIES = 4  # of the hidden state alive at once: residual, normed, in and out of a block
 
 
-def framework_bytes(layout: Layout) -> int:
+def framework_bytes(layout: ParallelLayout) -> int:
     return CONTEXT_BYTES + GRAPHS_BYTES + (COLLECTIVES_BYTES if layout.devices > 1 else 0)
 
 
-def stage_weights_bytes(facts: ModelFacts, layout: Layout, dtype: str, quantization: str | None) -> int:
+def stage_weights_bytes(facts: ModelFacts, layout: ParallelLayout, dtype: str, quantization: str | None) -> int:
     """Of the fullest device: of the first, a middle or the last stage, whichever has most."""
     ranks, stages = layout
     rates = weight_rates(dtype, quantization)
@@ -53,7 +53,7 @@ def _outer_bytes(facts: ModelFacts, first: bool, last: bool, ranks: int, rates: 
     return held + (facts.other.size_bytes(rates[0], rates[0]) if first else 0)
 
 
-def activation_bytes(facts: ModelFacts, layout: Layout, batch: Batch, dtype_bytes: int) -> int:
+def activation_bytes(facts: ModelFacts, layout: ParallelLayout, batch: BatchLimits, dtype_bytes: int) -> int:
     """Peak of a forward pass of `max_num_batched_tokens`, or of sampling for `max_num_seqs` after it."""
     ranks = layout.tensor_parallel
     attention = (facts.heads + 2 * max(facts.kv_heads, 1)) * facts.head_dim // ranks + facts.hidden

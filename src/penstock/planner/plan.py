@@ -65,42 +65,42 @@ def _plan(
         if demand.needs_devices and (has_devices or demand.facts is not None) and demand.name in uses
     ]
     names = {demand.name for demand in needy}
-    place = OnDevices(needy, nodes, sharing) if has_devices else OnCpus(needy, nodes)
+    hardware = OnDevices(needy, nodes, sharing) if has_devices else OnCpus(needy, nodes)
 
     def together(pools: tuple[str, ...]) -> bool:
         if settled is None and sharing.load == "phases" and len(pools) > 1:
             return False
-        return place.together([name for name in pools if name in names])
+        return hardware.together([name for name in pools if name in names])
 
     phases = cut(uses, together) if settled is None else tuple(settled)
     if phases is None:
-        return _refused(demands, place)
+        return _refused(demands, hardware)
     if settled is not None and (apart := [pools for pools in settled if not together(pools)]):
-        return _refused(demands, place, *(SETTLED.format(", ".join(pools)) for pools in apart))
+        return _refused(demands, hardware, *(SETTLED.format(", ".join(pools)) for pools in apart))
     if settled is None and sharing.load == "together" and len(phases) > 1:
-        return _refused(demands, place, TOGETHER.format(", ".join(dict.fromkeys(uses)), len(phases)))
-    replicas = _replicas(demands, nodes, place, phases, names)
+        return _refused(demands, hardware, TOGETHER.format(", ".join(dict.fromkeys(uses)), len(phases)))
+    replicas = _replicas(demands, nodes, hardware, phases, names)
     models = {
-        demand.name: _with_rungs(_model(demand, replicas[demand.name], place, demand in needy), demand, nodes)
+        demand.name: _with_rungs(_model(demand, replicas[demand.name], hardware, demand in needy), demand, nodes)
         for demand in demands
     }
     return Plan(fits=True, models=models, phases=phases, notes=_notes(phases, nodes, sharing.load))
 
 
-Place = OnDevices | OnCpus
+Hardware = OnDevices | OnCpus
 
 
-def _refused(demands: Sequence[PoolDemand], place: Place, *more: str) -> Plan:
-    reasons = [reason for demand in place.demands if (reason := place.why_not(demand)) is not None]
+def _refused(demands: Sequence[PoolDemand], hardware: Hardware, *more: str) -> Plan:
+    reasons = [reason for demand in hardware.demands if (reason := hardware.why_not(demand)) is not None]
     reasons += more
-    models = {demand.name: _model(demand, [], place, demand in place.demands) for demand in demands}
+    models = {demand.name: _model(demand, [], hardware, demand in hardware.demands) for demand in demands}
     return Plan(fits=False, reason="\n".join(reasons), models=models)
 
 
 def _replicas(
     demands: Sequence[PoolDemand],
     nodes: Sequence[NodeFacts],
-    place: Place,
+    hardware: Hardware,
     phases: Sequence[tuple[str, ...]],
     needy: set[str],
 ) -> dict[str, list[ReplicaPlan]]:
@@ -108,7 +108,7 @@ def _replicas(
     found: dict[str, list[ReplicaPlan]] = {demand.name: [] for demand in demands}
     by_name = {demand.name: demand for demand in demands}
     for phase, pools in enumerate(phases):
-        here = place.replicas([name for name in pools if name in needy], phase)
+        here = hardware.replicas([name for name in pools if name in needy], phase)
         for name in pools:
             given = here[name] if name in needy else _without_devices(by_name[name], nodes, phase)
             found[name] += given
@@ -149,13 +149,13 @@ def _without_devices(demand: PoolDemand, nodes: Sequence[NodeFacts], phase: int)
     ]
 
 
-def _model(demand: PoolDemand, replicas: list[ReplicaPlan], place: Place, needy: bool) -> ModelPlan:
+def _model(demand: PoolDemand, replicas: list[ReplicaPlan], hardware: Hardware, needy: bool) -> ModelPlan:
     facts = demand.facts
     if facts is None:
         return ModelPlan(
             names=demand.names, max_model_len=demand.max_model_len, engine=demand.engine, replicas=tuple(replicas)
         )
-    length, explanation = place.context(demand, replicas) if needy else (demand.max_model_len, ())
+    length, explanation = hardware.context(demand, replicas) if needy else (demand.max_model_len, ())
     element = demand.kv_dtype_bytes or demand.dtype_bytes
     return ModelPlan(
         names=demand.names,
@@ -168,7 +168,7 @@ def _model(demand: PoolDemand, replicas: list[ReplicaPlan], place: Place, needy:
         engine=demand.engine,
         confidence=facts.confidence,
         replicas=tuple(replicas),
-        rejected=place.rejected(demand, replicas) if needy else (),
+        rejected=hardware.rejected(demand, replicas) if needy else (),
         explanation=(*explanation, *facts.doubts),
     )
 

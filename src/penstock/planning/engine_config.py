@@ -7,15 +7,14 @@ from pathlib import Path
 import msgspec
 
 from penstock.engine_info import info_of
-from penstock.planner.result import ModelPlan, Rung
-from penstock.planner.result import ReplicaPlan as Placed
+from penstock.planner.result import ModelPlan, ReplicaPlan, Rung
 from penstock.protocol.messages import EngineConfig
 from penstock.spec.model import Model
 
 __all__ = ["engine_config", "lowered"]
 
 
-def engine_config(model: Model, planned: ModelPlan, placed: Placed, *, sleeps: bool = False) -> EngineConfig:
+def engine_config(model: Model, planned: ModelPlan, placed: ReplicaPlan, *, sleeps: bool = False) -> EngineConfig:
     """What the host of one replica loads, with the engine that the plan was made for.
 
     Devices keep the names of the plan: NODE/gpu:TOKEN.

@@ -9,7 +9,7 @@ from penstock.executors.base import Launch
 from penstock.executors.logs import log_of
 from penstock.planner.result import Rung
 from penstock.planning.engine_config import lowered
-from penstock.planning.run_plan import ReplicaPlan, RunPlan
+from penstock.planning.run_plan import PlannedReplica, RunPlan
 from penstock.protocol.messages import EngineConfig
 
 __all__ = ["dispatch_shape", "launches_of"]
@@ -31,18 +31,18 @@ def dispatch_shape(planned: RunPlan) -> DispatchShape:
     return DispatchShape(tuple(pool.name for pool in planned.pools), replicas, DispatchLimits())
 
 
-def launches_of(replica: ReplicaPlan, logs: Path) -> list[Launch]:
+def launches_of(replica: PlannedReplica, logs: Path) -> list[Launch]:
     """As planned, and on the rungs below."""
     below = (lowered(replica.config, rung) for rung in _own_rungs(replica))
     return [_launch(replica, config, logs) for config in (replica.config, *below)]
 
 
-def _own_rungs(replica: ReplicaPlan) -> list[Rung]:
+def _own_rungs(replica: PlannedReplica) -> list[Rung]:
     """Those that it can take itself; more tensor parallelism is another plan."""
     return [rung for rung in replica.rungs if rung.tensor_parallel is None]
 
 
-def _launch(replica: ReplicaPlan, config: EngineConfig, logs: Path) -> Launch:
+def _launch(replica: PlannedReplica, config: EngineConfig, logs: Path) -> Launch:
     return Launch(
         replica=replica.id,
         config=config,

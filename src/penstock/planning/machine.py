@@ -12,21 +12,21 @@ from penstock.executors.binding import Gpu, available_cores, gpus
 from penstock.executors.leases import DeviceLeases
 from penstock.planner.cluster import CpuDomain, NodeFacts
 
-__all__ = ["TAKEN_BYTES", "Machine", "local_cluster"]
+__all__ = ["TAKEN_BYTES", "LocalCluster", "local_cluster"]
 
 TAKEN_BYTES = 2_000_000_000  # in use by others: a model lies there; a display takes less
 NUMA = Path("/sys/devices/system/node")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-class Machine(NamedTuple):
+class LocalCluster(NamedTuple):
     """nodes: this machine, an entry for each kind of device in it. notes: what is worth knowing of it."""
 
     nodes: tuple[NodeFacts, ...]
     notes: tuple[str, ...] = ()
 
 
-def local_cluster(name: str | None = None, leases: DeviceLeases | None = None) -> Machine:
+def local_cluster(name: str | None = None, leases: DeviceLeases | None = None) -> LocalCluster:
     """The machine this runs on; what `leases` of other processes hold is in use.
 
     Raises ConfigError for a CUDA_VISIBLE_DEVICES that names what is not there.
@@ -36,7 +36,7 @@ def local_cluster(name: str | None = None, leases: DeviceLeases | None = None) -
     cores = available_cores()
     domains = tuple(numa_domains(cores, NUMA, total_memory_bytes()))
     if not found:
-        return Machine((NodeFacts(name=node, cpus=len(cores), domains=domains),))
+        return LocalCluster((NodeFacts(name=node, cpus=len(cores), domains=domains),))
     held = (leases or DeviceLeases()).held_by_others([gpu.uuid for gpu in found])
     link = _link(found)
     kinds: dict[tuple[int, str], list[Gpu]] = {}
@@ -46,7 +46,7 @@ def local_cluster(name: str | None = None, leases: DeviceLeases | None = None) -
         _node(node, alike, link, len(cores), domains if first else (), held)
         for first, alike in zip([True] + [False] * len(kinds), kinds.values(), strict=False)
     )
-    return Machine(nodes, tuple(_taken(found, held)))
+    return LocalCluster(nodes, tuple(_taken(found, held)))
 
 
 def _node(

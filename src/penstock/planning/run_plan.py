@@ -16,8 +16,7 @@ from penstock.errors import PlanError
 from penstock.executors import binding
 from penstock.executors.leases import DeviceLeases, LeaseTaken
 from penstock.planner.cluster import NodeFacts
-from penstock.planner.result import ModelPlan, Plan, Rung
-from penstock.planner.result import ReplicaPlan as Placed
+from penstock.planner.result import ModelPlan, Plan, ReplicaPlan, Rung
 from penstock.planning.demands import check_launchable
 from penstock.planning.engine_config import engine_config
 from penstock.planning.machine import local_cluster
@@ -36,7 +35,7 @@ MAX_PYTHON_WORKERS = 4  # of the steps that name none: functions are seldom what
 
 
 @dataclass(frozen=True)
-class ReplicaPlan:
+class PlannedReplica:
     """One replica: its id, its pool (index), devices as NODE/gpu:N or NODE/cpu:N, and how its host is started.
 
     rungs      what it tries when it runs out of memory while it starts
@@ -75,7 +74,7 @@ class RunPlan:
     """pools and replicas refer to each other by index. phases: in order, together they cover all steps."""
 
     pools: tuple[PoolPlan, ...]
-    replicas: tuple[ReplicaPlan, ...]
+    replicas: tuple[PlannedReplica, ...]
     pool_of_step: dict[int, int]
     phases: tuple[PhasePlan, ...] = ()
     forked: dict[int, Any] = field(default_factory=dict)  # step -> function that reaches workers by fork
@@ -122,7 +121,7 @@ def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts], cut: Sequence[int] = ()
     uses = [named[pool_of_step[index]] if index in pool_of_step else "" for index in range(len(pipeline.steps))]
     made = _place(pipeline, nodes, pools_by_phase(uses, cut) if cut else None, tuple(notes))
     phases = phases_of(pipeline, pool_of_step, cut or cut_steps(uses, made.phases))
-    replicas: list[ReplicaPlan] = []
+    replicas: list[PlannedReplica] = []
     for index, pool in enumerate(model_pools):
         if index in loaded:
             sleeps = any(index in phase.sleep for phase in phases)
@@ -182,13 +181,13 @@ def _pool_plans(
 
 def _replicas(
     pool: Pool, index: int, planned: ModelPlan, nodes: Sequence[NodeFacts], *, sleeps: bool
-) -> list[ReplicaPlan]:
+) -> list[PlannedReplica]:
     made = []
     for replica in planned.replicas:
         _refuse_several_nodes(replica)
         config = engine_config(pool.model, planned, replica, sleeps=sleeps)
         made.append(
-            ReplicaPlan(
+            PlannedReplica(
                 id=replica.id,
                 pool=index,
                 devices=replica.devices,
@@ -206,7 +205,7 @@ def _replicas(
     return made
 
 
-def _like(replica: Placed, nodes: Sequence[NodeFacts]) -> str:
+def _like(replica: ReplicaPlan, nodes: Sequence[NodeFacts]) -> str:
     """Replicas of a pool that are to be equally fast. Where a replica may start again on another node (Ray places it)
     only devices tell, and only if there is one kind of them; cores do not."""
     kinds = {(node.device_name, node.device_memory_bytes, node.link) for node in nodes if node.devices}
@@ -216,7 +215,7 @@ def _like(replica: Placed, nodes: Sequence[NodeFacts]) -> str:
     return f"{len(replica.devices)} x {kind}, tp={replica.tensor_parallel} pp={replica.pipeline_parallel}"
 
 
-def _refuse_several_nodes(replica: Placed) -> None:
+def _refuse_several_nodes(replica: ReplicaPlan) -> None:
     """Executors start a replica in one node. Its ranks would have to find each other through the engine's own means."""
     if len(replica.nodes) > 1:
         shape = f"tp={replica.tensor_parallel} pp={replica.pipeline_parallel}"
@@ -229,7 +228,7 @@ def _refuse_several_nodes(replica: Placed) -> None:
 
 def _workers(
     pipeline: Pipeline, functions: dict[int, PythonStep], index: int, phases: tuple[int, ...]
-) -> list[ReplicaPlan]:
+) -> list[PlannedReplica]:
     """Workers of the Python steps; each can run every function, in every phase."""
     if not functions:
         return []
@@ -241,7 +240,7 @@ def _workers(
     work = PythonWork(names, any(not _ref(step).is_importable for step in functions.values()), timeout_s)
     node = socket.gethostname()
     return [
-        ReplicaPlan(
+        PlannedReplica(
             id=f"{_python_pool(pipeline)}-{number}",
             pool=index,
             devices=(f"{node}/cpu:{number % cores}",),

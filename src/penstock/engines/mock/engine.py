@@ -30,8 +30,8 @@ from typing import Any
 import msgspec
 
 from penstock.engines.base import Emit, EngineLoadError, Sleeper
-from penstock.engines.mock.schedule import Schedule
-from penstock.engines.mock.text import MAX_OUTPUT_TOKENS, Writer, prompt_text
+from penstock.engines.mock.schedule import SlotSchedule
+from penstock.engines.mock.text import MAX_OUTPUT_TOKENS, MockWriter, prompt_text
 from penstock.protocol.messages import Answer, Capacity, EngineConfig, Output, Request
 
 __all__ = ["MockEngine", "MockOptions"]
@@ -65,9 +65,9 @@ class MockEngine(Sleeper):
 
     def __init__(self) -> None:
         self._options = MockOptions()
-        self._writer = Writer()
+        self._writer = MockWriter()
         self._emit: Emit = lambda answers: None
-        self._schedule: Schedule | None = None
+        self._schedule: SlotSchedule | None = None
         self._tokens: dict[int, int] = {}  # of the requests executing, kept where a limit is set
         self._answered = 0
         self._hung = False
@@ -79,7 +79,7 @@ class MockEngine(Sleeper):
                 f"the mock engine does not support the task {config.task!r}, only generate", code="bad_model"
             )
         self._options = options = _options(config.engine_options)
-        self._writer = Writer(options.seed, options.eos_median_tokens, options.eos_sigma)
+        self._writer = MockWriter(options.seed, options.eos_median_tokens, options.eos_sigma)
         self._marks = any((options.fail_on, options.crash_on, options.hang_on))
         self._emit = emit
         if options.load_oom_over_seqs is not None and (config.max_num_seqs or 0) > options.load_oom_over_seqs:
@@ -91,7 +91,7 @@ class MockEngine(Sleeper):
             note(f"sleeping {options.load_ms:g} ms in place of loading")
             time.sleep(options.load_ms / 1000)
         if options.ms_per_row or options.ms_per_token:
-            self._schedule = Schedule(options.slots, self._finish)
+            self._schedule = SlotSchedule(options.slots, self._finish)
         return self._capacity()
 
     def _capacity(self) -> Capacity:

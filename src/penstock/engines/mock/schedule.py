@@ -19,12 +19,12 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from penstock.protocol.messages import Answer
 
-__all__ = ["Schedule"]
+__all__ = ["SlotSchedule"]
 
 _LONGEST_WAIT_S = 3600.0  # a lock can't wait for longer than some years; an hour is short enough for any clock
 
 
-class Schedule:
+class SlotSchedule:
     """`give` is called with the answers that are due, from the schedule's own thread.
 
     More requests than slots queue: each takes the slot that ends first.

@@ -11,7 +11,7 @@ import msgspec
 from penstock.protocol.messages import Output, Sampling
 from penstock.protocol.payloads import Messages, Payload, TokenIds
 
-__all__ = ["MAX_OUTPUT_TOKENS", "Writer", "prompt_text"]
+__all__ = ["MAX_OUTPUT_TOKENS", "MockWriter", "prompt_text"]
 
 MAX_OUTPUT_TOKENS = 1_000_000  # of one output; far beyond any model's context, and text that still fits a message
 DEFAULT_OUTPUT_TOKENS = 16
@@ -33,7 +33,7 @@ def prompt_text(payload: Payload | None) -> str:
     raise TypeError(f"the mock engine can't read a payload of type {type(payload).__name__}")
 
 
-class Writer:
+class MockWriter:
     """Writes the outputs of one request.
 
     seed                the engine's

@@ -11,8 +11,8 @@ import msgspec
 
 from penstock.core.service import Asked, Reply, Service, marks_in
 from penstock.engines.openai.body import ACCEPTED_CODINGS, MAX_REFUSAL_BYTES, Body, Held
+from penstock.engines.openai.connections import BorrowedConnection, Connections
 from penstock.engines.openai.failures import CallFailed, Misdelivered, OutsizedReply
-from penstock.engines.openai.lanes import Lane, Lanes
 from penstock.engines.openai.request import Api, address, is_passing
 from penstock.protocol.messages import Answer, Request
 from penstock.redaction import shown_url
@@ -24,7 +24,7 @@ _HEADER_LINE_BYTES = 8190
 _HEADER_LINES = 128
 
 
-class _Named(msgspec.Struct):
+class _NamedReply(msgspec.Struct):
     id: str | int | None = None
 
 
@@ -36,23 +36,23 @@ class Calls:
         self._settings = {**settings, "headers": {"Accept-Encoding": ACCEPTED_CODINGS, **api.headers}}
         self._settings |= {"max_line_size": _HEADER_LINE_BYTES, "max_field_size": _HEADER_LINE_BYTES}
         self._timeout_s: float = settings["timeout"].total
-        self._lanes: dict[str, Lanes] = {}
+        self._connections: dict[str, Connections] = {}
         self._services: dict[str, Service] = {}
-        self._named = msgspec.json.Decoder(_Named)
+        self._named = msgspec.json.Decoder(_NamedReply)
         self._marks = all(header.lower() != _HEADER.lower() for header in api.headers)
         self._process = secrets.token_hex(4)
         self._numbers = itertools.count()
         self.held = Held()
 
-    def lanes(self, url: str) -> Lanes:
-        if url not in self._lanes:
+    def connections(self, url: str) -> Connections:
+        if url not in self._connections:
             self._services[url] = Service()
-            self._lanes[url] = Lanes(self._aiohttp, self._services[url], **self._settings)
-        return self._lanes[url]
+            self._connections[url] = Connections(self._aiohttp, self._services[url], **self._settings)
+        return self._connections[url]
 
     async def close(self) -> None:
-        for lanes in self._lanes.values():
-            await lanes.close()
+        for connections in self._connections.values():
+            await connections.close()
 
     async def send(self, url: str, body: bytes, request: Request, *, new: bool) -> Answer:
         """The answer of one call; on a new connection where that is asked for. Raises CallFailed, RowFault."""
@@ -63,8 +63,8 @@ class Calls:
         came = Body(self.held, shown)
         try:
             with came:
-                async with self.lanes(url).take(new=new) as lane:
-                    return await self._exchange(lane, url, body, asked, came, request)
+                async with self.connections(url).take(new=new) as borrowed:
+                    return await self._exchange(borrowed, url, body, asked, came, request)
         except TimeoutError as error:
             kind = "away" if isinstance(error, aiohttp.ConnectionTimeoutError) else "broken"
             received = f" with {came.wire_bytes} bytes of its reply" if came.wire_bytes else ""
@@ -78,11 +78,13 @@ class Calls:
         except (aiohttp.ClientError, OSError) as error:
             raise CallFailed(f"{shown}: {type(error).__name__}", "away") from error
 
-    async def _exchange(self, lane: Lane, url: str, body: bytes, asked: Asked, came: Body, request: Request) -> Answer:
+    async def _exchange(
+        self, borrowed: BorrowedConnection, url: str, body: bytes, asked: Asked, came: Body, request: Request
+    ) -> Answer:
         headers = {"Content-Type": "application/json"}
         if self._marks:
             headers[_HEADER] = asked.mark
-        response = await lane.session.post(
+        response = await borrowed.session.post(
             address(url, self._api.path), data=body, headers=headers, allow_redirects=False
         )
         try:
@@ -98,11 +100,11 @@ class Calls:
                 content=hashlib.blake2b(content, digest_size=8).hexdigest(),
                 success=status == 200,
             )
-            verdict = self._services[url].judge(lane.connection, asked, reply)
+            verdict = self._services[url].judge(borrowed.connection, asked, reply)
             if not verdict.taken:
                 raise Misdelivered(shown_url(url), verdict.why, at_once=verdict.at_once)
             if whole:
-                lane.verdict = verdict
+                borrowed.verdict = verdict
         return self._api.read(shown_url(url), status, response.headers, content, request)
 
     async def _content(self, response: Any, came: Body, most_bytes: int) -> tuple[bytearray, bool]:

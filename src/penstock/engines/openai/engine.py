@@ -149,7 +149,7 @@ class OpenAIEngine:
         try:
             timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
             # Its connection is not kept: nobody looks at what comes back.
-            session = self._calls.lanes(url).once()
+            session = self._calls.connections(url).once()
             async with session.get(address(url, "/models"), timeout=timeout, allow_redirects=False):
                 return ""
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError):

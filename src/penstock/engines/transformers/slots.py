@@ -28,7 +28,7 @@ LENGTH_STEP = 128
 """Slots grow by doubling, in multiples of this many tokens."""
 
 
-class Place:
+class SlotRange:
     """Where the forward pass that runs now reads and writes; shared by all layers.
 
     prefill   the slots [start, stop) get whole prompts, which see only themselves
@@ -48,7 +48,7 @@ class Place:
 class SlotLayer(DynamicLayer):  # type: ignore[misc]  # the library is untyped
     """One layer's keys and values, [slots, heads, capacity, head_dim]."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: SlotRange) -> None:
         super().__init__()
         self.keys: Any = None
         self.values: Any = None
@@ -115,7 +115,7 @@ class SlotDecoder:
         self._reset()
 
     def _reset(self) -> None:
-        self._place = Place()
+        self._place = SlotRange()
         place = self._place
         self._cache = Cache(layer_class_to_replicate=lambda: SlotLayer(place))
 

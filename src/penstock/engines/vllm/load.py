@@ -18,7 +18,7 @@ from penstock.engines.chat_options import check_options, option
 from penstock.engines.sampling import Defaults
 from penstock.protocol.messages import EngineConfig
 
-__all__ = ["Started", "start_vllm"]
+__all__ = ["StartedVllm", "start_vllm"]
 
 OWN_OPTIONS = (*CHAT_OPTIONS, "kv_cache_gb")
 CPU_KV_GB = 1
@@ -37,7 +37,7 @@ _KEYS_OF_THE_MODEL = {
 """Arguments that the pipeline file has keys of its own for; giving them twice could only contradict."""
 
 
-class Started(msgspec.Struct):
+class StartedVllm(msgspec.Struct):
     """A running vLLM engine and what it says of itself."""
 
     engine: Any
@@ -49,7 +49,7 @@ class Started(msgspec.Struct):
     facts: dict[str, str | int | float]
 
 
-def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> Started:
+def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> StartedVllm:
     """Blocking. Raises EngineLoadError for what is wrong with the request; what vLLM itself raises passes through."""
     if config.task != "generate":
         raise EngineLoadError(f"the vllm engine does not support the task {config.task!r}, only generate", "bad_model")
@@ -170,7 +170,7 @@ def _explain(error: Exception) -> str:
     return text
 
 
-def _started(config: EngineConfig, engine: Any, version: str) -> Started:
+def _started(config: EngineConfig, engine: Any, version: str) -> StartedVllm:
     vllm_config = engine.vllm_config
     model_config, cache_config = vllm_config.model_config, vllm_config.cache_config
     tokenizer = _tokenizer(engine)
@@ -189,7 +189,7 @@ def _started(config: EngineConfig, engine: Any, version: str) -> Started:
     attention = getattr(getattr(vllm_config, "attention_config", None), "backend", None)
     if attention is not None:
         facts["attention"] = str(getattr(attention, "name", attention))
-    return Started(
+    return StartedVllm(
         engine=engine,
         encoder=ChatEncoder(tokenizer, config.engine_options),
         defaults=Defaults.of(_generation_defaults(model_config)),

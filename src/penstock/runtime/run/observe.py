@@ -7,7 +7,7 @@ from collections.abc import Callable
 from penstock.core.core import Core
 from penstock.core.dispatch.replica import Replica
 from penstock.core.flow.flow import Flow
-from penstock.planning.run_plan import ReplicaPlan, RunPlan
+from penstock.planning.run_plan import PlannedReplica, RunPlan
 from penstock.redaction import without_secrets
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts, figures
 from penstock.runtime.replicas.record import Record
@@ -202,11 +202,11 @@ class Observer:
         facts.reason = without_secrets(self._why(replica, planned, link.note if link is not None else "", now))
         return facts
 
-    def _is_over(self, replica: Replica, planned: ReplicaPlan) -> bool:
+    def _is_over(self, replica: Replica, planned: PlannedReplica) -> bool:
         """Whether no phase to come needs it."""
         return replica.state == "off" and bool(planned.phases) and max(planned.phases) < self.phase
 
-    def _why(self, replica: Replica, planned: ReplicaPlan, note: str, now: float) -> str:
+    def _why(self, replica: Replica, planned: PlannedReplica, note: str, now: float) -> str:
         """Why a replica does nothing; "" when it works."""
         match replica.state:
             case "ready" if replica.in_flight:

@@ -12,12 +12,12 @@ from typing import Any
 
 from penstock.core.service import Connection, Service, Verdict
 
-__all__ = ["Lanes"]
+__all__ = ["Connections"]
 
 _CLOSED = Verdict(taken=False)
 
 
-class Lanes:
+class Connections:
     """The connections to one service. `settings` are those of aiohttp.ClientSession."""
 
     def __init__(self, aiohttp: Any, service: Service, **settings: Any) -> None:
@@ -31,8 +31,8 @@ class Lanes:
             self._once = self._session(limit=0, force_close=True)
         return self._once
 
-    def take(self, *, new: bool) -> Lane:
-        return Lane(self, self._service.take(new=new))
+    def take(self, *, new: bool) -> BorrowedConnection:
+        return BorrowedConnection(self, self._service.take(new=new))
 
     def session(self, connection: Connection) -> Any:
         if not self._service.keeps and connection.number not in self._kept:
@@ -62,20 +62,20 @@ class Lanes:
             await session.close()
 
 
-class Lane:
+class BorrowedConnection:
     """One call. Its connection is closed at the end of the block unless `verdict` keeps it."""
 
-    def __init__(self, lanes: Lanes, connection: Connection) -> None:
-        self._lanes = lanes
+    def __init__(self, connections: Connections, connection: Connection) -> None:
+        self._connections = connections
         self.connection = connection
         self.verdict = _CLOSED
 
-    async def __aenter__(self) -> Lane:
-        self.session = self._lanes.session(self.connection)
+    async def __aenter__(self) -> BorrowedConnection:
+        self.session = self._connections.session(self.connection)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._lanes.end(self.connection, self.verdict)
+        await self._connections.end(self.connection, self.verdict)
 
 
 @cache

@@ -271,6 +271,52 @@ def test_cancelled_requests_leave_wherever_they_are() -> None:
     assert not dispatch.all(ev.Deliver), "an aborted answer is never a result"
 
 
+# ---------------------------------------------------------------- deadlines
+
+
+def submit_until(dispatch: DrivenDispatch, timeout_s: float | None, *tasks: int) -> None:
+    numbers, ones = list(tasks), [1] * len(tasks)
+    dispatch.tell(
+        ev.Submit(pool=0, step=0, tasks=numbers, orders=numbers, tokens_in=ones, tokens_out=ones, timeout_s=timeout_s)
+    )
+
+
+def test_a_request_past_its_deadline_ends_wherever_it_is() -> None:
+    dispatch = DrivenDispatch(1)
+    dispatch.ready(0, slots=1)
+    submit_until(dispatch, None, 0)
+    submit_until(dispatch, 5.0, 1, 2)
+    submit_until(dispatch, 50.0, 3)
+    assert dispatch.out(0) == [0, 1]
+    assert dispatch.tell(ev.Tick(), after_s=4.9) == []
+    dispatch.tell(ev.Tick(), after_s=0.1)
+    ends = dispatch.only(ev.FailRequests)
+    assert (ends.tasks, ends.codes, ends.replica) == ([1, 2], ["expired", "expired"], -1)
+    assert "in flight" in ends.messages[0] and "waiting" in ends.messages[1]
+    assert dispatch.only(ev.AbortOn).tasks == [1]
+    assert dispatch.sent() == {0: [3]}, "its place is free at once"
+    dispatch.tell(dispatch.answers(0, 1))
+    assert not dispatch.all(ev.Deliver)
+
+
+def test_an_answer_in_time_is_delivered_and_the_deadline_forgotten() -> None:
+    dispatch = DrivenDispatch(1)
+    dispatch.ready(0, slots=1)
+    submit_until(dispatch, 5.0, 1)
+    dispatch.tell(dispatch.answers(0, 1), after_s=4.0)
+    assert dispatch.only(ev.Deliver).accepted == [0]
+    assert dispatch.tell(ev.Tick(), after_s=10.0) == []
+
+
+def test_deadlines_pass_while_no_replica_is_ready() -> None:
+    dispatch = DrivenDispatch(1)
+    dispatch.tell(ev.OpenPools(pools=[0]))
+    submit_until(dispatch, 2.0, 7)
+    dispatch.tell(ev.Tick(), after_s=2.0)
+    assert dispatch.only(ev.FailRequests).tasks == [7]
+    assert not dispatch.all(ev.AbortOn)
+
+
 # ---------------------------------------------------------------- ending in good order
 
 

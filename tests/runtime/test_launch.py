@@ -76,6 +76,16 @@ def test_a_prompt_that_fails() -> None:
         assert fine.text and isinstance(failed, ps.GenerationError)
 
 
+def test_prompts_without_an_answer_in_time_expire() -> None:
+    with ps.launch(model(ms_per_row=600_000)) as pool:
+        pool.ready()
+        failed = pool.generate(["a", "b", "c", "d", "waits behind the four"], errors="return", timeout_s=0.5)
+        assert [each.code for each in failed] == ["expired"] * 5
+        until(lambda: pool.stats()["replicas"][0]["executing"] == 0)
+        with pytest.raises(ps.UsageError, match="greater than 0"):
+            pool.generate(["x"], timeout_s=0)
+
+
 def test_results_as_they_come() -> None:
     with ps.launch(model(ms_per_row=1)) as pool:
         found = dict(pool.stream([str(number) for number in range(20)]))

@@ -9,6 +9,7 @@ import pytest
 from planting import caught, planted
 
 from penstock.core import events as ev
+from penstock.core.dispatch.deadlines import Deadlines
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.dispatch.failover import Failover
 from penstock.core.dispatch.lanes import Lane, Request, StrictOrder
@@ -68,6 +69,40 @@ def token_credit_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
         return request
 
     monkeypatch.setattr(Dispatch, "_release", leak)
+
+
+@plant
+def expired_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is past its deadline ends, and what is in flight of it stays so."""
+    withdraw = Dispatch._withdraw
+
+    def keep(self: Dispatch, tasks: Sequence[int]) -> Any:
+        waits = [task for task in tasks if task in self.requests and self.requests[task].place < 0]
+        withdraw(self, waits)
+
+    monkeypatch.setattr(Dispatch, "_withdraw", keep)
+
+
+@plant
+def deadlines_only_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline puts a request before others, and passes."""
+
+    def nothing(self: Deadlines, requests: Any, now: float) -> list[Request]:
+        return []
+
+    monkeypatch.setattr(Deadlines, "due", nothing)
+
+
+@plant
+def deadlines_count_from_the_start_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a request may take is taken for a time of day: it expires before its time."""
+    add = Deadlines.add
+
+    def early(self: Deadlines, request: Request) -> None:
+        request.deadline -= 0.15
+        add(self, request)
+
+    monkeypatch.setattr(Deadlines, "add", early)
 
 
 @plant

@@ -70,7 +70,7 @@ class Submit(Event):
     tokens_in   expected prompt tokens (the host corrects them)
     tokens_out  limit of output tokens; 0 where there are none
     priority    class of the requests; lower runs first. Batch work is 100
-    deadline    time by which the answer is worth something, or None
+    timeout_s   seconds from now after which the answer is worth nothing: the requests end as `expired`; None: never
     """
 
     pool: int
@@ -80,7 +80,7 @@ class Submit(Event):
     tokens_in: list[int]
     tokens_out: list[int]
     priority: int = 100
-    deadline: float | None = None
+    timeout_s: float | None = None
 
 
 class Exhausted(Event):
@@ -296,6 +296,7 @@ class Deliver(Instruction):
 class FailRequests(Instruction):
     """These requests end without a result; `codes` as in errors.DEAD_CODES.
 
+    replica   -1: not one of a replica; they were past their deadlines
     indexes   into AnswersArrived `batch`, where the engine's message is; -1: the dispatcher's own `messages` say why
     attempts  sends of each request so far
     """

@@ -20,6 +20,7 @@ from penstock.sim.violations import Violation
 __all__ = ["RequestChecks"]
 
 
+LONGEST_TICK_S = 6.0  # a tick may be late
 MOST_MOVES = 8  # times that a request may be taken back and sent again while nothing else is answered
 
 
@@ -39,6 +40,11 @@ class _Task(Struct, gc=False):
     suspect: bool = False  # in flight at a death, and neither answered nor returned since
     alone_deaths: int = 0
     answered_before: int = 0  # results that there were when it was submitted
+    timeout_s: float | None = None
+    seen_at: float | None = None  # the end of the turn in which it was submitted
+
+    def is_over(self, now: float) -> bool:
+        return self.timeout_s is not None and self.seen_at is not None and now >= self.seen_at + self.timeout_s
 
 
 class RequestChecks(ReplicaChecks):
@@ -225,10 +231,14 @@ class RequestChecks(ReplicaChecks):
         self._answered += 1
         self._end(answer.task)
 
-    def failed(self, number: int, code: str) -> None:
+    def failed(self, number: int, code: str, now: float) -> None:
         task = self.tasks.get(number)
         if task is None:
             raise Violation(f"request {number} failed with {code}, but it has ended")
+        if code == "expired" and (
+            task.timeout_s is None or task.seen_at is None or now < task.seen_at + task.timeout_s
+        ):
+            raise Violation(f"request {number} expired at {now}: {task}")
         if code == "engine_error" and task.retries < self.limits.max_attempts:
             raise Violation(f"request {number} was given up after {task.retries} of {self.limits.max_attempts} tries")
         if task.starved >= self.limits.same_memory:
@@ -265,6 +275,10 @@ class RequestChecks(ReplicaChecks):
             if (task := self.tasks.get(number)) is not None and task.replica < 0 and task.attempt == attempt:
                 raise Violation(f"request {number} waits, and one of a lower class was sent: {task}")
         self._passed.clear()
+        for number, task in self.tasks.items():
+            task.seen_at = now if task.seen_at is None else task.seen_at
+            if task.is_over(now - LONGEST_TICK_S):
+                raise Violation(f"request {number} goes on at {now}, past its deadline: {task}")
         self.turn += 1
         for pool, turns in enumerate(self._turns):
             ready = [replica for replica in self.replicas if replica.pool == pool and replica.ready]

@@ -89,7 +89,9 @@ class Coordinator:
         self.source = Source(
             world.pipeline, world.files, progress, counts_done=bool(scenario.seed % 3), saw=world.sink.saw
         )
-        self.rows = Rows(world.pipeline, self.requests, world.tally, world.sink.partial, scenario.classes)
+        self.rows = Rows(
+            world.pipeline, self.requests, world.tally, world.sink.partial, scenario.classes, scenario.timeout_s
+        )
         self.requests.begin_phase(world.phase, closing=closing)
 
     def begin_phase(self) -> None:
@@ -292,7 +294,7 @@ class Coordinator:
 
     def _fail_requests(self, fail: ev.FailRequests) -> Iterable[Event]:
         for task, code in zip(fail.tasks, fail.codes, strict=True):
-            self.requests.failed(task, code)
+            self.requests.failed(task, code, self.world.now)
             self.rows.failed(task, code)
         return (ev.TasksDead(tasks=fail.tasks),)
 

@@ -18,7 +18,7 @@ from penstock.sim.violations import Violation
 
 __all__ = ["Rows"]
 
-_PROVEN = ("engine_error", "engine_crash")
+_PROVEN = ("engine_error", "engine_crash", "expired")
 
 
 class _Payload(Struct, gc=False):
@@ -53,11 +53,13 @@ class Rows:
         tally: Tally,
         paid: dict[int, dict[tuple[Path, int], str]],
         classes: tuple[int, ...] = (100,),
+        timeout_s: float | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.requests = requests
         self.tally = tally
         self.classes = classes
+        self._timeout_s = timeout_s
         self.payloads: dict[int, _Payload] = {}
         self._steps = len(pipeline.steps)
         self._ways: dict[int, _Way] = {}  # by source position, until it is committed
@@ -84,7 +86,7 @@ class Rows:
         step, pipeline = start.step, self.pipeline
         dead: list[int] = []
         events: list[Event] = []
-        pool, submits = pipeline.steps[step].pool, dict[int, ev.Submit]()
+        pool, submits = pipeline.steps[step].pool, dict[tuple[int, float | None], ev.Submit]()
         for task, order in zip(start.tasks, start.orders, strict=True):
             row = self._payload(task)
             if order != row.position or task % self._steps != step:
@@ -102,12 +104,20 @@ class Rows:
                 dead.append(task)
                 continue
             tokens_in, limit, _ = pipeline.work(row.position, row.path, step)
-            priority = self.priority(task)
-            if priority not in submits:
-                submits[priority] = ev.Submit(
-                    pool=pool, step=step, tasks=[], orders=[], tokens_in=[], tokens_out=[], priority=priority
+            kind = self.priority(task), self._timeout_s if order % 3 == 0 else None
+            if kind not in submits:
+                submits[kind] = ev.Submit(
+                    pool=pool,
+                    step=step,
+                    tasks=[],
+                    orders=[],
+                    tokens_in=[],
+                    tokens_out=[],
+                    priority=kind[0],
+                    timeout_s=kind[1],
                 )
-            submit = submits[priority]
+            submit = submits[kind]
+            self.requests.tasks[task].timeout_s = kind[1]
             submit.tasks.append(task)
             submit.orders.append(order)
             submit.tokens_in.append(tokens_in)

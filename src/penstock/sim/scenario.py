@@ -55,7 +55,8 @@ class Stretch(Struct, frozen=True):
 class Scenario(Struct, frozen=True):
     """latency_s: of a message, one way. report_s: a host gathers answers so long. read_s, commit_s: of source and sink;
     a read of 0 is answered at once. limits: of the lives, one after the other, the last for all that follow. changes:
-    of the source's files. twice: the source names one file twice. classes: of the rows, in turn."""
+    of the source's files. twice: the source names one file twice. classes: of the rows, in turn.
+    timeout_s: of the requests of every third row; None: none has a deadline."""
 
     seed: int
     mode: str
@@ -77,6 +78,7 @@ class Scenario(Struct, frozen=True):
     changes: tuple[Change, ...] = ()
     twice: bool = False
     classes: tuple[int, ...] = (100,)
+    timeout_s: float | None = None
     service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 
     def pipeline(self, phase: int) -> Pipeline:
@@ -155,6 +157,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         changes=changes,
         twice=Random(f"{seed}/twice").random() < 0.2,
         classes=Random(f"{seed}/classes").choice(((100,), (100,), (100, 0), (100, 100, 100, 0), (50, 0, 100))),
+        timeout_s=Random(f"{seed}/timeout").choice((None, None, None, 0.2, 1.0, 4.0)),
         service=draw_service(seed),
     )
     if not any(change.resumed for change in changes):

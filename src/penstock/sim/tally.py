@@ -34,6 +34,7 @@ SOMETIMES = (
     "dead: encode_error",
     "dead: engine_crash",
     "dead: engine_error",
+    "dead: expired",
     "dead: refused",
     "dead: template_missing_field",
     "ended: done",

@@ -59,6 +59,8 @@ def _check_request(dispatch: Dispatch, request: Request, seen: set[int], place: 
     seen.add(request.task)
     if request.place != place or dispatch.requests.get(request.task) is not request:
         raise dispatch._broken(f"request {request.task} is not where the index says: {request}", request.task)
+    if request.deadline < dispatch.deadlines.judged_at:
+        raise dispatch._broken(f"request {request.task} has outlived its deadline of {request.deadline}", request.task)
     if request.failures >= limits.max_attempts or request.solo_crashes >= limits.solo_crashes:
         raise dispatch._broken(f"request {request.task} goes on beyond its limit of attempts", request.task)
 

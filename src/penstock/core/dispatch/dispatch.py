@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.core import events as ev
+from penstock.core.dispatch.deadlines import Deadlines
 from penstock.core.dispatch.failover import Failover, add_failure, failures
 from penstock.core.dispatch.lanes import NO_DEADLINE, SUSPECT, Request
 from penstock.core.dispatch.membership import Membership
@@ -55,6 +56,7 @@ class Dispatch(Machine):
         self.supervisor = Supervisor(self)
         self.membership = Membership(self)
         self.requests: dict[int, Request] = {}  # all that were submitted and have not ended, wherever they are
+        self.deadlines = Deadlines()
         self.stale_answers = 0
         self.draining_until: float | None = None
         self._drained = False
@@ -77,7 +79,7 @@ class Dispatch(Machine):
             ev.PausePool: self.membership.pause,
             ev.ResumePool: self.membership.resume,
             ev.SlotsChanged: self.membership.slots_changed,
-            ev.Tick: self.supervisor.on_tick,
+            ev.Tick: self._on_tick,
         }
 
     # ------------------------------------------------------------ requests come in
@@ -85,12 +87,14 @@ class Dispatch(Machine):
     def _on_submit(self, event: ev.Submit) -> None:
         pool = self.pools[event.pool]
         push, step, priority, requests = pool.lanes.push, event.step, event.priority, self.requests
-        deadline = NO_DEADLINE if event.deadline is None else event.deadline
+        deadline = NO_DEADLINE if event.timeout_s is None else self._now + event.timeout_s
         for task, order, tokens_in, tokens_out in zip(
             event.tasks, event.orders, event.tokens_in, event.tokens_out, strict=True
         ):
             request = requests[task] = Request(task, step, order, priority, deadline, tokens_in, tokens_out, event.pool)
             push(request)
+            if event.timeout_s is not None:
+                self.deadlines.add(request)
         self._dirty[pool.index] = pool
         self.residency.first_request(pool)
 
@@ -102,6 +106,18 @@ class Dispatch(Machine):
     def _on_cancel_requests(self, event: ev.CancelRequests) -> None:
         self._withdraw(event.tasks)
         self._emit(ev.Cancelled(tasks=event.tasks))
+
+    def _on_tick(self, event: ev.Tick) -> None:
+        """Expire first: what is not wanted any more is no reason to keep a replica, or to call it hung."""
+        due = self.deadlines.due(self.requests, self._now)
+        if due:
+            ends = failures(None)
+            for request in due:
+                where = "in flight" if request.place >= 0 else "waiting"
+                add_failure(ends, request, "expired", f"no answer by the deadline; the request was {where}", -1)
+            self._emit(ends)
+            self._withdraw(ends.tasks)
+        self.supervisor.on_tick(event)
 
     def _withdraw(self, tasks: Sequence[int]) -> list[Request]:
         """Take requests from where they are; engines abort what is in flight. Those that had not ended."""

@@ -160,9 +160,10 @@ class Failover:
             quarantine.choose(self._dispatch.now, others_wait=True)
 
 
-def failures(replica: Replica, batch: int = 0) -> ev.FailRequests:
-    """Requests of a replica that end without a result: none yet."""
-    return ev.FailRequests(batch=batch, replica=replica.index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
+def failures(replica: Replica | None, batch: int = 0) -> ev.FailRequests:
+    """Requests of a replica (None: wherever they are) that end without a result: none yet."""
+    index = -1 if replica is None else replica.index
+    return ev.FailRequests(batch=batch, replica=index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
 
 
 def add_failure(ends: ev.FailRequests, request: Request, code: str, message: str, index: int) -> None:

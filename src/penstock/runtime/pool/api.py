@@ -106,6 +106,7 @@ class LaunchedPool:
         *,
         n: int = 1,
         errors: Literal["raise", "return"] = "raise",
+        timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Any]:
         """One Generation per prompt, in their order. Blocks; Ctrl-C cancels what is under way, and the pool goes on.
@@ -113,10 +114,11 @@ class LaunchedPool:
         prompts  texts, lists of token ids (given to the model as they are), or lists of messages {role, content}
         errors   raise: once all have ended, the first prompt that failed raises its GenerationError; return: each in
                  its place
+        timeout_s  a prompt without an answer after so many seconds fails with code `expired`, and its engine aborts it
 
         Raises PoolFailed where no replica is left, ConfigError for sampling fields out of range.
         """
-        call = self._call(prompts, n, sampling)
+        call = self._call(prompts, n, sampling, timeout_s)
         try:
             return _checked(call.wait(), errors)
         except BaseException:
@@ -129,10 +131,11 @@ class LaunchedPool:
         *,
         n: int = 1,
         errors: Literal["raise", "return"] = "raise",
+        timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Any]:
         """`generate` for asyncio. Cancelling it takes its requests from the engines."""
-        call = self._call(prompts, n, sampling)
+        call = self._call(prompts, n, sampling, timeout_s)
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
         call.when_done(lambda: _tell(loop, done))
@@ -144,10 +147,15 @@ class LaunchedPool:
             raise
 
     def stream(
-        self, prompts: Sequence[Prompt], *, n: int = 1, **sampling: Unpack[SamplingOptions]
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        timeout_s: float | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Iterator[tuple[int, Generation | GenerationError]]:
         """(index of the prompt, its generation or error) as they end. Leaving the loop early cancels the rest."""
-        call = self._call(prompts, n, sampling)
+        call = self._call(prompts, n, sampling, timeout_s)
         try:
             yield from call.as_they_come()
         finally:
@@ -157,11 +165,15 @@ class LaunchedPool:
         """Not in this version: raises UsageError."""
         raise UsageError("embed: this version generates only; embedding comes with the sentence-transformers engine")
 
-    def _call(self, prompts: Sequence[Prompt], n: int, sampling: Mapping[str, Any]) -> Call:
+    def _call(
+        self, prompts: Sequence[Prompt], n: int, sampling: Mapping[str, Any], timeout_s: float | None = None
+    ) -> Call:
         if self._closed:
             raise PoolFailed(f"the pool of {self.name} is closed")
         if isinstance(prompts, (str, bytes)):
             raise UsageError("generate takes a list of prompts; put a single one into a list")
+        if timeout_s is not None and not timeout_s > 0:
+            raise UsageError(f"timeout_s is {timeout_s}; it must be greater than 0 seconds")
         chosen = SamplingTemplate(sampling, n).render({})
         number = next(self._calls)
         samples = _samples(chosen)
@@ -171,6 +183,7 @@ class LaunchedPool:
                 Request(_payload(prompt, index), chosen, seed=self._seed_of(number, index) if samples else 0)
                 for index, prompt in enumerate(prompts)
             ],
+            timeout_s,
         )
         if call.requests:
             self._thread.begin(call)

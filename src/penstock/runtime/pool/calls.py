@@ -72,10 +72,10 @@ class Close(Event):
 
 class Call:
     """Filled by the pools' thread, waited for by others. pool: its name. first_task: its prompts are tasks from there
-    on."""
+    on. timeout_s: prompts without an answer by then fail as `expired`; None: they have as long as it takes."""
 
-    def __init__(self, pool: str, requests: list[Request]) -> None:
-        self.pool, self.requests = pool, requests
+    def __init__(self, pool: str, requests: list[Request], timeout_s: float | None = None) -> None:
+        self.pool, self.requests, self.timeout_s = pool, requests, timeout_s
         self.first_task = 0
         self.results: list[Result | None] = [None] * len(requests)
         self.failure: PoolFailed | None = None
@@ -170,6 +170,7 @@ def submit_event(call: Call, pool: int) -> ev.Submit:
         orders=tasks,
         tokens_in=[characters_of(request.payload) // 4 + 1 for request in call.requests],
         tokens_out=[_limit_of(request.sampling) for request in call.requests],
+        timeout_s=call.timeout_s,
     )
 
 

@@ -23,11 +23,11 @@ from penstock.core.counts import Counts
 from penstock.errors import InvariantError
 from penstock.ledger import publish, read_run, stage
 from penstock.ledger.base import CommitBatch, Finished
+from penstock.ledger.dead_rows import standing_parts
 from penstock.ledger.files import Files
 from penstock.ledger.joining import MAX_TAIL
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
-from penstock.ledger.retry import standing_parts
 
 
 def positions_in(out: Path) -> list[int]:

@@ -12,11 +12,12 @@ from phase_support import PhasedCoordinator, deaths, open_phased
 
 from penstock.errors import Fenced
 from penstock.ledger.base import CommitBatch
+from penstock.ledger.dead_rows import standing_parts
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.part_keys import DeadKey, encode_dead_keys, read_dead_keys
-from penstock.ledger.retry import Again, standing_parts
+from penstock.ledger.retry_parts import Retried
 
 TOTAL = 120
 PATHS = st.lists(st.integers(0, 3), max_size=2).map(tuple)
@@ -69,9 +70,9 @@ def test_a_finished_run_that_was_opened_before_a_retry_took_its_place(tmp_path: 
         _, parts = standing_parts(Manifest(Layout(tmp_path), Files()))
         known = {name: read_dead_keys(Layout(tmp_path), Files(), part) for name, part in parts.items()}
         every = {key for keys in known.values() for key, _ in keys}
-        ledger.commit_retry(Again(every, known, iter(()), [], counts))
+        ledger.commit_retry(lambda: Retried(every, known, iter(()), [], counts))
     assert dead_ordinals(tmp_path) == []
-    with pytest.raises(Fenced, match="meanwhile"):
+    with pytest.raises(Fenced, match="in the meantime"):
         late.commit(CommitBatch([], [], [], late.state.watermark, None, counts))
     late.close()
     with open_ledger(tmp_path) as ledger:

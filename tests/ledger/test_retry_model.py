@@ -39,7 +39,7 @@ def run_again(
 ) -> dict[str, int]:
     class InModel(retrying._Retry):
         def _run(self, lent: Session, listener: Listener) -> tuple[RunFacts, int]:
-            Model(pipeline, drawn, round, self.selection).run(self._inner)
+            Model(pipeline, drawn, round, self.selection).run(self._retry.folder)
             return nothing_to_do(pipeline, self._out_dir, lent.clock), 0
 
     with pytest.MonkeyPatch.context() as patch:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from ledger_support import READERS, Coordinator, assert_complete, dead, dead_ordinals, expected, open_ledger, outcome
 
 from penstock.data.columns import TableBuilder
+from penstock.ledger.dead_rows import standing_parts
 from penstock.ledger.entry import PartFact
 from penstock.ledger.files import Files
 from penstock.ledger.joining import SMALL_BYTES, SMALL_ROWS, tail_after
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.part_keys import read_keys
-from penstock.ledger.retry import standing_parts
 from penstock.ledger.view import read_run
 
 TOTAL = 120

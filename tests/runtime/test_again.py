@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from penstock.core.counts import Counts
 from penstock.data.open import open_source
 from penstock.errors import InputError
-from penstock.runtime.retry.dead_rows import positions_of
-from penstock.runtime.retry.scope import Chosen, ChosenSource, Selection, counted_before
+from penstock.ledger.dead_rows import positions_of
+from penstock.ledger.retry import Chosen
+from penstock.runtime.retry.scope import ChosenSource, Selection, counted_before
 from penstock.spec.load import load_pipeline
 
 PATHS = st.lists(st.integers(0, 2), max_size=3).map(tuple)
@@ -55,7 +56,7 @@ def three_files(folder: Path) -> list[str]:
 
 def test_places_are_found_in_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = three_files(tmp_path)
-    monkeypatch.setattr("penstock.runtime.retry.dead_rows._SCAN_ROWS", 4)
+    monkeypatch.setattr("penstock.ledger.dead_rows._SCAN_ROWS", 4)
     places = {(names[0], 0), (names[0], 3), (names[2], 1), (names[2], 3)}
     source = open_source(names, "jsonl", None)
     assert sorted(positions_of(source, places).values()) == [[0], [3], [6], [8]]
@@ -71,7 +72,7 @@ def test_a_file_that_is_named_several_times_has_as_many_places(
     files = three_files(tmp_path_factory.mktemp("files"))
     names = [files[index] for index in order]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.runtime.retry.dead_rows._SCAN_ROWS", scanned)
+        patch.setattr("penstock.ledger.dead_rows._SCAN_ROWS", scanned)
         every = [(name, row) for name in names for row in range({0: 5, 1: 0, 2: 4}[files.index(name)])]
         source = open_source(names, "jsonl", None)
         found = positions_of(source, set(every))

@@ -11,12 +11,12 @@ from penstock.data.dead import dead_table
 from penstock.data.parts import writer_for
 from penstock.errors import UsageError
 from penstock.ledger.base import DeadRow
+from penstock.ledger.dead_rows import DeadRows, read_dead
 from penstock.ledger.entry import Entry, PartFact, hash_bytes
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.part_keys import DeadKey, encode_dead_keys
-from penstock.runtime.retry.dead_rows import DeadRows, read_dead
 
 PLACES = {("a", 0): [0, 4], ("a", 1): [1, 5], ("b", 0): [2]}
 

@@ -15,39 +15,35 @@ One commit, and what a crash leaves behind at each step:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pyarrow as pa
-
 from penstock.core.counts import Counts
+from penstock.data.base import Source
 from penstock.errors import CommitError, Fenced, InvariantError, LedgerDamaged, PenstockError, RunOwned
 from penstock.faults import fault
 from penstock.ledger.base import CommitBatch, LedgerState, PaidResults, Receipt
-from penstock.ledger.batch import Encoded, Locate, TableBuilder, check_batch, encode_batch, moved_by
+from penstock.ledger.batch import Locate, check_batch
 from penstock.ledger.bits import EndedPositions
-from penstock.ledger.carried import CarriedRows, after_phase
-from penstock.ledger.entry import Entry, SegmentFact
+from penstock.ledger.carried import CarriedRows
+from penstock.ledger.entry import Entry
 from penstock.ledger.files import Files, commit_error
-from penstock.ledger.joining import Joined, join_tails, tail_after
+from penstock.ledger.keyed import Key
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import LostRace, Manifest
-from penstock.ledger.opening import BEGINNING, claim, finish_moves, refuse_lost_manifest, successor, sweep
+from penstock.ledger.opening import BEGINNING, claim, finish_moves, refuse_lost_manifest, sweep
 from penstock.ledger.owner import Owner, read_owner, refuse_if_owned
-from penstock.ledger.part_keys import DeadKey
-from penstock.ledger.partial import read_partial, stage_partial
-from penstock.ledger.publish import Publisher, publish_below
-from penstock.ledger.retry import Again, stage_retry
+from penstock.ledger.partial import read_partial
+from penstock.ledger.phase_writer import PhaseWriter, TableFactory
+from penstock.ledger.publish import publish_below
+from penstock.ledger.retry import Retry
+from penstock.ledger.retry_parts import Retried, stage_retry
 from penstock.ledger.run_file import Diff, prepare, run_file
-from penstock.ledger.segments import decode_schema, encode_schema
 from penstock.ledger.stage import Stage
 
-__all__ = ["Ledger", "TableFactory"]
-
-TableFactory = Callable[[pa.Schema | None], TableBuilder]
+__all__ = ["Ledger"]
 
 
 class Ledger:
@@ -72,13 +68,11 @@ class Ledger:
         self._files = files
         self._manifest = Manifest(layout, files)
         self._owner = owner
-        self._sink_order = order
+        self._order = order
         self._phases = phases
-        self._writer, self._dead_writer = writer_for(sink_format), writer_for("parquet")
+        self._writers = writer_for(sink_format), writer_for("parquet")
         self._locate = locate or (lambda position: ("", position))
-        self._builder: TableBuilder | None = None
-        self._schema_seen: pa.Schema | None = None
-        self._schema_text = entry.schema
+        self._phase: PhaseWriter | None = None
         self._failure: PenstockError | None = None
         self._ended = EndedPositions.decode(entry.watermark, entry.ended)
         self.entry = entry
@@ -155,9 +149,16 @@ class Ledger:
     def begin_phase(self, table: TableFactory) -> None:
         """Take up the phase that the newest entry names. `table` makes the builder of its rows' table: it gets the
         columns that were fixed before, or None."""
-        where = str(self._layout.entry(self.entry.seq))
-        self._builder = table(decode_schema(self.entry.schema, where) if self.entry.schema else None)
-        self._schema_seen, self._schema_text = None, self.entry.schema
+        self._phase = PhaseWriter(
+            self._layout,
+            self._files,
+            self.entry,
+            table,
+            self._writers,
+            phases=self._phases,
+            order=self._order,
+            locate=self._locate,
+        )
         self._ended = EndedPositions.decode(self.entry.watermark, self.entry.ended)
         self.state = _state(self.entry, self._ended)
 
@@ -172,15 +173,6 @@ class Ledger:
     @property
     def phases(self) -> int:
         return self._phases
-
-    @property
-    def _carries(self) -> bool:
-        """Whether the rows that this phase finishes go on to another."""
-        return self.entry.phase < self._phases - 1
-
-    @property
-    def _order(self) -> str:
-        return "input" if self._carries else self._sink_order
 
     def commit(self, batch: CommitBatch) -> Receipt:
         """Make `batch` durable as a whole. Blocks on the disk; call it from one thread only.
@@ -204,50 +196,42 @@ class Ledger:
                 raise
             raise failure from error
 
-    def commit_retry(self, again: Again) -> None:
-        """Dead rows that were run again take their places, in one entry (see again.py). The run is finished.
+    def retry(
+        self, source: Source, codes: Collection[str] = (), *, without: Collection[Key] = (), takeover: bool = False
+    ) -> Retry:
+        """The retry that was begun in this run, which has ended; else a new one, of all dead rows or those with one of
+        `codes`.
+
+        source    of the run: runs of an older Penstock have dead rows that are found in it by name
+        without   keys of dead rows that are left out
+        takeover  another process that still seems to work on the retry does not count
+
+        Raises LedgerDamaged; UsageError where dead rows can't be told apart; RunOwned.
+        """
+        return Retry(self._layout, self._files, self.entry, source, codes, without=without, takeover=takeover)
+
+    def put_back(self, retry: Retry, source: Source, counted: Counts) -> Counts:
+        """What became of the rows of a retry that has ended takes their places, in one entry (see retry_parts.py); the
+        run's totals after it. counted: what the run has counted for them. Once more it does nothing.
 
         Raises as `commit` does; LedgerDamaged where a part is not as it was written.
         """
+        if self.entry.retries < retry.number:
+            try:
+                self.commit_retry(lambda: retry.outcome(self.entry, source, counted))
+            except OSError as error:
+                raise commit_error(error, "put rows that were run again into place", self._layout.out_dir) from error
+        retry.remove()
+        return self.entry.counts
+
+    def commit_retry(self, outcome: Callable[[], Retried]) -> None:
+        """For `put_back`. outcome: what became of the rows, once the run is ours. Raises OSError too."""
         self._claim_finished_run()
-        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)
-        before = self.entry
-        try:
-            drops = stage_retry(
-                stage,
-                self._layout,
-                self._files,
-                self._manifest,
-                before,
-                again,
-                (self._writer, self._dead_writer),
-                order=self._sink_order,
-            )
-            entry = successor(
-                before,
-                self._manifest.hash_of(before.seq),
-                kind="retry",
-                counts=again.counts,
-                parts=tuple(stage.parts),
-                dead_parts=tuple(stage.dead_parts),
-                drops=tuple(drops),
-                parts_total=stage.parts_total,
-                dead_parts_total=before.dead_parts_total + bool(again.dead),
-                data_tail=(),
-                dead_tail=(),
-                part_rows_total=again.counts.out,
-                placeholder="" if stage.parts else before.placeholder,
-                retries=before.retries + 1,
-            )
-        except OSError as error:
-            stage.discard()
-            raise commit_error(error, "commit retried rows", self._layout.out_dir) from error
-        except BaseException:
-            stage.discard()
-            raise
-        self._append(entry)
-        self.entry = entry
-        self._show(entry)
+        stage, before = Stage(self._layout, self._files, self.entry.epoch, self.entry), self.entry
+        files, manifest, writers = self._files, self._manifest, self._writers
+        self._put(
+            stage, lambda: stage_retry(stage, self._layout, files, manifest, before, outcome(), writers, self._order)
+        )
 
     def heartbeat(self) -> None:
         """Say that we live; cheap, at most a write every few seconds. Raises Fenced when another has taken over."""
@@ -280,25 +264,34 @@ class Ledger:
         self.close()
 
     def _commit(self, batch: CommitBatch) -> Receipt:
-        started = time.monotonic()
-        check_batch(batch, self._order)
+        started, phase, before = time.monotonic(), self._phase, self.entry
+        if phase is None:
+            raise InvariantError(f"a batch was to be committed before phase {before.phase} began")
+        check_batch(batch, phase.order)
         ended = self._ended.advanced(batch.ended, batch.watermark)
-        below = publish_below(batch, self.entry, ended, self._order)
+        below = publish_below(batch, before, ended, phase.order)
         self._claim_finished_run()
         self.heartbeat()  # a writer that is never idle finds no other time
-        if self._builder is None:
-            raise InvariantError(f"a batch was to be committed before phase {self.entry.phase} began")
-        encoded = encode_batch(self._builder, batch.finished, batch.dead, self._locate, carries=self._carries)
+        before, previous = self.entry, self._manifest.hash_of(self.entry.seq)
+        encoded = phase.encode(batch)
         fault("commit.encoded")
-        stage = Stage(self._layout, self._files, self.entry.epoch, self.entry)
-        publish = stage.add_carried if self._carries else partial(stage.add_parts, writer=self._writer)
-        publisher = Publisher(self._layout, self._files, self.entry, publish)
+        stage = Stage(self._layout, self._files, before.epoch, before)
+        self._put(stage, lambda: phase.stage(stage, batch, encoded, before, previous, ended, below))
+        self._ended = EndedPositions.decode(self.entry.watermark, self.entry.ended) if batch.final else ended
+        return Receipt(
+            seq=self.entry.seq,
+            rejected=encoded.rejected,
+            part_rows=stage.part_rows,
+            bytes_written=stage.bytes_written,
+            took_s=time.monotonic() - started,
+            counts=self.entry.counts,
+            moved=phase.moved(batch, encoded),
+        )
+
+    def _put(self, stage: Stage, make: Callable[[], Entry]) -> None:
+        """Write the files of `stage`, link the entry that names them, and show them. Without an entry nothing stays."""
         try:
-            live = publisher.stage(stage, encoded.table, below)
-            joined = self._stage_rest(stage, batch, encoded, self._builder)
-            unfinished = stage_partial(stage, self._layout, self._files, self.entry, batch.partial, ended)
-            moved = moved_by(batch, encoded.rejected, carries=self._carries)
-            entry = self._next(batch, batch.counts + moved, stage, live, unfinished, joined, ended, below)
+            entry = make()
         except BaseException:
             stage.discard()
             raise
@@ -307,81 +300,8 @@ class Ledger:
         except (OSError, Fenced):
             stage.discard()  # certainly no entry; after anything else there may be one, and its files stay
             raise
-        self.entry, self._ended = entry, EndedPositions.decode(entry.watermark, entry.ended) if batch.final else ended
+        self.entry = entry
         self._show(entry)
-        took_s = time.monotonic() - started
-        return Receipt(entry.seq, encoded.rejected, stage.part_rows, stage.bytes_written, took_s, entry.counts, moved)
-
-    def _stage_rest(self, stage: Stage, batch: CommitBatch, encoded: Encoded, builder: TableBuilder) -> Joined:
-        from penstock.data.dead import dead_table
-
-        writers = (self._writer, self._dead_writer)
-        joined = join_tails(stage, self._layout, self._files, self.entry, writers)
-        dead = sorted([*batch.dead, *encoded.rejected], key=lambda row: (row.position, row.path))
-        if dead:
-            keys = [DeadKey((row.origin, tuple(row.path)), self.entry.phase) for row in dead]
-            stage.add_dead(dead_table(dead), keys, self._dead_writer)
-        if batch.final and not self._carries and self.entry.parts_total == 0 and not stage.parts:
-            stage.add_placeholder(builder.build([])[0], self._writer)
-        stage.sync()
-        return joined
-
-    def _next(
-        self,
-        batch: CommitBatch,
-        counts: Counts,
-        stage: Stage,
-        live: tuple[SegmentFact, ...],
-        unfinished: tuple[SegmentFact, ...],
-        joined: Joined,
-        ended: EndedPositions,
-        below: int,
-    ) -> Entry:
-        before, needed = self.entry, (*live, *unfinished)
-        placeholder = stage.placeholder or ("" if stage.parts else before.placeholder)
-        drops = [
-            f".penstock/segments/{segment.name}"
-            for segment in (*before.segments, *before.partial)
-            if segment not in needed
-        ]
-        drops += joined.drops
-        new = tuple(part for part in stage.parts if f"data/{part.name}" not in joined.names and part.rows)
-        new_dead = tuple(part for part in stage.dead_parts if f"dead/{part.name}" not in joined.names)
-        if before.placeholder and not placeholder:
-            drops.append(f"data/{before.placeholder}")
-        entry = successor(
-            before,
-            self._manifest.hash_of(before.seq),
-            kind="commit",
-            watermark=batch.watermark,
-            ended=ended.encode(),
-            counts=counts,
-            published_to=below if self._order == "input" else 0,
-            total_rows=batch.total_rows if batch.total_rows is not None else before.total_rows,
-            finished=batch.final and not self._carries,
-            segments=live,
-            partial=unfinished,
-            carried=(*before.carried, *stage.carried),
-            parts=tuple(stage.parts),
-            dead_parts=tuple(stage.dead_parts),
-            drops=tuple(drops),
-            parts_total=stage.parts_total,
-            data_tail=tail_after(joined.data, new),
-            dead_tail=tail_after(joined.dead, new_dead),
-            dead_parts_total=before.dead_parts_total + len(new_dead),
-            part_rows_total=before.part_rows_total + stage.part_rows,
-            placeholder=placeholder,
-            schema=self._fixed_schema() if batch.finished else before.schema,
-            mark=batch.mark or before.mark,
-        )
-        return after_phase(entry, self._phases) if batch.final and self._phases > 1 else entry
-
-    def _fixed_schema(self) -> str:
-        assert self._builder is not None
-        schema = self._builder.fixed_schema()
-        if schema is not None and schema is not self._schema_seen:
-            self._schema_seen, self._schema_text = schema, encode_schema(schema)
-        return self._schema_text
 
     def _fenced(self) -> Fenced | None:
         """Whether another coordinator has taken over: then its tidying, and no disk, made us fail."""

@@ -1,158 +1,119 @@
-"""Rows that died, were run again, and take their places: in the output, or among the dead with a new reason.
+"""A retry, seen from the run whose dead rows it runs again: which rows, and what their run has made of them.
 
-    dead/ ── chosen ──▶ a run of its own, over their source rows only ──▶ one entry `retry` of this run:
-                                                                          parts with the new rows in their places,
-                                                                          dead/ without the chosen, with those that died
+    dead/ ──▶ Retry.chosen ──▶ a run of its own in Retry.folder, over their source rows only ──▶ Ledger.put_back
 
-Nothing of this run changes before that entry, and everything with it: until then its dead rows are dead.
+Nothing of this run changes before `put_back` makes its entry: until then its dead rows are dead.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Collection, Iterator
 from functools import partial
-from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from penstock.core.counts import Counts
-from penstock.data.base import PartWriter
-from penstock.data.dead import dead_table
+from penstock.data.base import Source
 from penstock.ledger.base import DeadRow
-from penstock.ledger.entry import Entry, PartFact
+from penstock.ledger.chosen_list import Chosen, ChosenList
+from penstock.ledger.dead_rows import DeadRows, positions_of, read_dead
+from penstock.ledger.entry import Entry
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, keys_of, with_keys, without_keys
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
-from penstock.ledger.part_keys import DeadKey, encode_keys, read_keys
-from penstock.ledger.segments import check_part, read_segment
-from penstock.ledger.stage import Stage
+from penstock.ledger.retry_parts import Retried
+from penstock.ledger.run_file import read_run_file
+from penstock.ledger.segments import decode_schema, read_segment
 
-__all__ = ["Again", "dead_of", "retried_rows", "stage_retry", "standing_parts"]
+__all__ = ["Chosen", "Key", "Retry"]
 
-
-class Again(msgspec.Struct):
-    """What became of dead rows that were run again. chosen: their keys, which leave the dead-letter table; known: the
-    keys of the rows of each part of it; rows: their output, with keys, sorted; dead: those that died once more; counts:
-    the run's totals with all this."""
-
-    chosen: set[Key]
-    known: dict[str, list[DeadKey]]
-    rows: Iterator[pa.Table]
-    dead: Sequence[DeadRow]
-    counts: Counts
+_NAMING = ["source", "row", "path", "step", "code"]  # columns of dead/ without the rows themselves
 
 
-def retried_rows(layout: Layout, files: Files, entry: Entry) -> Iterator[pa.Table]:
-    """The output of a run over chosen rows, from its newest entry: under the keys of the run that they belong to."""
-    for fact in entry.inputs:
-        for table in read_segment(layout, files, fact):
-            yield with_keys(keys_of(table), without_keys(table))
+class Retry:
+    """The dead rows of a run that one retry runs again, settled when it was begun; `Ledger.retry` makes it.
 
-
-def standing_parts(manifest: Manifest) -> tuple[dict[str, PartFact], dict[str, PartFact]]:
-    """The parts of data/ and dead/ by name, as the entries have left them. Raises LedgerDamaged."""
-    data: dict[str, PartFact] = {}
-    dead: dict[str, PartFact] = {}
-    for entry in manifest.replay():
-        for standing, parts in ((data, entry.parts), (dead, entry.dead_parts)):
-            standing.update((part.name, part) for part in parts)
-        for name in entry.drops:
-            folder, _, part = name.rpartition("/")
-            {"data": data, "dead": dead}.get(folder, {}).pop(part, None)
-    return dict(sorted(data.items())), dict(sorted(dead.items()))
-
-
-def dead_of(layout: Layout, files: Files, part: PartFact, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    """The dead rows of a part of dead/, as dicts of its columns, or of some. Raises LedgerDamaged where the part is
-    gone or not as it was written."""
-    import pyarrow.parquet as pq
-
-    path = layout.dead / part.name
-    check_part(files, path, part)
-    with files.open(path) as file:  # a path of Arrow has to be UTF-8
-        rows: list[dict[str, Any]] = pq.read_table(file, columns=columns, use_threads=False).to_pylist()
-    return rows
-
-
-def stage_retry(
-    stage: Stage,
-    layout: Layout,
-    files: Files,
-    manifest: Manifest,
-    before: Entry,
-    again: Again,
-    writers: tuple[PartWriter, PartWriter],
-    *,
-    order: str,
-) -> list[str]:
-    """Write the parts that change, and the new ones; returns the names of files that go. Raises LedgerDamaged, OSError.
-
-    writers: of data/ and of dead/
+    chosen   the rows, with where they died
+    codes    of the rows that were asked for when it was begun, sorted, [] for all; None where they are not known
+    folder   of the run over them, with a ledger of its own
+    columns  of the output, as this run has fixed them; None where it has not
+    mark     what this run has read of the source
     """
-    data, dead = standing_parts(manifest)
-    writer, dead_writer = writers
-    drops = _stage_dead(stage, layout, files, dead, again, dead_writer)
-    data.pop(before.placeholder, None)
-    if order == "completion" or not data:
-        stage.add_parts(again.rows, writer)
-        if stage.parts and before.placeholder:
-            drops.append(f"data/{before.placeholder}")
-    else:
-        drops += _stage_data(stage, layout, files, list(data.values()), again.rows, writer)
-    stage.sync()
-    return drops
 
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        before: Entry,
+        source: Source,
+        codes: Collection[str],
+        *,
+        without: Collection[Key],
+        takeover: bool,
+    ) -> None:
+        self._layout, self._files = layout, files
+        self.number = before.retries + 1
+        self.folder = layout.retry(self.number)
+        self._list = ChosenList(layout, files, self.folder)
+        dead = partial(self._dead, source)
+        settled = self._list.read(dead, takeover=takeover)
+        if settled is None:
+            rows = [
+                Chosen(*key, row["step"], phase)
+                for (key, phase), row in dead().rows
+                if key not in without and (not codes or row["code"] in codes)
+            ]
+            settled = self._list.settle(codes, rows, dead, takeover=takeover)
+        self.codes, self.chosen = settled
+        text = before.schema or before.data_schema
+        self.columns = decode_schema(text, str(layout.entry(before.seq))) if text else None
+        self.mark = before.mark
 
-def _stage_dead(
-    stage: Stage,
-    layout: Layout,
-    files: Files,
-    parts: dict[str, PartFact],
-    again: Again,
-    writer: PartWriter,
-) -> list[str]:
-    drops = []
-    for name, part in parts.items():
-        known = again.known[name]
-        left = [index for index, (key, _) in enumerate(known) if key not in again.chosen]
-        if len(left) == len(known):
-            continue
-        if part.keys:
-            drops.append(f".penstock/keys/{part.keys}")
-        if left:
-            rows = dead_of(layout, files, part)
-            table = dead_table([DeadRow(position=0, **rows[index]) for index in left])
-            stage.add_dead(table, [known[index] for index in left], writer, name)
-        else:
-            drops.append(f"dead/{name}")
-    if again.dead:
-        keys = [DeadKey((row.origin, tuple(row.path)), row.phase) for row in again.dead]
-        stage.add_dead(dead_table(again.dead), keys, writer)
-    return drops
+    def has_ended(self) -> bool:
+        """Whether all of them have been run: the last phase of that run never begins."""
+        inner = Layout(self.folder)
+        run, newest = read_run_file(inner, self._files), self._newest()
+        return run is not None and newest is not None and newest.phase == run.phases - 1
 
+    def counts(self) -> Counts:
+        """What running them has counted, once that has ended. Its finished rows are output."""
+        newest = self._newest()
+        assert newest is not None
+        sources = len({one.position for one in self.chosen})
+        out = sum(fact.rows for fact in newest.inputs)
+        return msgspec.structs.replace(newest.counts, rows_in=sources, out=out, ended_sources=sources)
 
-def _stage_data(
-    stage: Stage, layout: Layout, files: Files, parts: Sequence[PartFact], rows: Iterable[pa.Table], writer: PartWriter
-) -> list[str]:
-    """Each new row goes into the last part that begins before it, or into the first one. Returns the names of files
-    that go."""
-    keys = [read_keys(layout, files, part) for part in parts]
-    firsts = [known[0] for known in keys]
-    incoming: dict[int, list[pa.Table]] = {}
-    for table in rows:
-        places = [max(0, bisect_right(firsts, key) - 1) for key in keys_of(table)]
-        for place in sorted(set(places)):
-            chosen = pa.array([index for index, at in enumerate(places) if at == place], pa.int64())
-            incoming.setdefault(place, []).append(table.take(chosen))
-    for place, tables in sorted(incoming.items()):
-        part, new = parts[place], pa.concat_tables(tables)
-        path = layout.data / part.name
-        check_part(files, path, part)
-        together = [*keys[place], *keys_of(new)]
-        order = sorted(range(len(together)), key=together.__getitem__)
-        write = partial(writer.write_with, part=path, table=without_keys(new), order=order)
-        stage.put_part(part.name, encode_keys([together[index] for index in order]), len(together), write)
-    return [f".penstock/keys/{parts[place].keys}" for place in incoming]
+    def outcome(self, before: Entry, source: Source, counted: Counts) -> Retried:
+        """For the entry after `before`. counted: what this run has counted for the chosen rows."""
+        newest, inner = self._newest(), Layout(self.folder)
+        assert newest is not None
+        died = [
+            DeadRow(position=key[0], origin=key[0], phase=phase, **row)
+            for (key, phase), row in read_dead(inner, self._files, None, self._list.places).rows
+        ]
+        chosen, keys = {one.key for one in self.chosen}, self._dead(source).by_part
+        left = {one.key[0] for part in keys.values() for one in part if one.key not in chosen}
+        counts = msgspec.structs.replace(
+            before.counts - counted + self.counts(), dead_sources=len(left | {row.origin for row in died})
+        )
+        return Retried(chosen, keys, self._rows(inner, newest), died, counts)
+
+    def remove(self) -> None:
+        """It is done, and stands in the run; what resists is garbage."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._list.remove()
+
+    def _newest(self) -> Entry | None:
+        return Manifest(Layout(self.folder), self._files).newest()
+
+    def _dead(self, source: Source) -> DeadRows:
+        return read_dead(self._layout, self._files, _NAMING, partial(positions_of, source))
+
+    def _rows(self, inner: Layout, newest: Entry) -> Iterator[pa.Table]:
+        """The output, under the keys of this run."""
+        for fact in newest.inputs:
+            for table in read_segment(inner, self._files, fact):
+                yield with_keys(keys_of(table), without_keys(table))

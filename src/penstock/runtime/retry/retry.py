@@ -10,35 +10,23 @@ the one that was begun comes first.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
-import pyarrow as pa
 
 from penstock.core.counts import Counts
 from penstock.data.base import Source
 from penstock.errors import ExitCode, RunOwned, UsageError
-from penstock.ledger.base import DeadRow
-from penstock.ledger.entry import Entry
-from penstock.ledger.files import Files
-from penstock.ledger.keyed import Key
-from penstock.ledger.layout import Layout
 from penstock.ledger.ledger import Ledger
-from penstock.ledger.manifest import Manifest
-from penstock.ledger.retry import Again, retried_rows
-from penstock.ledger.segments import decode_schema
+from penstock.ledger.retry import Key
 from penstock.ledger.view import RunView, known_input, read_run
 from penstock.planning.preflight import check_feasible
 from penstock.report.facts import RunFacts, figures
 from penstock.report.summary import summary
-from penstock.runtime.retry.chosen_list import ChosenList
-from penstock.runtime.retry.dead_rows import DeadRows, positions_of, read_dead
-from penstock.runtime.retry.scope import Chosen, Selection, counted_before
+from penstock.runtime.retry.scope import Selection, counted_before
 from penstock.runtime.run.api import displayed, drive, nothing_to_do, place_of, tell_summary
 from penstock.runtime.run.invocation import Invocation
 from penstock.runtime.run.options import CommandOptions, Listener, RunOptions, RunResult
@@ -104,16 +92,7 @@ def _of(codes: Collection[str]) -> str:
     return f" of {', '.join(sorted(codes))}" if codes else ""
 
 
-_NAMING = ["source", "row", "path", "step", "code"]  # columns of dead/ without the rows themselves
 _KEPT = "What came of the dead rows is kept: once the run has ended, the same `penstock retry` puts it in its place."
-
-
-class _Retried(NamedTuple):
-    """counts: the run's totals after it. out, dead: what became of the rows that were run again."""
-
-    counts: Counts
-    out: int
-    dead: int
 
 
 class _Retry:
@@ -131,22 +110,15 @@ class _Retry:
         done: Collection[Key] = (),
     ) -> None:
         self._pipeline, self._options, self._out_dir, self._cut = pipeline, options, out_dir, cut
-        self._layout, self._files = Layout(out_dir), Files()
         source = open_pipeline_source(pipeline)
         try:
             with self._ledger(source) as ledger:
-                self._entry: Entry = ledger.entry
-            self._inner = self._layout.retry(self._entry.retries + 1)
-            self._listed = ChosenList(self._layout, self._files, self._inner)
-            settled = self._listed.read(partial(self._dead, source), takeover=options.takeover)
-            if settled is None:
-                chosen = self._choose(source, codes, done)
-                settled = self._listed.settle(codes, chosen, partial(self._dead, source), takeover=options.takeover)
-            self.selection = Selection(settled.rows)
-            another = settled.codes != sorted(set(codes))
-            self.begun = f"the retry{_of(settled.codes or ())} that was begun before" if another else ""
+                self._retry = ledger.retry(source, codes, without=done, takeover=options.takeover)
         finally:
             source.close()
+        self.selection = Selection(self._retry.chosen)
+        another = self._retry.codes != sorted(set(codes))
+        self.begun = f"the retry{_of(self._retry.codes or ())} that was begun before" if another else ""
 
     def _ledger(self, source: Source) -> Ledger:
         """The run's own; opening it compares the pipeline and the input with those that it was made of."""
@@ -160,16 +132,6 @@ class _Retry:
             diff=identity_diff,
             takeover=self._options.takeover,
         )
-
-    def _dead(self, source: Source) -> DeadRows:
-        return read_dead(self._layout, self._files, _NAMING, partial(positions_of, source))
-
-    def _choose(self, source: Source, codes: Collection[str], done: Collection[Key]) -> list[Chosen]:
-        return [
-            Chosen(*key, row["step"], phase)
-            for (key, phase), row in self._dead(source).rows
-            if key not in done and (not codes or row["code"] in codes)
-        ]
 
     # ------------------------------------------------------------ running them
 
@@ -187,67 +149,50 @@ class _Retry:
         facts = msgspec.structs.replace(facts, warnings=[*told, *facts.warnings])
         if facts.status != "done":
             return RunResult(code, summary(facts), self._out_dir, facts)
-        done = self._put_back()
+        came = self._retry.counts()
+        facts = _of_the_whole(facts, self._put_back(), came.rows_in)
         before = after.summary["retried"] if after is not None else {"rows": 0, "out": 0, "dead": 0}
-        sources = len(self.selection.positions)
-        facts = _of_the_whole(facts, done.counts, sources)
         written = summary(facts)
         written["retried"] = {
             "rows": before["rows"] + len(self.selection.chosen),
-            "out": before["out"] + done.out,
-            "dead": before["dead"] + done.dead,
+            "out": before["out"] + came.out,
+            "dead": before["dead"] + came.dead,
         }
         code = tell_summary(self._out_dir, written, facts, code, needed=True)
         return RunResult(code, written, self._out_dir, facts)
 
     def _run(self, lent: Session, listener: Listener) -> tuple[RunFacts, int]:
-        if self._has_ended():
+        if self._retry.has_ended():
             return nothing_to_do(self._pipeline, self._out_dir, lent.clock), 0
         options = self._options
         check_feasible(self._pipeline)
         holder = f"the retry in {self._out_dir.absolute()} (process {os.getpid()})"
         # Their deaths count nothing against max_dead: they were counted when they died first.
-        scope = RunScope(self._inner, self._out_dir, None, 1.0, self.selection, self._columns(), self._entry.mark)
+        retry = self._retry
+        scope = RunScope(retry.folder, self._out_dir, None, 1.0, self.selection, retry.columns, retry.mark)
         with closing(place_of(self._pipeline, options, holder)) as place:
             planned = place.plan(self._pipeline, self._cut or (len(self._pipeline.steps),))
             with Invocation(self._pipeline, scope, options, place, planned, lent) as invocation:
-                facts, code = drive(invocation, self._inner, listener)
+                facts, code = drive(invocation, retry.folder, listener)
             listener(facts)
         return msgspec.structs.replace(facts, out_dir=str(self._out_dir)), code
 
-    def _columns(self) -> pa.Schema | None:
-        text = self._entry.schema or self._entry.data_schema
-        return decode_schema(text, str(self._layout.entry(self._entry.seq))) if text else None
-
-    def _newest(self) -> Entry | None:
-        return Manifest(Layout(self._inner), self._files).newest()
-
-    def _has_ended(self) -> bool:
-        newest = self._newest()
-        return newest is not None and newest.phase == read_run(self._inner).run.phases - 1
-
     # ------------------------------------------------------------ putting them into their places
 
-    def _put_back(self) -> _Retried:
-        """Everything at once, in one entry. Raises UsageError or RunOwned where the run was continued meanwhile, and
-        has not come to its end."""
-        inner = self._newest()
-        assert inner is not None
+    def _put_back(self) -> Counts:
+        """Everything at once, in one entry; the run's totals after it. Raises UsageError or RunOwned where the run was
+        continued meanwhile, and has not come to its end."""
+        counted = counted_before(self.selection, self._pipeline.order(), self._cut)
         source = open_pipeline_source(self._pipeline)
         try:
             self._refuse_continued(read_run(self._out_dir).finished)
             with self._ledger(source) as ledger:
-                self._refuse_continued(ledger.entry.finished)
-                if ledger.entry.retries == self._entry.retries:
-                    ledger.commit_retry(self._outcome(ledger.entry, inner, source))
-                counts = ledger.entry.counts
+                self._refuse_continued(ledger.state.finished)
+                return ledger.put_back(self._retry, source, counted)
         except RunOwned as owned:
             raise RunOwned(f"{owned.message} {_KEPT}", where=owned.where) from None
         finally:
             source.close()
-        shutil.rmtree(self._inner, ignore_errors=True)  # what is left is garbage
-        self._listed.remove()
-        return _Retried(counts, _rows_out(inner), inner.counts.dead)
 
     def _refuse_continued(self, finished: bool) -> None:
         """Its counts and parts are those of a run under way; a commit of it and ours must not meet."""
@@ -256,32 +201,6 @@ class _Retry:
                 f"the run was continued while its dead rows were run again, and has not come to its end. {_KEPT}",
                 where=str(self._out_dir),
             )
-
-    def _outcome(self, before: Entry, newest: Entry, source: Source) -> Again:
-        inner = Layout(self._inner)
-        again = [
-            DeadRow(position=key[0], origin=key[0], phase=phase, **row)
-            for (key, phase), row in read_dead(inner, self._files, None, self._listed.places).rows
-        ]
-        chosen = self.selection.keys
-        known = self._dead(source).by_part
-        left = [one for part in known.values() for one in part if one.key not in chosen]
-        counts = before.counts - counted_before(self.selection, self._pipeline.order(), self._cut)
-        counts += msgspec.structs.replace(
-            newest.counts,
-            rows_in=len(self.selection.positions),
-            out=_rows_out(newest),
-            dead_sources=0,
-            ended_sources=len(self.selection.positions),
-        )
-        dead_sources = {key[0] for key, _ in left} | {row.origin for row in again}
-        counts = msgspec.structs.replace(counts, dead_sources=len(dead_sources))
-        return Again(chosen, known, retried_rows(inner, self._files, newest), again, counts)
-
-
-def _rows_out(inner: Entry) -> int:
-    """The rows that a run over chosen ones has put out."""
-    return sum(fact.rows for fact in inner.inputs)
 
 
 def _of_the_whole(facts: RunFacts, counts: Counts, sources: int) -> RunFacts:

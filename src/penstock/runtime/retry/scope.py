@@ -16,24 +16,10 @@ import msgspec
 from penstock.core.counts import Counts
 from penstock.data.base import Chunk, Origin, Source
 from penstock.errors import InputError
-from penstock.ledger.keyed import Key
+from penstock.ledger.retry import Chosen, Key
 from penstock.spec.graph import StepNode
 
-__all__ = ["Chosen", "ChosenSource", "Selection", "counted_before"]
-
-
-class Chosen(msgspec.Struct, frozen=True, array_like=True):
-    """A dead row that is run again. position: of its source row in the source; step, phase: where it died, phase -1
-    where that is not known."""
-
-    position: int
-    path: tuple[int, ...]
-    step: str
-    phase: int = -1
-
-    @property
-    def key(self) -> Key:
-        return self.position, self.path
+__all__ = ["ChosenSource", "Selection", "counted_before"]
 
 
 class Selection:

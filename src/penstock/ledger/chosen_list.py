@@ -17,16 +17,29 @@ from typing import NamedTuple
 import msgspec
 
 from penstock.errors import LedgerDamaged
+from penstock.ledger.dead_rows import DeadRows, Place
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key
 from penstock.ledger.layout import Layout
 from penstock.ledger.owner import read_owner, refuse_if_owned
-from penstock.runtime.retry.dead_rows import DeadRows, Place
-from penstock.runtime.retry.scope import Chosen
 
-__all__ = ["ChosenList", "Settled"]
+__all__ = ["Chosen", "ChosenList", "Settled"]
 
 FORMAT = 2
+
+
+class Chosen(msgspec.Struct, frozen=True, array_like=True):
+    """A dead row that is run again. position: of its source row in the source; step, phase: where it died, phase -1
+    where that is not known."""
+
+    position: int
+    path: tuple[int, ...]
+    step: str
+    phase: int = -1
+
+    @property
+    def key(self) -> Key:
+        return self.position, self.path
 
 
 class Settled(NamedTuple):

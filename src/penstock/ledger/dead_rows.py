@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 from penstock.data.base import Source
 from penstock.errors import InputError, UsageError
+from penstock.ledger.entry import PartFact
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
 from penstock.ledger.part_keys import DeadKey, read_dead_keys
-from penstock.ledger.retry import dead_of, standing_parts
+from penstock.ledger.segments import check_part
 
-__all__ = ["DeadRows", "Place", "positions_of", "read_dead"]
+__all__ = ["DeadRows", "Place", "dead_of", "positions_of", "read_dead", "standing_parts"]
 
 Place = tuple[str, int]  # (file, ordinal in it)
 _SCAN_ROWS = 65_536
@@ -31,6 +32,31 @@ class DeadRows(NamedTuple):
 
     rows: list[tuple[DeadKey, dict[str, Any]]]
     by_part: dict[str, list[DeadKey]]
+
+
+def standing_parts(manifest: Manifest) -> tuple[dict[str, PartFact], dict[str, PartFact]]:
+    """The parts of data/ and dead/ by name, as the entries have left them. Raises LedgerDamaged."""
+    data: dict[str, PartFact] = {}
+    dead: dict[str, PartFact] = {}
+    for entry in manifest.replay():
+        for standing, parts in ((data, entry.parts), (dead, entry.dead_parts)):
+            standing.update((part.name, part) for part in parts)
+        for name in entry.drops:
+            folder, _, part = name.rpartition("/")
+            {"data": data, "dead": dead}.get(folder, {}).pop(part, None)
+    return dict(sorted(data.items())), dict(sorted(dead.items()))
+
+
+def dead_of(layout: Layout, files: Files, part: PartFact, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """The dead rows of a part of dead/, as dicts of its columns, or of some. Raises LedgerDamaged where the part is
+    gone or not as it was written."""
+    import pyarrow.parquet as pq
+
+    path = layout.dead / part.name
+    check_part(files, path, part)
+    with files.open(path) as file:  # a path of Arrow has to be UTF-8
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=columns, use_threads=False).to_pylist()
+    return rows
 
 
 def read_dead(

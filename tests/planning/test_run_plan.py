@@ -9,7 +9,9 @@ from penstock.errors import PlanError
 from penstock.planner.cluster import NodeFacts
 from penstock.planning.run_plan import plan
 from penstock.spec.load import load_pipeline
+from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
+from penstock.spec.served import ServedModels
 
 
 def sharded(tensor: int, pipeline: int) -> Pipeline:
@@ -42,3 +44,22 @@ def test_ps_plan_is_the_plan_of_a_pipeline() -> None:
     assert [replica.devices for replica in planned.models["m"].replicas] == [
         ("a/gpu:0", "a/gpu:1", "a/gpu:2", "a/gpu:3")
     ]
+
+
+def test_models_without_a_pipeline_are_loaded_together_and_by_their_own_task() -> None:
+    """No step stands for them: each is a pool that is open from the beginning, also one that embeds."""
+    models = {
+        "writer": Model("mock:w", replicas=2),
+        "embedder": Model("mock:e", task="embed"),
+        "lazy": Model("mock:l", load="lazy"),
+    }
+    made = plan(ServedModels(models), NODES)
+    assert [pool.name for pool in made.pools] == ["writer", "embedder", "lazy"]
+    assert [(replica.id, replica.pool, replica.config.task) for replica in made.replicas] == [
+        ("writer-0", 0, "generate"),
+        ("writer-1", 0, "generate"),
+        ("embedder-0", 1, "embed"),
+        ("lazy-0", 2, "generate"),
+    ]
+    assert [(phase.pools, phase.lazy) for phase in made.phases] == [((0, 1, 2), ())]
+    assert not made.pool_of_step and not made.forked

@@ -88,12 +88,31 @@ def test_prompts_without_an_answer_in_time_expire() -> None:
 
 def test_results_as_they_come() -> None:
     with ps.launch(model(ms_per_row=1)) as pool:
-        found = dict(pool.stream([str(number) for number in range(20)]))
+        found = dict(pool.as_completed([str(number) for number in range(20)]))
         assert sorted(found) == list(range(20))
-        for _ in pool.stream([str(number) for number in range(500)]):
+        for _ in pool.as_completed([str(number) for number in range(500)]):
             break  # leaving early cancels the rest
         until(lambda: not any(replica["in_flight"] for replica in pool.stats()["replicas"]))
         assert pool.stats()["waiting"] == 0
+
+
+def test_stream_is_as_completed_under_its_former_name() -> None:
+    with ps.launch(model()) as pool:
+        with pytest.warns(DeprecationWarning, match=r"use pool\.as_completed") as caught:
+            found = dict(pool.stream(["a", "b"], max_tokens=2))
+        assert caught[0].filename == __file__, "the line that has to change"
+        assert sorted(found) == [0, 1]
+
+
+def test_a_model_that_embeds_is_launched_and_not_generated_with() -> None:
+    """No step is made up for it: what it is started with is its own task, and only its engine refuses that."""
+    with ps.launch(ps.Model("mock:e", task="embed"), replicas=2) as pool:
+        assert [replica.config.task for replica in pool._plan.replicas] == ["embed", "embed"]
+        assert not pool._plan.pools[0].steps and not pool._plan.pool_of_step
+        with pytest.raises(ps.UsageError, match="task: embed; generate needs"):
+            pool.generate(["a"])
+        with pytest.raises(ps.PoolFailed, match="mock engine does not support the task 'embed'"):
+            pool.ready(60)
 
 
 def test_several_threads_share_the_batch() -> None:

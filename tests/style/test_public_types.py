@@ -77,3 +77,15 @@ def test_the_rule_sees_a_type_inside_another() -> None:
 
 class RunLike:
     parts: dict[str, penstock.RunFacts | None]
+
+
+@pytest.mark.parametrize("name", ["generate", "agenerate"])
+def test_what_generate_returns_is_typed_by_what_becomes_of_errors(name: str) -> None:
+    found = {
+        str(inspect.signature(each).parameters["errors"].annotation): str(inspect.signature(each).return_annotation)
+        for each in typing.get_overloads(getattr(penstock.LaunchedPool, name))
+    }
+    assert found == {
+        "Literal['raise']": "list[Generation]",
+        "Literal['return']": "list[Generation | GenerationError]",
+    }

@@ -17,6 +17,7 @@ from penstock.planning.read.facts import read_model_facts
 from penstock.spec.cluster import Cluster
 from penstock.spec.identity import pools
 from penstock.spec.pipeline import Pipeline
+from penstock.spec.served import Workload
 
 __all__ = ["cluster_nodes", "plan", "plan_on_nodes"]
 
@@ -36,7 +37,7 @@ def plan(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
 
 
 def plan_on_nodes(
-    pipeline: Pipeline,
+    workload: Workload,
     nodes: Sequence[NodeFacts],
     *,
     here: bool,
@@ -48,9 +49,10 @@ def plan_on_nodes(
     here    on this machine, so that what is installed decides on engines
     phases  names of the pools that are loaded together, where that is settled; None: the plan decides
     """
-    nodes = [_capped(node, pipeline.resources.device_memory_gb) for node in nodes]
-    pool_of = {name: pool.name for pool in pools(pipeline) for name in pool.names}
-    asked = [node.step.model_name for node in pipeline.order()]
+    resources = workload.resources
+    nodes = [_capped(node, resources.device_memory_gb) for node in nodes]
+    pool_of = {name: pool.name for pool in pools(workload) for name in pool.names}
+    asked = [node.step.model_name for node in workload.order()] if workload.steps else list(workload.models)
     uses = [pool_of[name] for name in asked if name is not None]
     on_gpus = any(node.devices for node in nodes)
     known: dict[tuple[str, str | None], ModelFacts] = {}
@@ -60,8 +62,7 @@ def plan_on_nodes(
             known[ref, revision] = read(ref, revision)
         return known[ref, revision]
 
-    demands = [demand_of(pool, read_once, on_gpus=on_gpus, here=here) for pool in pools(pipeline) if pool.name in uses]
-    resources = pipeline.resources
+    demands = [demand_of(pool, read_once, on_gpus=on_gpus, here=here) for pool in pools(workload) if pool.name in uses]
     sharing = Sharing(resources.gpu_allocation_strategy, resources.reserve.per_node, resources.load_strategy)
     made = make_plan(demands, nodes, sharing, uses, phases)
     idle = sorted(set(pool_of.values()) - set(uses))

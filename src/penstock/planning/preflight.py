@@ -13,8 +13,8 @@ from penstock.errors import ConfigError
 from penstock.spec.engines import AUTO
 from penstock.spec.graph import StepNode, step_path
 from penstock.spec.model import Model
-from penstock.spec.pipeline import Pipeline
 from penstock.spec.problems import KeyPath, Problem, config_error
+from penstock.spec.served import Workload
 from penstock.spec.steps import PythonStep
 from penstock.steps.registry import logic_for
 
@@ -22,12 +22,12 @@ MAX_PROCESSES = 1000  # of one pool on one machine: each is two processes and a 
 _DESCRIPTIONS = ("config.json", "params.json")  # one of them is in every model's folder
 
 
-def check_feasible(pipeline: Pipeline) -> None:
+def check_feasible(workload: Workload) -> None:
     """Raises ConfigError with FILE:LINE of each thing that this machine, or this version, can't do."""
-    problems = [problem for name, model in pipeline.models.items() for problem in _of_model(name, model)]
-    problems += [problem for node in pipeline.order() for problem in _of_step(node)]
+    problems = [problem for name, model in workload.models.items() for problem in _of_model(name, model)]
+    problems += [problem for node in workload.order() for problem in _of_step(node)]
     if problems:
-        raise config_error((pipeline.place(problem.path), problem.message) for problem in problems)
+        raise config_error((workload.place(problem.path), problem.message) for problem in problems)
 
 
 def _of_model(name: str, model: Model) -> Iterator[Problem]:

@@ -26,6 +26,7 @@ from penstock.protocol.messages import EngineConfig, PythonWork
 from penstock.spec.functions import FunctionRef
 from penstock.spec.identity import Pool, pools
 from penstock.spec.pipeline import Pipeline
+from penstock.spec.served import Workload
 from penstock.spec.steps import PythonStep
 
 PYTHON_POOL = "python"
@@ -86,12 +87,12 @@ class RunPlan:
         return tuple(phase.end for phase in self.phases)
 
 
-def plan_here(pipeline: Pipeline, leases: DeviceLeases, holder: str, cut: Sequence[int] = ()) -> RunPlan:
+def plan_here(workload: Workload, leases: DeviceLeases, holder: str, cut: Sequence[int] = ()) -> RunPlan:
     """The plan on this machine, with its GPUs held by `leases` in the name of `holder`. Raises as `plan` does."""
     leases.release()
     for attempt in range(LEASE_ATTEMPTS):
         machine = local_cluster(leases=leases)
-        made = plan(pipeline, machine.nodes, cut, machine.notes)
+        made = plan(workload, machine.nodes, cut, machine.notes)
         tokens = {device.rpartition("/gpu:")[2] for replica in made.replicas for device in replica.config.devices}
         try:
             leases.take(sorted(gpu.uuid for gpu in binding.gpus() if gpu.token in tokens) if tokens else (), holder)
@@ -103,46 +104,49 @@ def plan_here(pipeline: Pipeline, leases: DeviceLeases, holder: str, cut: Sequen
     raise AssertionError("the last attempt returns or raises")
 
 
-def plan(pipeline: Pipeline, nodes: Sequence[NodeFacts], cut: Sequence[int] = (), notes: Sequence[str] = ()) -> RunPlan:
-    """Place every replica that the pipeline needs. Reads the headers of models, loads nothing.
+def plan(workload: Workload, nodes: Sequence[NodeFacts], cut: Sequence[int] = (), notes: Sequence[str] = ()) -> RunPlan:
+    """Place every replica that is needed. Reads the headers of models, loads nothing.
 
     cut    the steps at which phases end, where an earlier start of the run has settled it
     notes  what is worth knowing of the nodes
 
     Raises PlanError where the models do not fit, MissingDependency or ConfigError.
     """
-    model_pools, functions = pools(pipeline), _functions(pipeline)
-    placed = _pool_plans(pipeline, model_pools, functions)
+    model_pools, functions = pools(workload), _functions(workload)
+    placed = _pool_plans(workload, model_pools, functions)
     pool_of_step = {step: index for index, pool in enumerate(placed) for step in pool.steps}
-    loaded = {index for index, pool in enumerate(model_pools) if placed[index].steps}  # others are not used by any step
-    for index in sorted(loaded):
+    # Where there are steps, a model that none of them uses is not loaded.
+    loaded = [index for index in range(len(model_pools)) if placed[index].steps or not workload.steps]
+    for index in loaded:
         check_launchable(model_pools[index].model)
     named = [pool.name if pool.kind == "model" else "" for pool in placed]
-    uses = [named[pool_of_step[index]] if index in pool_of_step else "" for index in range(len(pipeline.steps))]
-    made = _place(pipeline, nodes, pools_by_phase(uses, cut) if cut else None, tuple(notes))
-    phases = phases_of(pipeline, pool_of_step, cut or cut_steps(uses, made.phases))
+    uses = [named[pool_of_step[index]] if index in pool_of_step else "" for index in range(len(workload.steps))]
+    made = _place(workload, nodes, pools_by_phase(uses, cut) if cut else None, tuple(notes))
+    if isinstance(workload, Pipeline):
+        phases = phases_of(workload, pool_of_step, cut or cut_steps(uses, made.phases))
+    else:
+        phases = (PhasePlan(0, 0, tuple(loaded)),)
     replicas: list[PlannedReplica] = []
-    for index, pool in enumerate(model_pools):
-        if index in loaded:
-            sleeps = any(index in phase.sleep for phase in phases)
-            replicas += _replicas(pool, index, made.models[pool.name], nodes, sleeps=sleeps)
-    replicas += _workers(pipeline, functions, len(model_pools), tuple(range(len(phases))))
-    return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked_functions(pipeline), made.notes)
+    for index in loaded:
+        pool, sleeps = model_pools[index], any(index in phase.sleep for phase in phases)
+        replicas += _replicas(pool, index, made.models[pool.name], nodes, sleeps=sleeps)
+    replicas += _workers(workload, functions, len(model_pools), tuple(range(len(phases))))
+    return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked_functions(workload), made.notes)
 
 
-def forked_functions(pipeline: Pipeline) -> dict[int, Any]:
+def forked_functions(workload: Workload) -> dict[int, Any]:
     """Step -> the function that can reach its workers by fork only."""
-    functions = _functions(pipeline).items()
+    functions = _functions(workload).items()
     return {index: _ref(step).resolve() for index, step in functions if not _ref(step).is_importable}
 
 
 def _place(
-    pipeline: Pipeline,
+    workload: Workload,
     nodes: Sequence[NodeFacts],
     phases: Sequence[tuple[str, ...]] | None,
     notes: tuple[str, ...],
 ) -> Plan:
-    made = plan_on_nodes(pipeline, nodes, here=True, phases=phases)
+    made = plan_on_nodes(workload, nodes, here=True, phases=phases)
     if made.fits:
         return replace(made, notes=(*made.notes, *notes))
     would = "".join(f"\n  {line}" for line in made.alternatives)
@@ -153,18 +157,18 @@ def _place(
     )
 
 
-def _functions(pipeline: Pipeline) -> dict[int, PythonStep]:
+def _functions(workload: Workload) -> dict[int, PythonStep]:
     return {
         node.index: node.step
-        for node in pipeline.order()
+        for node in workload.order()
         if isinstance(node.step, PythonStep) and node.step.function is not None
     }
 
 
 def _pool_plans(
-    pipeline: Pipeline, model_pools: Sequence[Pool], functions: Mapping[int, PythonStep]
+    workload: Workload, model_pools: Sequence[Pool], functions: Mapping[int, PythonStep]
 ) -> tuple[PoolPlan, ...]:
-    nodes = pipeline.order()
+    nodes = workload.order()
     made = [
         PoolPlan(
             pool.name,
@@ -175,7 +179,7 @@ def _pool_plans(
         for pool in model_pools
     ]
     if functions:
-        made.append(PoolPlan(_python_pool(pipeline), (), "python", tuple(functions)))
+        made.append(PoolPlan(_python_pool(workload), (), "python", tuple(functions)))
     return tuple(made)
 
 
@@ -227,7 +231,7 @@ def _refuse_several_nodes(replica: ReplicaPlan) -> None:
 
 
 def _workers(
-    pipeline: Pipeline, functions: dict[int, PythonStep], index: int, phases: tuple[int, ...]
+    workload: Workload, functions: dict[int, PythonStep], index: int, phases: tuple[int, ...]
 ) -> list[PlannedReplica]:
     """Workers of the Python steps; each can run every function, in every phase."""
     if not functions:
@@ -235,13 +239,13 @@ def _workers(
     asked = [step.workers for step in functions.values() if isinstance(step.workers, int)]
     cores = len(os.sched_getaffinity(0))
     count = max(asked) if asked else max(1, min(MAX_PYTHON_WORKERS, cores // 2))
-    names = tuple(_name(functions.get(place)) for place in range(len(pipeline.steps)))
+    names = tuple(_name(functions.get(place)) for place in range(len(workload.steps)))
     timeout_s = max(step.timeout_s for step in functions.values())
     work = PythonWork(names, any(not _ref(step).is_importable for step in functions.values()), timeout_s)
     node = socket.gethostname()
     return [
         PlannedReplica(
-            id=f"{_python_pool(pipeline)}-{number}",
+            id=f"{_python_pool(workload)}-{number}",
             pool=index,
             devices=(f"{node}/cpu:{number % cores}",),
             config=EngineConfig(engine="python", ref="python", task="python"),
@@ -254,10 +258,10 @@ def _workers(
     ]
 
 
-def _python_pool(pipeline: Pipeline) -> str:
+def _python_pool(workload: Workload) -> str:
     """What the workers of Python steps are called: a model may have the name already."""
     name = PYTHON_POOL
-    while name in pipeline.models:
+    while name in workload.models:
         name += "-steps"
     return name
 

@@ -11,7 +11,7 @@ from penstock.executors.leases import DeviceLeases
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
 from penstock.planning.run_plan import RunPlan, forked_functions, plan, plan_here
-from penstock.spec.pipeline import Pipeline
+from penstock.spec.served import Workload
 
 __all__ = ["EXECUTORS", "LocalPlace", "Place", "RayPlace", "open_place"]
 
@@ -19,8 +19,8 @@ EXECUTORS = ("local", "ray")
 
 
 class Place(Protocol):
-    def plan(self, pipeline: Pipeline, cut: Sequence[int] = ()) -> RunPlan:
-        """Raises as `runtime.plan.plan`."""
+    def plan(self, workload: Workload, cut: Sequence[int] = ()) -> RunPlan:
+        """Raises as `run_plan.plan`."""
         ...
 
     def executor(self, planned: RunPlan) -> Executor:
@@ -31,13 +31,13 @@ class Place(Protocol):
 
 
 def open_place(
-    executor: str, pipeline: Pipeline, holder: str, *, ray_address: str | None = None, placement_group: Any = None
+    executor: str, workload: Workload, holder: str, *, ray_address: str | None = None, placement_group: Any = None
 ) -> Place:
     """holder: who takes the devices, for the messages of others. Raises UsageError for an executor that is none."""
     if executor == "local":
         return LocalPlace(holder)
     if executor == "ray":
-        return RayPlace(pipeline, ray_address, placement_group)
+        return RayPlace(workload, ray_address, placement_group)
     raise UsageError(f"unknown executor '{executor}'; use one of {', '.join(EXECUTORS)}")
 
 
@@ -47,8 +47,8 @@ class LocalPlace:
     def __init__(self, holder: str) -> None:
         self._leases, self._holder = DeviceLeases(), holder
 
-    def plan(self, pipeline: Pipeline, cut: Sequence[int] = ()) -> RunPlan:
-        return plan_here(pipeline, self._leases, self._holder, cut)
+    def plan(self, workload: Workload, cut: Sequence[int] = ()) -> RunPlan:
+        return plan_here(workload, self._leases, self._holder, cut)
 
     def executor(self, planned: RunPlan) -> Executor:
         return LocalExecutor(_nursery(planned.forked, len(planned.pool_of_step)))
@@ -60,11 +60,11 @@ class LocalPlace:
 class RayPlace:
     """The nodes of a Ray cluster, or those of a placement group in it. Raises MissingDependency, ConfigError."""
 
-    def __init__(self, pipeline: Pipeline, address: str | None = None, placement_group: Any = None) -> None:
+    def __init__(self, workload: Workload, address: str | None = None, placement_group: Any = None) -> None:
         from penstock.executors.ray_cluster import connect
 
         # Ray starts threads, and functions travel by fork: first these.
-        self._nursery = _nursery(forked_functions(pipeline), len(pipeline.steps))
+        self._nursery = _nursery(forked_functions(workload), len(workload.steps))
         try:
             self._ray, self._ours = connect(address)
         except BaseException:
@@ -72,7 +72,7 @@ class RayPlace:
             raise
         self._group = placement_group
 
-    def plan(self, pipeline: Pipeline, cut: Sequence[int] = ()) -> RunPlan:
+    def plan(self, workload: Workload, cut: Sequence[int] = ()) -> RunPlan:
         from penstock.executors.ray_bundles import nodes_of_group
         from penstock.executors.ray_cluster import nodes, refuse_empty
         from penstock.planning.ray_nodes import ray_nodes
@@ -81,7 +81,7 @@ class RayPlace:
         refuse_empty(found)
         if self._group is not None:
             found = nodes_of_group(self._ray, self._group, found)
-        return plan(pipeline, ray_nodes(self._ray, found), cut)
+        return plan(workload, ray_nodes(self._ray, found), cut)
 
     def executor(self, planned: RunPlan) -> Executor:
         from penstock.executors.ray import RayExecutor

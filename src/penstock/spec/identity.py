@@ -16,6 +16,7 @@ from penstock.spec.frozen import thawed
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
 from penstock.spec.problems import shown
+from penstock.spec.served import Workload
 from penstock.spec.steps import Step
 
 FORMAT = 1  # of the identity itself; kept with a run
@@ -87,17 +88,17 @@ def placement(model: Model) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value not in (None, "auto")}
 
 
-def pools(pipeline: Pipeline) -> tuple[Pool, ...]:
-    """The pools of a pipeline, in the order of the file."""
+def pools(workload: Workload) -> tuple[Pool, ...]:
+    """The pools of its models, in the order of the file."""
     groups: list[tuple[object, list[str]]] = []
-    for name, model in pipeline.models.items():
+    for name, model in workload.models.items():
         key = (answer_identity(model), placement(model))
         names = next((names for other, names in groups if other == key), None)
         if names is None:
             groups.append((key, [name]))
         else:
             names.append(name)
-    return tuple(_pool(pipeline.models, names) for _, names in groups)
+    return tuple(_pool(workload.models, names) for _, names in groups)
 
 
 def _pool(models: Mapping[str, Model], names: list[str]) -> Pool:

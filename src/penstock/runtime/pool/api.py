@@ -16,11 +16,12 @@ import itertools
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, cast
+from typing import Any, Literal, Self, Unpack, cast, overload
 
 from penstock.errors import PoolFailed, UsageError
 from penstock.planning.preflight import check_feasible
@@ -32,9 +33,9 @@ from penstock.runtime.pool.calls import Call, Generation, GenerationError
 from penstock.runtime.pool.thread import PoolThread
 from penstock.runtime.replicas.record import Record
 from penstock.spec.model import Model
-from penstock.spec.pipeline import Pipeline, Resources, Sink, Source
+from penstock.spec.pipeline import Resources
 from penstock.spec.sampling import SamplingOptions
-from penstock.spec.steps import Generate
+from penstock.spec.served import ServedModels
 from penstock.steps.sampling import SamplingTemplate
 
 __all__ = ["LaunchedPool", "launch"]
@@ -62,19 +63,12 @@ def launch(
     """
     name = model.label
     asked = model if replicas is None else model.model_copy(update={"replicas": replicas})
-    pipeline = Pipeline(
-        models={name: asked},
-        source=Source(rows=()),
-        steps=(Generate(model=name, prompt="{{ prompt }}", output="text"),),
-        sink=Sink(path="."),
-        resources=resources or Resources(),
-    )
-    check_feasible(pipeline)
+    served = ServedModels({name: asked}, resources or Resources())
+    check_feasible(served)
     holder = f"a launched pool of {name} (process {os.getpid()})"
-    place = open_place(executor, pipeline, holder, ray_address=ray_address, placement_group=placement_group)
+    place = open_place(executor, served, holder, ray_address=ray_address, placement_group=placement_group)
     try:
-        planned = place.plan(pipeline)
-        return LaunchedPool(name, planned, place, seed)
+        return LaunchedPool(asked, place.plan(served), place, seed)
     except BaseException:
         place.close()
         raise
@@ -86,19 +80,42 @@ class LaunchedPool:
     logs: the folder of the replicas' logs, removed by `close` unless the pool failed, or had an incident
     """
 
-    def __init__(self, name: str, planned: RunPlan, place: Place, seed: int) -> None:
-        self.name = name
+    def __init__(self, model: Model, planned: RunPlan, place: Place, seed: int) -> None:
+        self.name = model.label
+        self._task = model.task
         self.logs = Path(tempfile.mkdtemp(prefix="penstock-pool-"))
         self._plan, self._place, self._seed = planned, place, seed
         self._calls = itertools.count()
         self._closed = False
         self._record = Record(planned, self.logs)
         self._thread = PoolThread(planned, place.executor(planned), self._record)
-        self._served = self._thread.effects.pools[name]
+        self._served = self._thread.effects.pools[self.name]
         self._thread.start()
         atexit.register(self.close)
 
     # ------------------------------------------------------------ generate
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        errors: Literal["raise"] = "raise",
+        timeout_s: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Generation]: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        errors: Literal["return"],
+        timeout_s: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Generation | GenerationError]: ...
 
     def generate(
         self,
@@ -108,7 +125,7 @@ class LaunchedPool:
         errors: Literal["raise", "return"] = "raise",
         timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
-    ) -> list[Any]:
+    ) -> list[Generation] | list[Generation | GenerationError]:
         """One Generation per prompt, in their order. Blocks; Ctrl-C cancels what is under way, and the pool goes on.
 
         prompts  texts, lists of token ids (given to the model as they are), or lists of messages {role, content}
@@ -116,7 +133,8 @@ class LaunchedPool:
                  its place
         timeout_s  a prompt without an answer after so many seconds fails with code `expired`, and its engine aborts it
 
-        Raises PoolFailed where no replica is left, ConfigError for sampling fields out of range.
+        Raises PoolFailed where no replica is left, ConfigError for sampling fields out of range, UsageError for a model
+        that does not generate.
         """
         call = self._call(prompts, n, sampling, timeout_s)
         try:
@@ -124,6 +142,28 @@ class LaunchedPool:
         except BaseException:
             self._thread.cancel(call)
             raise
+
+    @overload
+    async def agenerate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        errors: Literal["raise"] = "raise",
+        timeout_s: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Generation]: ...
+
+    @overload
+    async def agenerate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        errors: Literal["return"],
+        timeout_s: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Generation | GenerationError]: ...
 
     async def agenerate(
         self,
@@ -133,7 +173,7 @@ class LaunchedPool:
         errors: Literal["raise", "return"] = "raise",
         timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
-    ) -> list[Any]:
+    ) -> list[Generation] | list[Generation | GenerationError]:
         """`generate` for asyncio. Cancelling it takes its requests from the engines."""
         call = self._call(prompts, n, sampling, timeout_s)
         loop = asyncio.get_running_loop()
@@ -146,6 +186,22 @@ class LaunchedPool:
             self._thread.cancel(call)
             raise
 
+    def as_completed(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        timeout_s: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Iterator[tuple[int, Generation | GenerationError]]:
+        """(index of the prompt, its whole generation or its error) as they end. Leaving the loop early cancels the
+        rest. Raises as `generate`."""
+        call = self._call(prompts, n, sampling, timeout_s)
+        try:
+            yield from call.as_they_come()
+        finally:
+            self._thread.cancel(call)
+
     def stream(
         self,
         prompts: Sequence[Prompt],
@@ -154,22 +210,21 @@ class LaunchedPool:
         timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[tuple[int, Generation | GenerationError]]:
-        """(index of the prompt, its generation or error) as they end. Leaving the loop early cancels the rest."""
-        call = self._call(prompts, n, sampling, timeout_s)
-        try:
-            yield from call.as_they_come()
-        finally:
-            self._thread.cancel(call)
+        """Deprecated: `as_completed` under its former name."""
+        warnings.warn("pool.stream is deprecated; use pool.as_completed", DeprecationWarning, stacklevel=2)
+        return self.as_completed(prompts, n=n, timeout_s=timeout_s, **sampling)
 
     def embed(self, texts: Sequence[str]) -> list[Any]:
         """Not in this version: raises UsageError."""
-        raise UsageError("embed: this version generates only; embedding comes with the sentence-transformers engine")
+        raise UsageError("embed is not supported in this version: a model with `task: embed` can be launched, not used")
 
     def _call(
         self, prompts: Sequence[Prompt], n: int, sampling: Mapping[str, Any], timeout_s: float | None = None
     ) -> Call:
         if self._closed:
             raise PoolFailed(f"the pool of {self.name} is closed")
+        if self._task != "generate":
+            raise UsageError(f"the model {self.name} has task: {self._task}; generate needs a model that generates")
         if isinstance(prompts, (str, bytes)):
             raise UsageError("generate takes a list of prompts; put a single one into a list")
         if timeout_s is not None and not timeout_s > 0:

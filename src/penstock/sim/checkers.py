@@ -54,6 +54,7 @@ class RequestChecks(ReplicaChecks):
         self.waiting: list[dict[int, None]] = [{} for _ in range(scenario.pools)]  # but for suspects
         self._answered = 0
         self._passed: dict[int, int] = {}  # request that waited while one of a lower class was sent: its attempt
+        self.paused: set[int] = set()
         self._turns = [Turns() for _ in range(scenario.pools)]
 
     def tries_suspects(self, replica: KnownReplica) -> bool:
@@ -81,16 +82,17 @@ class RequestChecks(ReplicaChecks):
             return
         out, replica.out = replica.out, {}
         alone = len(out) == 1 and replica.alone in out
-        if event.out_of_memory and replica.was_ready and not (replica.slow or replica.leaving):
+        if event.out_of_memory and replica.was_ready and not (replica.slow or replica.leaving or replica.removed):
             self._starved(replica, out, now)
             return
         in_lane = bool(out) and all(self.tasks[number].suspect for number in out)
         for number in out:
             task = self.tasks[number]
             task.replica = -1
-            if replica.slow:
-                self.waiting[task.pool][number] = None
+            if replica.slow or replica.evicted:
                 task.ejections += 1
+                if not task.suspect:
+                    self.waiting[task.pool][number] = None
                 continue
             task.crashes += 1
             task.alone_deaths += alone
@@ -103,7 +105,7 @@ class RequestChecks(ReplicaChecks):
         replica.lost_in = self.turn
         replica.asked.clear()
         replica.begun.clear()
-        if replica.leaving or replica.lowered:
+        if replica.leaving or replica.lowered or replica.removed:
             replica.leaving = replica.asleep = False
             return
         replica.never_ready += not replica.was_ready
@@ -166,6 +168,10 @@ class RequestChecks(ReplicaChecks):
 
     def sent(self, send: ev.Send, now: float) -> None:
         replica = self.replicas[send.replica]
+        if replica.removed:
+            raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which drains: {replica}")
+        if replica.pool in self.paused:
+            raise Violation(f"requests {send.tasks} were sent to pool {replica.pool}, which is paused")
         if self.draining or not replica.ready or replica.leaving or send.incarnation != replica.incarnation:
             raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which is not to have any")
         replica.fruitless = 0
@@ -200,7 +206,7 @@ class RequestChecks(ReplicaChecks):
             raise Violation(f"replica {send.replica} with {replica.slots} slots was sent {len(replica.out)} requests")
 
     def _begin_turn(self, replica: KnownReplica, now: float) -> None:
-        ready = [each for each in self.replicas if each.pool == replica.pool and each.ready]
+        ready = [each for each in self.replicas if each.pool == replica.pool and each.ready and not each.removed]
         last, others_wait = len(ready) == 1, bool(self.waiting[replica.pool])
         self._turns[replica.pool].begin(now, last=last, others_wait=others_wait)
         self.tally.hit("suspects: on the last ready replica", int(last and others_wait))
@@ -281,13 +287,14 @@ class RequestChecks(ReplicaChecks):
                 raise Violation(f"request {number} goes on at {now}, past its deadline: {task}")
         self.turn += 1
         for pool, turns in enumerate(self._turns):
-            ready = [replica for replica in self.replicas if replica.pool == pool and replica.ready]
-            if ready and not any(self.tasks[task].suspect for replica in ready for task in replica.out):
+            ready = [each for each in self.replicas if each.pool == pool and each.ready and not each.removed]
+            if ready and not any(map(self.tries_suspects, ready)):
                 turns.end(now)
         if self.draining:
             return
+        self._check_removed()
         for index, replica in enumerate(self.replicas):
-            if not replica.ready or replica.leaving or replica.out:
+            if not replica.ready or replica.leaving or replica.out or replica.pool in self.paused:
                 continue
             waiting = self.waiting[replica.pool]
             if waiting:

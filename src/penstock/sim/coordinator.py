@@ -21,6 +21,7 @@ from penstock.core.shape import Progress
 from penstock.sim.checkers import RequestChecks
 from penstock.sim.replicas import Answer, Host, SimRequest
 from penstock.sim.rows import Rows
+from penstock.sim.scenario import HostShape
 from penstock.sim.source import Source
 from penstock.sim.violations import Violation
 
@@ -52,6 +53,7 @@ class Coordinator:
         self.core = Core(
             self.flow, self.dispatch, DRAIN_GRACE_S, pools=stretch.pools, lazy=stretch.lazy, phase=world.phase
         )
+        self.shapes: dict[int, HostShape] = dict(enumerate(scenario.hosts))
         self.hosts: dict[int, Host] = {}
         self._batches: dict[int, list[Answer]] = {}
         self._last_batch = 0
@@ -79,6 +81,7 @@ class Coordinator:
             ev.SleepReplica: self._sleep_replica,
             ev.WakeReplica: self._wake_replica,
             ev.PoolsClosed: self._pools_closed,
+            ev.ReplicaRemoved: self._replica_removed,
         }
 
     def _open_phase(self, progress: Progress, *, closing: bool = False) -> None:
@@ -126,11 +129,27 @@ class Coordinator:
                 self.requests.saw_lost(event, world.now)  # type: ignore[arg-type]
             elif kind is ev.ReplicaLoadFailed:
                 self.requests.saw_load_failed(event)  # type: ignore[arg-type]
+            else:
+                self._saw_operator(event)
             if world.trace is not None:
                 world.trace.event(world.now, event)
         self.core.turn(events, world.now, self.perform)
         self._batches.clear()
         self._check()
+
+    def _saw_operator(self, event: Event) -> None:
+        requests = self.requests
+        match event:
+            case ev.AddReplica():
+                requests.saw_added(event)
+            case ev.RemoveReplica():
+                requests.saw_removed(event)
+            case ev.SlotsChanged():
+                requests.saw_slots(event)
+            case ev.PausePool():
+                requests.paused.add(event.pool)
+            case ev.ResumePool():
+                requests.paused.discard(event.pool)
 
     def perform(self, instruction: Instruction) -> Iterable[Event]:
         if self.kill_in:
@@ -225,6 +244,11 @@ class Coordinator:
 
     def _pools_closed(self, closed: ev.PoolsClosed) -> Iterable[Event]:
         self.requests.pools_closed()
+        return ()
+
+    def _replica_removed(self, removed: ev.ReplicaRemoved) -> Iterable[Event]:
+        self.requests.replica_removed(removed)
+        self.world.tally.hit("replica removed")
         return ()
 
     def lost(self, lost: ev.ReplicaLost) -> Iterable[Event]:

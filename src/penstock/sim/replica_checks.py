@@ -7,6 +7,8 @@ from math import ceil
 from msgspec import Struct
 
 from penstock.core import events as ev
+from penstock.core.dispatch.membership import REMOVED
+from penstock.core.shape import ReplicaShape
 from penstock.sim.scenario import Scenario
 from penstock.sim.tally import Tally
 from penstock.sim.violations import Violation
@@ -45,9 +47,18 @@ class KnownReplica(Struct):
     begun: dict[int, None] = {}  # called back in vain
     fruitless: int = 0  # take-backs that brought nothing since it was last sent something, or answered
     never_ready: int = 0
+    removed: bool = False  # from its pool; drains: to finish what it has first
+    drains: bool = False
+    evicted: bool = False  # ended at once for that: what it had is not suspect
+    gone: bool = False  # said to have left
     out: dict[int, int] = {}
     deaths: list[tuple[float, int]] = []  # all of them: when, and how much each counts for the circuit
     sure_deaths: list[tuple[float, int]] = []  # those that count for the circuit whatever was being tried
+
+
+def _known(shape: ReplicaShape) -> KnownReplica:
+    """Its slots are said when it is ready."""
+    return KnownReplica(shape.pool, 0, rungs=shape.rungs, phases=shape.phases, like=shape.like)
 
 
 def weight(deaths: list[tuple[float, int]]) -> int:
@@ -67,6 +78,40 @@ class ReplicaChecks:
         self._closing = False
         self.turn = 0
         self.draining = False
+
+    # ------------------------------------------------------------ the replica set
+
+    def saw_added(self, event: ev.AddReplica) -> None:
+        shape = event.shape
+        if event.replica == len(self.replicas):
+            self.replicas.append(_known(shape))
+            return
+        replica, fresh = self.replicas[event.replica], _known(shape)
+        fresh.incarnation, fresh.lost_in = replica.incarnation, replica.lost_in
+        self.replicas[event.replica] = fresh
+
+    def saw_removed(self, event: ev.RemoveReplica) -> None:
+        replica = self.replicas[event.replica]
+        if not replica.removed:
+            replica.drains = event.drain and replica.ready
+        replica.drains = replica.drains and event.drain
+        replica.removed = True
+
+    def replica_removed(self, told: ev.ReplicaRemoved) -> None:
+        replica = self.replicas[told.replica]
+        if not replica.removed or replica.up or replica.gone:
+            raise Violation(f"replica {told.replica} is said to have been removed: {replica}")
+        replica.gone = True
+
+    def saw_slots(self, event: ev.SlotsChanged) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation == replica.incarnation and replica.ready:
+            replica.slots = replica.slots_now = event.slots
+
+    def _check_removed(self) -> None:
+        for index, replica in enumerate(self.replicas):
+            if replica.removed and replica.ready and not replica.out:
+                raise Violation(f"replica {index} was removed, has finished what it had, and stays: {replica}")
 
     def tries_suspects(self, replica: KnownReplica) -> bool:
         raise NotImplementedError
@@ -128,12 +173,14 @@ class ReplicaChecks:
             if replica.leaving:
                 return
             replica.ready = replica.was_ready = True
-            replica.slots_now, replica.tokens_now = event.slots, event.kv_tokens
+            replica.slots = replica.slots_now = event.slots
+            replica.tokens_now = event.kv_tokens
             replica.never_ready = 0
 
     def saw_load_failed(self, event: ev.ReplicaLoadFailed) -> None:
         replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation or not replica.up or replica.waking or replica.leaving:
+        leaves = replica.leaving or replica.removed
+        if event.incarnation != replica.incarnation or not replica.up or replica.waking or leaves:
             return
         if event.out_of_memory and replica.rung < replica.rungs:
             replica.lowered = True
@@ -154,6 +201,8 @@ class ReplicaChecks:
         if start.incarnation != replica.incarnation + 1 or replica.up or not replica.may_start:
             raise Violation(f"replica {start.replica} was started again as {start.incarnation}: {replica}")
         replica.incarnation = start.incarnation
+        if replica.removed:
+            raise Violation(f"replica {start.replica} was started, and was removed before: {replica}")
         if not self._belongs(replica):
             raise Violation(f"replica {start.replica} was started in phase {self.phase}, which is not its own")
         if start.rung != replica.rung:
@@ -167,11 +216,16 @@ class ReplicaChecks:
 
     def kill(self, kill: ev.KillReplica) -> None:
         replica = self.replicas[kill.replica]
-        again = replica.killed and not replica.leaving  # its phase may end while it is ended for something else
+        # Its phase may end, or it may be removed, while it is ended for something else.
+        again = replica.killed and not (replica.leaving or replica.removed)
         if kill.incarnation == replica.incarnation and replica.lost_in == self.turn:
             return  # the two crossed
         if kill.incarnation != replica.incarnation or not replica.up or again:
             raise Violation(f"replica {kill.replica} was killed as {kill.incarnation}: {replica}")
+        if kill.reason == REMOVED:
+            if replica.drains and replica.out:
+                raise Violation(f"replica {kill.replica} was to finish what it has, and is ended: {replica}")
+            replica.evicted = replica.evicted or not replica.killed
         replica.killed, replica.ready = True, False
 
     def recovered(self, recovered: ev.Recovered) -> None:
@@ -190,7 +244,7 @@ class ReplicaChecks:
         """Only when each of its replicas was given up, for a reason."""
         self.tally.hit("pool down")
         for index, replica in enumerate(self.replicas):
-            if replica.pool != pool or not replica.may_start or not self._belongs(replica):
+            if replica.pool != pool or replica.removed or not replica.may_start or not self._belongs(replica):
                 continue
             given_up = weight(replica.deaths) >= self.limits.circuit_deaths
             given_up |= replica.slow and replica.times_slow >= self.limits.slow_times

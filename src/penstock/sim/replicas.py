@@ -22,6 +22,7 @@ from penstock.sim.service import Remote, Said
 
 if TYPE_CHECKING:
     from penstock.sim.coordinator import Coordinator
+    from penstock.sim.scenario import HostShape
 
 __all__ = ["Answer", "Host", "SimRequest"]
 
@@ -63,7 +64,7 @@ class Host:
     def __init__(self, coordinator: Coordinator, replica: int, start: StartReplica) -> None:
         self.coordinator = coordinator
         self.world = coordinator.world
-        self.shape = self.world.scenario.hosts[replica]
+        self.shape: HostShape = coordinator.shapes[replica]
         self.replica = replica
         self.incarnation = start.incarnation
         self.rung = start.rung

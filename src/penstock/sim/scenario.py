@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from penstock.core.shape import DispatchLimits, DispatchShape, FlowLimits, FlowShape, ReplicaShape
 from penstock.sim.faults import Fault, Schedule, draw_schedule
+from penstock.sim.operators import Operation, draw_operations
 from penstock.sim.pipeline import Hazards, Pipeline, SimStep
 from penstock.sim.service import ServiceShape, draw_service
 from penstock.sim.source import Change, draw_changes, draw_limits
@@ -79,6 +80,7 @@ class Scenario(Struct, frozen=True):
     twice: bool = False
     classes: tuple[int, ...] = (100,)
     timeout_s: float | None = None
+    operations: tuple[Operation, ...] = ()  # of whoever looks after the replicas
     service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 
     def pipeline(self, phase: int) -> Pipeline:
@@ -160,6 +162,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         timeout_s=Random(f"{seed}/timeout").choice((None, None, None, 0.2, 1.0, 4.0)),
         service=draw_service(seed),
     )
+    drawn = replace(drawn, operations=draw_operations(seed, len(replica_pools), drawn.schedule.until_s))
     if not any(change.resumed for change in changes):
         return drawn
     # What was read before is read again row by row, so that something can happen to it meanwhile.

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from penstock.core.events import Event
 from penstock.core.flow.limit import all_admitted
 from penstock.sim.coordinator import Coordinator, Killed
+from penstock.sim.operators import Operator
 from penstock.sim.scenario import Scenario
 from penstock.sim.service import Network
 from penstock.sim.sink import Sink
@@ -62,6 +63,7 @@ class World:
         self._sequence = 0
         self._ended_at_failure = -1  # how many source rows had ended when the pool was last down
         self.strikes.arm()
+        self.operator = Operator(self)
         for change in scenario.changes:
             if change.at_s is not None and not change.resumed:
                 self.at(change.at_s, partial(self._change, change), life=0)

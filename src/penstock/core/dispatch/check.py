@@ -89,7 +89,7 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
 
 
 def _check_restarts(dispatch: Dispatch, replica: Replica) -> None:
-    if replica.state != "failed" and replica.restarts.exhausted():
+    if replica.wanted and replica.state != "failed" and replica.restarts.exhausted():
         raise dispatch._broken(f"{replica.shape.name} goes on beyond its limit of restarts")
 
 

@@ -45,11 +45,12 @@ class Failover:
         ends = failures(replica)
         requests = replica.take_all()
         pool.recount(replica)
+        if replica.ending_because in NO_DEATH:
+            self._hand_over(pool, requests, suspect=in_lane)
+            dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
+            return
         for request in requests:
             request.recalled = request.kept = False
-            if replica.ending_because in NO_DEATH:
-                pool.lanes.push(request)  # no death: it was told to end
-                continue
             request.crashes += 1
             request.solo_crashes += request.task == alone
             if not in_lane:
@@ -68,6 +69,16 @@ class Failover:
             pool.quarantine.add(suspects)
         dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
         dispatch.fail(ends)
+
+    def _hand_over(self, pool: Pool, requests: list[Request], *, suspect: bool) -> None:
+        """It was the dispatcher that ended their replica: what was not suspect is not now, what was is still."""
+        for request in requests:
+            request.recalled = request.kept = False
+        if suspect:
+            pool.quarantine.put_back(requests)
+        else:
+            for request in requests:
+                pool.lanes.push(request)
 
     def _forgive(self, guilty: Request) -> None:
         """The death that made it a suspect was no replica's: it does not count for the circuit."""

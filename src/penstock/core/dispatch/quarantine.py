@@ -56,6 +56,14 @@ class Quarantine:
         self.count += len(suspects)
         self.groups.extendleft(reversed(_halves(suspects)))
 
+    def put_back(self, group: list[Request]) -> None:
+        """A group whose replica was ended for another reason: tried again as it is."""
+        for request in group:
+            request.place = SUSPECT
+        if group:
+            self.count += len(group)
+            self.groups.appendleft(group)
+
     def take(self, most: int) -> list[Request]:
         """The next group, and no more than `most` of it. After many deaths without an answer the others get a turn:
         if one of them is answered, the replica works."""

@@ -96,7 +96,7 @@ class Residency:
             replica.liveness.progress_at = dispatch.now
             self.leaving[replica.index] = replica
             dispatch.emit(ev.SleepReplica(replica=replica.index, incarnation=replica.incarnation))
-        elif replica.can("leave"):
+        elif replica.state != "failed" and replica.can("leave"):  # who was given up is so in later phases too
             replica.ending_because = "phase"
             self.end(replica, LEFT)
         dispatch.supervisor.touch(replica)

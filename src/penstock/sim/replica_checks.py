@@ -112,6 +112,8 @@ class ReplicaChecks:
         for index, replica in enumerate(self.replicas):
             if replica.removed and replica.ready and not replica.out:
                 raise Violation(f"replica {index} was removed, has finished what it had, and stays: {replica}")
+            if replica.removed and not replica.up and not replica.gone:
+                raise Violation(f"replica {index} was removed and has ended, and nobody says so: {replica}")
 
     def tries_suspects(self, replica: KnownReplica) -> bool:
         raise NotImplementedError

@@ -11,8 +11,6 @@ import pytest
 from bad_input_support import PIPELINE, Here, questions, with_steps, write
 from run_support import dead, output
 
-pytestmark = pytest.mark.process
-
 
 @pytest.mark.parametrize(
     ("function", "code", "words"),
@@ -61,6 +59,7 @@ def odd(row):
 """
 
 
+@pytest.mark.process
 def test_a_function_that_misbehaves_costs_its_rows_alone(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(ODD_FUNCTIONS)
     write(tmp_path, with_steps({"map": {"function": "own:odd", "timeout_s": 0.3}}, max_dead=12), questions(60))
@@ -88,6 +87,7 @@ def test_a_function_that_misbehaves_costs_its_rows_alone(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.process
 def test_an_error_that_repeats_its_row_and_half_a_character(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text('def odd(row):\n    raise ValueError(row["question"] + "\\ud800")\n')
     write(tmp_path, with_steps({"map": {"function": "own:odd"}}, max_dead=2), support.lines({"question": "why " * 9}))
@@ -140,6 +140,7 @@ def named(row):
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("step", "dead_rows"),
     [("map", 11), ("expand", 11), ("filter", 2)],
@@ -160,12 +161,14 @@ def test_a_value_that_can_not_be_sent_costs_its_row_alone_and_no_process(
     assert not (tmp_path / "out" / "logs" / "coordinator.log").exists(), "no process has died"
 
 
+@pytest.mark.process
 def test_the_name_of_a_column_that_is_no_text_costs_its_row_alone(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(ODD_VALUES)
     write(tmp_path, with_steps({"map": {"function": "own:named"}}), questions(20))
     support.run(tmp_path).says(0, "19 out, 1 dead", "1 x function_result", "is not valid Unicode: a lone surrogate")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("key", ["prompt", "messages"])
 def test_a_prompt_that_can_not_be_sent_costs_its_row_alone(tmp_path: Path, key: str) -> None:
     template = "{{ '\\ud800' if question == 'q7' else question }}"
@@ -176,6 +179,7 @@ def test_a_prompt_that_can_not_be_sent_costs_its_row_alone(tmp_path: Path, key: 
     assert [row["row"] for row in dead(tmp_path)] == [7]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("ends", "how", "message"),
     [
@@ -197,6 +201,7 @@ def test_a_function_that_ends_its_process_costs_its_row_alone(
     assert message in on_dead_row["message"]
 
 
+@pytest.mark.process
 def test_a_function_that_takes_no_row_is_told_without_our_own_places(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def f():\n    return {}\n")
     write(tmp_path, with_steps({"map": {"function": "own:f"}}))
@@ -205,6 +210,7 @@ def test_a_function_that_takes_no_row_is_told_without_our_own_places(tmp_path: P
     assert "penstock/engines" not in told.err
 
 
+@pytest.mark.process
 def test_a_function_may_give_the_source_columns_back(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "def f(row):\n    return {**row, 'n': len(row['question'])}\n"
@@ -216,6 +222,7 @@ def test_a_function_may_give_the_source_columns_back(tmp_path: Path) -> None:
     support.run(tmp_path, "--out", "again").says(0, "3 out")
 
 
+@pytest.mark.process
 def test_lambdas_and_functions_of_a_script_reach_the_workers(tmp_path: Path) -> None:
     write(tmp_path)
     script = (

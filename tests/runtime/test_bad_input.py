@@ -17,9 +17,6 @@ import pytest
 from bad_input_support import PIPELINE, SHORT, Here, lines, questions, with_model, with_steps, write
 from run_support import dead, output, summary
 
-pytestmark = pytest.mark.process
-
-
 # ---------------------------------------------------------------- the input can't be read at all
 
 
@@ -36,7 +33,7 @@ pytestmark = pytest.mark.process
         ("fake.parquet", ("fake.parquet: is not a Parquet file",)),
         ("fake.jsonl.gz", ("fake.jsonl.gz: is not gzip data",)),
         ("utf16.jsonl", ("utf16.jsonl: is UTF-16", "iconv")),
-        ("document.json", ("is one JSON list, not one object a line", "jq -c '.[]'")),
+        ("document.json", ("is one JSON list, not one object per line", "jq -c '.[]'")),
         ("loop.jsonl", ("loop.jsonl: can't be read: Too many levels of symbolic links",)),
         ("/dev/zero", ("is not a regular file",)),
         ("a" * 5000 + ".jsonl", ("File name too long",)),
@@ -58,6 +55,7 @@ def test_an_input_that_can_not_be_read(here: Here, path: str, words: tuple[str, 
     assert not (folder / "out").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("path", "closed", "words"),
     [
@@ -80,6 +78,7 @@ def test_an_input_without_permission(
         (tmp_path / closed).chmod(0o755)
 
 
+@pytest.mark.process
 def test_an_output_that_can_not_be_written(tmp_path: Path, without_privileges: dict[str, Any]) -> None:
     write(tmp_path)
     (tmp_path / "closed").mkdir(mode=0o555)
@@ -88,6 +87,7 @@ def test_an_output_that_can_not_be_written(tmp_path: Path, without_privileges: d
     )
 
 
+@pytest.mark.process
 def test_a_finished_run_in_a_folder_that_is_read_only_now(tmp_path: Path, without_privileges: dict[str, Any]) -> None:
     write(tmp_path)
     support.run(tmp_path).says(0)
@@ -97,6 +97,7 @@ def test_a_finished_run_in_a_folder_that_is_read_only_now(tmp_path: Path, withou
     os.chmod(tmp_path / "out", 0o755)
 
 
+@pytest.mark.process
 def test_an_archive_that_breaks_off_late_keeps_what_came_before(tmp_path: Path) -> None:
     noise = lines(*({"question": os.urandom(40).hex()} for _ in range(50_000)))
     whole = gzip.compress(noise.encode())
@@ -111,6 +112,7 @@ def test_an_archive_that_breaks_off_late_keeps_what_came_before(tmp_path: Path) 
 # ---------------------------------------------------------------- inputs that are odd, and all right
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "content"),
     [("q.jsonl", b""), ("q.jsonl", b"\n  \n\r\n"), ("q.csv", b"question\n"), ("q.parquet", None)],
@@ -123,6 +125,7 @@ def test_an_empty_input_is_a_run_without_rows(tmp_path: Path, name: str, content
     assert summary(tmp_path)["rows"] == {"in": 0, "out": 0, "dead": 0, "filtered": 0, "reused": 0}
 
 
+@pytest.mark.process
 def test_marks_line_ends_and_blank_lines_are_accepted(tmp_path: Path) -> None:
     text = "\ufeff" + questions(3).replace("\n", "\r\n") + "\r\n  \r\n" + '{"question": "\u2028"}'
     write(tmp_path, source=text)
@@ -133,6 +136,7 @@ def test_marks_line_ends_and_blank_lines_are_accepted(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- rows that are bad
 
 
+@pytest.mark.process
 def test_each_bad_line_is_one_dead_row_with_its_place(tmp_path: Path) -> None:
     bad = {
         1500: (b'{"question": "a",}', "bad_json", "line 1501:18"),
@@ -160,6 +164,7 @@ def test_each_bad_line_is_one_dead_row_with_its_place(tmp_path: Path) -> None:
     assert [row["question"] for row in output(tmp_path)] == [f"q{number}" for number in range(1500)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("content", [b"no JSON\n" * 300, (bytes(range(11, 256)) + b"\n") * 500])
 def test_a_file_of_nothing_but_bad_lines_ends_soon_with_code_3(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, source=content)
@@ -172,6 +177,7 @@ def test_a_misspelt_column_names_the_near_one(here: Here) -> None:
     here.run().refuses("p.yaml:5: 'prompt' names column 'qestion'", "did you mean 'question'?")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("prompt", "max_tokens", "code", "words"),
     [
@@ -189,6 +195,7 @@ def test_a_template_that_fails_for_one_row(tmp_path: Path, prompt: str, max_toke
     assert words in on_dead_row["message"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
@@ -207,6 +214,7 @@ def test_a_template_that_fails_for_all_rows_ends_the_run_soon(tmp_path: Path, pr
     assert summary(tmp_path)["rows"]["dead"] < 5000
 
 
+@pytest.mark.process
 def test_too_many_dead_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
     write(tmp_path, PIPELINE.replace("replicas: 1", "engine_options: {fail_on: q1}"))
     support.run(tmp_path).says(3, "more dead rows than max_dead allows", "11 x refused", "with a higher max_dead")
@@ -214,6 +222,7 @@ def test_too_many_dead_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
     assert len(output(tmp_path)) == 9
 
 
+@pytest.mark.process
 @pytest.mark.transformers
 def test_a_prompt_beyond_the_context_is_dead_and_never_cut(tmp_path: Path) -> None:
     pytest.importorskip("transformers")

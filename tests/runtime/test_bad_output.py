@@ -13,12 +13,10 @@ import pytest
 from bad_input_support import PIPELINE, SHORT, Here, lines, questions, write
 from run_support import committed, end_of, errors, output, processes_of, start, summary, wait_until
 
-pytestmark = pytest.mark.process
-
-
 # ---------------------------------------------------------------- the output folder
 
 
+@pytest.mark.process
 def test_an_output_folder_of_another_run_is_refused_with_the_difference(here: Here) -> None:
     folder = write(here.folder)
     support.run(folder).says(0)
@@ -36,6 +34,7 @@ def test_an_output_folder_of_another_run_is_refused_with_the_difference(here: He
     assert output(folder) == before
 
 
+@pytest.mark.process
 def test_another_number_of_replicas_and_another_batch_size_go_on(tmp_path: Path) -> None:
     write(tmp_path)
     support.run(tmp_path, "--limit", "5").says(0)
@@ -57,7 +56,7 @@ def test_another_number_of_replicas_and_another_batch_size_go_on(tmp_path: Path)
         ("in/*", "in/out", "the pattern 'in/*' matches files in the output folder"),
         ("in/**/*.parquet", "in/out", "matches files in the output folder"),
         ("in/q.jsonl", "in", "contains files that are not a Penstock run (q.jsonl); it was not changed"),
-        ("q.jsonl", ".", "holds something that is no Penstock run"),
+        ("q.jsonl", ".", "contains files that are not a Penstock run"),
         ("q.jsonl", "file", "the output path is a file"),
         ("q.jsonl", "file/out", "can't make the output folder: Not a directory"),
         ("q.jsonl", "/proc/out", "/proc/out: can't make the output folder"),
@@ -77,6 +76,7 @@ def test_an_output_folder_that_can_not_be_meant(here: Here, source: str, out: st
     assert sorted(entry.name for entry in (folder / "in").iterdir()) == ["q.jsonl"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("damage", "code", "words"),
     [
@@ -95,6 +95,7 @@ def test_a_run_whose_records_are_damaged(here: Here, damage: str, code: int, wor
     here.run().says(code, words)
 
 
+@pytest.mark.process
 def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
     slow = PIPELINE.replace("replicas: 1", "engine_options: {ms_per_row: 400}") + "commit_every_s: 0.2\n"
     write(tmp_path, slow, questions(100))
@@ -110,6 +111,7 @@ def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
     assert summary(tmp_path)["status"] == "done"
 
 
+@pytest.mark.process
 def test_two_coordinators_that_continue_from_a_limit(tmp_path: Path) -> None:
     """The run is finished, as far as the first start was to take it; the second has not committed anything yet."""
     slow = PIPELINE.replace("replicas: 1", "engine_options: {ms_per_row: 2000, slots: 1}") + "commit_every_s: 0.2\n"
@@ -141,6 +143,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.process
 def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, small_disk: Path) -> None:
     rows = lines(*({"question": f"q{number}", "noise": os.urandom(2000).hex()} for number in range(600)))
     (write(tmp_path, PIPELINE + "commit_every_s: 0.2\n", rows) / "p.yaml").rename(tmp_path / "pipeline.yaml")
@@ -155,6 +158,7 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, small_di
 # ---------------------------------------------------------------- interrupts
 
 
+@pytest.mark.process
 def test_a_run_that_is_stopped_at_once_counts_what_is_safe(tmp_path: Path) -> None:
     slow = PIPELINE.replace("replicas: 1", "engine_options: {ms_per_row: 40}") + "commit_every_s: 600\n"
     (write(tmp_path, slow, questions(200)) / "p.yaml").rename(tmp_path / "pipeline.yaml")
@@ -169,6 +173,7 @@ def test_a_run_that_is_stopped_at_once_counts_what_is_safe(tmp_path: Path) -> No
     support.run(tmp_path).says(0, "200 out")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_run_begins(number: signal.Signals, tmp_path: Path) -> None:
     """While it reads the pipeline file, which is a pipe that nobody writes to."""

@@ -11,9 +11,6 @@ import pytest
 from bad_input_support import PIPELINE, Here, with_model, with_steps, write
 from run_support import summary
 
-pytestmark = pytest.mark.process
-
-
 # ---------------------------------------------------------------- the pipeline file
 
 
@@ -43,8 +40,8 @@ pytestmark = pytest.mark.process
         ("mock:test", "mock:", "p.yaml:2: 'ref': expected mock:NAME"),
         ("replicas: 1", "engine_options: {slot: 2}", "unknown option 'slot' of the mock engine; did you mean 'slots'?"),
         ("replicas: 1", "python: /no/python", "p.yaml:2: 'python': no such interpreter '/no/python'"),
-        ("mock:test", "./no/model", "p.yaml:2: 'ref': there is no folder './no/model'"),
-        ("mock:test", "./emptied", "p.yaml:2: 'ref': the folder './emptied' holds no model"),
+        ("mock:test", "./no/model", "p.yaml:2: 'ref': no such folder './no/model'"),
+        ("mock:test", "./emptied", "p.yaml:2: 'ref': './emptied' is not a model folder"),
     ],
 )
 def test_a_pipeline_file_that_can_not_be_meant(here: Here, old: str, new: str, words: str) -> None:
@@ -137,6 +134,7 @@ def test_an_engine_that_is_not_installed(here: Here, engine: str, monkeypatch: p
     here.run().refuses("no engine is installed that can run 'owner/model'", "pip install 'penstock[vllm]'")
 
 
+@pytest.mark.process
 def test_an_engine_that_is_there_and_broken(tmp_path: Path) -> None:
     for module in ("torch", "transformers", "tokenizers"):
         (tmp_path / f"{module}.py").write_text("raise ImportError('libcudart.so.99: cannot open shared object file')\n")
@@ -147,6 +145,7 @@ def test_an_engine_that_is_there_and_broken(tmp_path: Path) -> None:
     assert summary(tmp_path)["status"] == "failed"
 
 
+@pytest.mark.process
 def test_an_interpreter_that_lacks_what_a_host_needs(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "penstock host: $0 lacks msgspec; install it with: pip" >&2\nexit 1\n')

@@ -51,10 +51,10 @@ def _folder_problem(model: Model) -> str | None:
     if os.path.isdir(path):
         if any(os.path.exists(path / name) for name in _DESCRIPTIONS):
             return None
-        return f"the folder '{model.ref}' is not a model folder: config.json is missing"
+        return f"'{model.ref}' is not a model folder: config.json is missing"
     if os.path.exists(path) or not model.ref.startswith(("/", "./", "../", "~")):
         return None
-    return f"there is no folder '{model.ref}' (relative to {os.getcwd()}); give a model's folder or a hub id OWNER/NAME"
+    return f"no such folder '{model.ref}' (relative to {os.getcwd()}); give a model's folder or a hub id OWNER/NAME"
 
 
 def _of_step(node: StepNode) -> Iterator[Problem]:

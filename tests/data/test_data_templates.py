@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.data import templates
-from penstock.data.templates import Expression, Messages, Template, TemplateFailure
+from penstock.data.templates import Conversation, Expression, Template, TemplateFailure
 from penstock.errors import ConfigError
 from penstock.spec.template_meter import METER
 from penstock.spec.templates import environment
@@ -112,7 +112,7 @@ def test_a_wrong_template_is_an_error_at_once() -> None:
 
 
 def test_messages() -> None:
-    messages = Messages([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{ q }}"}])
+    messages = Conversation([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{ q }}"}])
     assert messages.render({"q": "Why?"}) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Why?"},

@@ -12,7 +12,7 @@ import pytest
 from penstock.executors import ray as ray_executor
 from penstock.executors.base import Executor
 from penstock.executors.ray import RayExecutor
-from penstock.testing.executors import ExecutorConformance, Replica, gone, parent_of, wait_for_exits
+from penstock.testing.executors import ExecutorConformance, StartedReplica, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.ray
 
@@ -29,7 +29,7 @@ class TestRayExecutor(ExecutorConformance):
 
     @pytest.mark.parametrize("above", [1, 3], ids=["guardian", "actor"])
     def test_a_host_killed_beneath_what_is_stopped(
-        self, executor: Executor, start: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch, above: int
+        self, executor: Executor, start: Callable[..., StartedReplica], monkeypatch: pytest.MonkeyPatch, above: int
     ) -> None:
         """Its rows are not to wait for the word of a process that says nothing."""
         monkeypatch.setattr(ray_executor, "KILL_LIMIT_S", 5.0)

@@ -18,7 +18,7 @@ from penstock.executors.base import Exit, Launch
 from penstock.executors.local import LocalExecutor
 from penstock.executors.nursery import Nursery
 from penstock.protocol.messages import EngineConfig, PythonWork, Requests, WireRequest
-from penstock.testing.executors import MOCK, PATIENCE_S, Replica, exits, gone, parent_of, wait_for_exits
+from penstock.testing.executors import MOCK, PATIENCE_S, StartedReplica, exits, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.process
 
@@ -43,7 +43,7 @@ def launch(tmp_path: Path) -> Callable[..., Launch]:
 
 def test_the_cause_comes_first_in_the_tail(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
     config = EngineConfig("mock", "mock:x", engine_options={"oom_over_tokens": 1})
-    replica = Replica(executor.start(launch(config), 0)).make_ready(config)
+    replica = StartedReplica(executor.start(launch(config), 0)).make_ready(config)
     replica.send(Requests([WireRequest(1, 1, "one two three")]))
     (end,) = wait_for_exits(executor, 1)
     assert end.status == 1
@@ -58,7 +58,7 @@ def test_a_log_is_appended_to_and_the_tail_is_of_this_start(
     one = launch()
     one.log.parent.mkdir()
     one.log.write_text("ValueError: of the last run\n")
-    replica = Replica(executor.start(one, 0)).make_ready()
+    replica = StartedReplica(executor.start(one, 0)).make_ready()
     executor.kill("writer-0", 0)
     (end,) = wait_for_exits(executor, 1)
     assert "of the last run" not in end.tail
@@ -77,7 +77,7 @@ def test_variables_are_set_before_anything_is_imported(
     core = min(os.sched_getaffinity(0))
     config = EngineConfig("python", "python", task="python", cores=(core,))
     one = launch(config, work=PythonWork(("binding_seen:seen",)), env={"OMP_NUM_THREADS": "3"})
-    replica = Replica(executor.start(one, 0)).make_ready(config, work=one.work)
+    replica = StartedReplica(executor.start(one, 0)).make_ready(config, work=one.work)
     assert replica.ask({}).items[0].value == {"threads": "3", "cores": [core]}
     replica.channel.close()
 
@@ -88,7 +88,7 @@ def test_another_interpreter_gets_this_penstock(
     other = tmp_path / "other-python"
     other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     other.chmod(0o755)
-    replica = Replica(executor.start(launch(python=str(other)), 0)).make_ready()
+    replica = StartedReplica(executor.start(launch(python=str(other)), 0)).make_ready()
     assert replica.ask("hello").items[0].code == ""
     replica.channel.close()
 
@@ -102,7 +102,7 @@ def test_an_interpreter_that_is_none(executor: LocalExecutor, launch: Callable[.
     broken = tmp_path / "python"
     broken.write_text("not a program")
     broken.chmod(0o755)
-    replica = Replica(executor.start(launch(python=str(broken)), 0))
+    replica = StartedReplica(executor.start(launch(python=str(broken)), 0))
     (end,) = wait_for_exits(executor, 1)
     assert end.status == 127
     assert end.tail.startswith("penstock host: OSError: [Errno 8] Exec format error")
@@ -116,14 +116,14 @@ def test_a_log_that_cant_be_written(executor: LocalExecutor, tmp_path: Path) -> 
 
 
 def test_one_incarnation_starts_once(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
-    replica = Replica(executor.start(launch(), 0))
+    replica = StartedReplica(executor.start(launch(), 0))
     with pytest.raises(UsageError, match="incarnation 0 before"):
         executor.start(launch(), 0)
     replica.channel.close()
 
 
 def test_a_guardian_that_was_killed_is_an_exit(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
-    replica = Replica(executor.start(launch(), 0)).make_ready()
+    replica = StartedReplica(executor.start(launch(), 0)).make_ready()
     os.kill(replica.started.keeper_pid, signal.SIGKILL)
     (end,) = wait_for_exits(executor, 1)
     assert end.status == -signal.SIGKILL
@@ -137,7 +137,9 @@ def test_a_closure_reaches_its_worker_and_the_next_one(launch: Callable[..., Lau
     factor = 7
     executor = LocalExecutor(Nursery([None, lambda row: {"y": row["x"] * factor}]))
     for incarnation in range(2):
-        replica = Replica(executor.start(launch(PYTHON, work=FORKED), incarnation)).make_ready(PYTHON, work=FORKED)
+        replica = StartedReplica(executor.start(launch(PYTHON, work=FORKED), incarnation)).make_ready(
+            PYTHON, work=FORKED
+        )
         assert replica.ask({"x": 6}, step=1).items[0].value == {"y": 42}
         executor.kill("writer-0", incarnation)
         assert wait_for_exits(executor, 1)[0].incarnation == incarnation
@@ -148,7 +150,7 @@ def test_a_closure_reaches_its_worker_and_the_next_one(launch: Callable[..., Lau
 def test_what_a_forked_function_prints_is_in_the_log(launch: Callable[..., Launch]) -> None:
     executor = LocalExecutor(Nursery([lambda row: print("from the worker")]))
     one = launch(PYTHON, work=FORKED)
-    replica = Replica(executor.start(one, 0)).make_ready(PYTHON, work=FORKED)
+    replica = StartedReplica(executor.start(one, 0)).make_ready(PYTHON, work=FORKED)
     assert replica.ask({}).items[0].code == ""
     assert "from the worker" in one.log.read_text()
     replica.channel.close()
@@ -209,7 +211,7 @@ def stopped(
     (tmp_path / "with_a_child.py").write_text(WITH_A_CHILD)
     monkeypatch.syspath_prepend(str(tmp_path))
     work = PythonWork(("with_a_child:child",))
-    replica = Replica(executor.start(launch(PYTHON, work=work), 0))
+    replica = StartedReplica(executor.start(launch(PYTHON, work=work), 0))
     replica.make_ready(PYTHON, work=work)
     assert replica.hello is not None
     child = replica.ask({}).items[0].value["child"]

@@ -8,7 +8,7 @@ from penstock.core.dispatch.replica import Replica
 from penstock.sim.__main__ import main
 from penstock.sim.run import SeedFailed, run_seed
 from penstock.sim.scenario import draw_scenario
-from penstock.sim.tally import SOMETIMES, Tally
+from penstock.sim.tally import SOMETIMES, Coverage
 from penstock.sim.trace import Trace
 
 
@@ -62,7 +62,7 @@ def test_equal_runs_have_equal_digests_and_others_have_not() -> None:
 
 
 def test_the_tally_names_what_never_happened() -> None:
-    tally, other = Tally(), Tally()
+    tally, other = Coverage(), Coverage()
     tally.hit("crash", 2)
     other.hit("crash")
     other.hit("hang", 0)

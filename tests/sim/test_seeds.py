@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.sim.run import run_seed
-from penstock.sim.tally import Tally
+from penstock.sim.tally import Coverage
 
 SEEDS = 500
 BLOCK = 50
@@ -15,24 +15,24 @@ REGRESSIONS = (1644, 3906, 6274, 8318, 8960, 9033, 4644, 4752, 159980, 28019, 30
 
 
 @pytest.fixture(scope="module")
-def tallies() -> dict[int, Tally]:
+def tallies() -> dict[int, Coverage]:
     """What happened, by block of seeds."""
     return {}
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
-def test_seeds_keep_every_promise(first: int, tallies: dict[int, Tally]) -> None:
-    tally = Tally()
+def test_seeds_keep_every_promise(first: int, tallies: dict[int, Coverage]) -> None:
+    tally = Coverage()
     outcomes = [run_seed(seed, tally=tally) for seed in range(first, first + BLOCK)]
     assert all(outcome.turns > 0 for outcome in outcomes)
     assert any(outcome.status == "done" for outcome in outcomes)
     tallies[first] = tally
 
 
-def test_each_recovery_was_seen(tallies: dict[int, Tally]) -> None:
+def test_each_recovery_was_seen(tallies: dict[int, Coverage]) -> None:
     if len(tallies) < SEEDS // BLOCK:
         pytest.skip("not all of the seeds ran in this process")
-    together = Tally()
+    together = Coverage()
     for tally in tallies.values():
         together.add(tally)
     assert together.never() == []

@@ -12,9 +12,9 @@ from penstock.core import events as ev
 from penstock.core.events import Event, Instruction
 from penstock.core.shape import DispatchLimits, FlowLimits
 from penstock.sim.faults import NO_RATES, Fault, Schedule
-from penstock.sim.pipeline import Hazards, Path, Pipeline, SimStep
+from penstock.sim.pipeline import Hazards, Path, SimPipeline, SimStep
 from penstock.sim.scenario import HostShape, Scenario, Stretch
-from penstock.sim.tally import Tally
+from penstock.sim.tally import Coverage
 from penstock.sim.trace import Trace
 from penstock.sim.world import World
 
@@ -24,10 +24,10 @@ ROWS = 1200
 
 
 MOST_TOKENS = 15  # without the few rows that are far longer: those alone would make others wait
-_work = Pipeline.work
+_work = SimPipeline.work
 
 
-def work(self: Pipeline, position: int, path: Path, step: int) -> tuple[int, int, int]:
+def work(self: SimPipeline, position: int, path: Path, step: int) -> tuple[int, int, int]:
     tokens_in, limit, tokens_out = _work(self, position, path, step)
     return tokens_in, min(limit, MOST_TOKENS + 6), min(tokens_out, MOST_TOKENS)
 
@@ -84,8 +84,8 @@ def scenario(faults: tuple[Fault, ...], *, every_s: float) -> Scenario:
     )
 
 
-def run(made: Scenario) -> tuple[Latencies, Tally]:
-    trace, tally = Latencies(), Tally()
+def run(made: Scenario) -> tuple[Latencies, Coverage]:
+    trace, tally = Latencies(), Coverage()
     world = World(made, tally, trace)
     world.run()
     assert world.status == "done"
@@ -94,7 +94,7 @@ def run(made: Scenario) -> tuple[Latencies, Tally]:
 
 @pytest.fixture(autouse=True)
 def like_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "work", work)
+    monkeypatch.setattr(SimPipeline, "work", work)
 
 
 def every_s(load: float) -> float:
@@ -120,9 +120,11 @@ def test_the_survivor_serves_while_the_other_loads_and_while_it_tries_the_suspec
 
 
 def test_a_poisonous_row_takes_the_capacity_of_one_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    fate, poisonous = Pipeline.fate, 600
+    fate, poisonous = SimPipeline.fate, 600
     monkeypatch.setattr(
-        Pipeline, "fate", lambda self, position, *of: "poison" if position == poisonous else fate(self, position, *of)
+        SimPipeline,
+        "fate",
+        lambda self, position, *of: "poison" if position == poisonous else fate(self, position, *of),
     )
     hurt, tally = run(scenario((), every_s=every_s(HALF)))
     died_s = hurt.began[poisonous] + 0.05

@@ -15,7 +15,7 @@ STORY_LENGTH = 400  # events and instructions kept for an error's story
 STORY_NUMBERS = 20_000  # tasks, rows and the like that they may hold together; a busy run's lists are long
 
 
-class Machine:
+class StateMachine:
     """Base of Flow and Dispatch: `handle(events, now) -> instructions`.
 
     A subclass fills `_handlers` (event type -> method) and emits with `self._emit`. `_settle` runs once after the

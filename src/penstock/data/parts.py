@@ -29,7 +29,7 @@ class FormatWriter:
         self,
         suffix: str,
         encode: Callable[[pa.Table, BinaryIO], None],
-        merge: Callable[[Path, Rows, BinaryIO], None],
+        merge: Callable[[Path, Insertion, BinaryIO], None],
         join: Callable[[Sequence[Path], BinaryIO], None],
     ) -> None:
         self.suffix = suffix
@@ -41,13 +41,13 @@ class FormatWriter:
         return _durable(path, partial(self._encode, table))
 
     def write_with(self, path: Path, part: Path, table: pa.Table, order: Sequence[int]) -> int:
-        return _durable(path, partial(self._merge, part, Rows(table, order)))
+        return _durable(path, partial(self._merge, part, Insertion(table, order)))
 
     def join(self, path: Path, parts: Sequence[Path]) -> int:
         return _durable(path, partial(self._join, parts))
 
 
-class Rows(NamedTuple):
+class Insertion(NamedTuple):
     """Rows that go into a part, and the order of all rows then."""
 
     table: pa.Table
@@ -86,7 +86,7 @@ def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:
         raise ConfigError(f"Parquet can't hold this table: {error}; use `format: arrow` in the sink") from None
 
 
-def _merge_parquet(part: Path, rows: Rows, stream: BinaryIO) -> None:
+def _merge_parquet(part: Path, rows: Insertion, stream: BinaryIO) -> None:
     _write_parquet(rows.into(_read_parquet(part)), stream)
 
 
@@ -167,11 +167,11 @@ def _write_arrow(table: pa.Table, stream: BinaryIO) -> None:
         writer.write_table(table, max_chunksize=65_536)
 
 
-def _merge_arrow(part: Path, rows: Rows, stream: BinaryIO) -> None:
+def _merge_arrow(part: Path, rows: Insertion, stream: BinaryIO) -> None:
     _write_arrow(rows.into(_read_arrow(part)), stream)
 
 
-def _merge_jsonl(part: Path, rows: Rows, stream: BinaryIO) -> None:
+def _merge_jsonl(part: Path, rows: Insertion, stream: BinaryIO) -> None:
     """Lines stay as they are: JSON does not tell their types."""
     new = io.BytesIO()
     _write_jsonl(rows.table, new)

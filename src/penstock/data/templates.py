@@ -155,7 +155,7 @@ def _undefined(error: jinja2.UndefinedError, row: Row) -> str:
     return f"{words}; the row has {shown_names(row)}"
 
 
-class Messages:
+class Conversation:
     """A conversation of templates: a list of {role, content}."""
 
     def __init__(self, messages: Sequence[Mapping[str, str]]) -> None:

@@ -16,7 +16,7 @@ from penstock.errors import InvariantError
 from penstock.ledger.base import CommitBatch, DeadRow, Finished, Origin, Row
 from penstock.ledger.keyed import Key, with_keys
 
-__all__ = ["SINK_STEP", "Encoded", "Locate", "TableBuilder", "check_batch", "encode_batch", "moved_by"]
+__all__ = ["SINK_STEP", "Encoded", "Locate", "TableMaker", "check_batch", "encode_batch", "moved_by"]
 
 # The `step` of a row that died when it was to be written.
 SINK_STEP = "sink"
@@ -24,7 +24,7 @@ _key = attrgetter("position", "path")
 Locate = Callable[[int], tuple[str, int]]
 
 
-class TableBuilder(Protocol):
+class TableMaker(Protocol):
     """Makes tables of one schema from rows (penstock.data.columns)."""
 
     def build(self, rows: Sequence[Row]) -> tuple[pa.Table, list[tuple[int, str, str]]]:
@@ -60,7 +60,7 @@ def check_batch(batch: CommitBatch, order: str) -> None:
 
 
 def encode_batch(
-    builder: TableBuilder,
+    builder: TableMaker,
     finished: Sequence[Finished],
     dead: Sequence[DeadRow],
     locate: Locate,

@@ -55,7 +55,7 @@ class _Content(msgspec.Struct):
     rows: list[Chosen]
 
 
-class _Named(msgspec.Struct, array_like=True):
+class _NamedRow(msgspec.Struct, array_like=True):
     """A row in a list of format 1."""
 
     source: str
@@ -82,7 +82,7 @@ class ChosenList:
             return None
         try:
             if data.startswith(b"["):
-                return self._of_older(msgspec.json.decode(data, type=list[_Named]), dead(), takeover=takeover)
+                return self._of_older(msgspec.json.decode(data, type=list[_NamedRow]), dead(), takeover=takeover)
             content = msgspec.json.decode(data, type=_Content)
         except msgspec.MsgspecError as error:
             raise self._damaged(f"can't be read: {error}") from error
@@ -115,7 +115,7 @@ class ChosenList:
         """The positions of rows of a list of an older Penstock, by name."""
         return {place: self._places.get(place, []) for place in wanted}
 
-    def _of_older(self, named: list[_Named], dead: DeadRows, *, takeover: bool) -> Settled | None:
+    def _of_older(self, named: list[_NamedRow], dead: DeadRows, *, takeover: bool) -> Settled | None:
         """That of an older Penstock, which took a name for one row. Where it stands for several the list is wrong: it
         goes, with what has come of it, and another is made."""
         keys: dict[tuple[str, int, tuple[int, ...]], list[Key]] = {}

@@ -12,7 +12,7 @@ from penstock.core.counts import Counts
 from penstock.data.base import PartWriter
 from penstock.data.dead import dead_table
 from penstock.ledger.base import CommitBatch
-from penstock.ledger.batch import Encoded, Locate, TableBuilder, encode_batch, moved_by
+from penstock.ledger.batch import Encoded, Locate, TableMaker, encode_batch, moved_by
 from penstock.ledger.bits import EndedPositions
 from penstock.ledger.carried import after_phase
 from penstock.ledger.entry import Entry, SegmentFact
@@ -28,7 +28,7 @@ from penstock.ledger.stage import Stage
 
 __all__ = ["PhaseWriter", "TableFactory"]
 
-TableFactory = Callable[[pa.Schema | None], TableBuilder]
+TableFactory = Callable[[pa.Schema | None], TableMaker]
 
 
 class PhaseWriter:

@@ -11,7 +11,7 @@ from penstock.errors import ConfigError, MissingDependency
 from penstock.planner.demand import GIB, PoolDemand
 from penstock.planner.model import ModelFacts
 from penstock.spec.engines import AUTO
-from penstock.spec.identity import Pool
+from penstock.spec.identity import ModelPool
 from penstock.spec.model import Model
 
 __all__ = ["check_launchable", "demand_of", "engine_for"]
@@ -62,7 +62,7 @@ def _able(model: Model) -> list[EngineInfo]:
     return sorted(able, key=lambda info: -info.preference)
 
 
-def demand_of(pool: Pool, read: ReadFacts, *, on_gpus: bool, here: bool) -> PoolDemand:
+def demand_of(pool: ModelPool, read: ReadFacts, *, on_gpus: bool, here: bool) -> PoolDemand:
     """Raises PlanError where the model's files can't be read, ConfigError for options of a wrong type."""
     model = pool.model
     info = engine_for(model, here=here)

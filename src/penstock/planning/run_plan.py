@@ -24,7 +24,7 @@ from penstock.planning.phases import PhasePlan, cut_steps, phases_of, pools_by_p
 from penstock.planning.plan import plan_on_nodes
 from penstock.protocol.messages import EngineConfig, PythonWork
 from penstock.spec.functions import FunctionRef
-from penstock.spec.identity import Pool, pools
+from penstock.spec.identity import ModelPool, pools
 from penstock.spec.pipeline import Pipeline
 from penstock.spec.served import Workload
 from penstock.spec.steps import PythonStep
@@ -166,7 +166,7 @@ def _functions(workload: Workload) -> dict[int, PythonStep]:
 
 
 def _pool_plans(
-    workload: Workload, model_pools: Sequence[Pool], functions: Mapping[int, PythonStep]
+    workload: Workload, model_pools: Sequence[ModelPool], functions: Mapping[int, PythonStep]
 ) -> tuple[PoolPlan, ...]:
     nodes = workload.order()
     made = [
@@ -184,7 +184,7 @@ def _pool_plans(
 
 
 def _replicas(
-    pool: Pool, index: int, planned: ModelPlan, nodes: Sequence[NodeFacts], *, sleeps: bool
+    pool: ModelPool, index: int, planned: ModelPlan, nodes: Sequence[NodeFacts], *, sleeps: bool
 ) -> list[PlannedReplica]:
     made = []
     for replica in planned.replicas:

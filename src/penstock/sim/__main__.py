@@ -7,7 +7,7 @@ import sys
 import time
 
 from penstock.sim.run import SeedFailed, run_seed
-from penstock.sim.tally import Tally
+from penstock.sim.tally import Coverage
 from penstock.sim.trace import Trace
 
 __all__ = ["main"]
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(seeds: range, options: argparse.Namespace) -> int:
-    tally, failed, turns = Tally(), 0, 0
+    tally, failed, turns = Coverage(), 0, 0
     began_s = time.monotonic()
     for seed in seeds:
         trace = Trace(print if options.trace else None) if options.trace or options.digest else None

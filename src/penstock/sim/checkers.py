@@ -11,10 +11,10 @@ from msgspec import Struct
 from penstock.core import events as ev
 from penstock.core.dispatch.restarts import LOADS_BEFORE_GIVING_UP
 from penstock.sim.replica_checks import KnownReplica, ReplicaChecks, weight
-from penstock.sim.replicas import Answer
+from penstock.sim.replicas import SimAnswer
 from penstock.sim.scenario import Scenario
-from penstock.sim.tally import Tally
-from penstock.sim.turns import Turns
+from penstock.sim.tally import Coverage
+from penstock.sim.turns import SimTurns
 from penstock.sim.violations import Violation
 
 __all__ = ["RequestChecks"]
@@ -48,14 +48,14 @@ class _Task(Struct, gc=False):
 
 
 class RequestChecks(ReplicaChecks):
-    def __init__(self, scenario: Scenario, tally: Tally) -> None:
+    def __init__(self, scenario: Scenario, tally: Coverage) -> None:
         super().__init__(scenario, tally)
         self.tasks: dict[int, _Task] = {}
         self.waiting: list[dict[int, None]] = [{} for _ in range(scenario.pools)]  # but for suspects
         self._answered = 0
         self._passed: dict[int, int] = {}  # request that waited while one of a lower class was sent: its attempt
         self.paused: set[int] = set()
-        self._turns = [Turns() for _ in range(scenario.pools)]
+        self._turns = [SimTurns() for _ in range(scenario.pools)]
 
     def tries_suspects(self, replica: KnownReplica) -> bool:
         return any(self.tasks[number].suspect for number in replica.out)
@@ -226,7 +226,7 @@ class RequestChecks(ReplicaChecks):
     def cancelled(self, task: int) -> None:
         self._end(task)
 
-    def delivered(self, answer: Answer, index: int) -> None:
+    def delivered(self, answer: SimAnswer, index: int) -> None:
         replica = self.replicas[index]
         if answer.forged or answer.code:
             raise Violation(f"an answer was taken as a result that is none: {answer}")

@@ -19,10 +19,10 @@ from penstock.core.flow.check import check_flow
 from penstock.core.flow.flow import Flow
 from penstock.core.shape import Progress
 from penstock.sim.checkers import RequestChecks
-from penstock.sim.replicas import Answer, Host, SimRequest
-from penstock.sim.rows import Rows
+from penstock.sim.replicas import Host, SimAnswer, SimRequest
+from penstock.sim.rows import SimRows
 from penstock.sim.scenario import HostShape
-from penstock.sim.source import Source
+from penstock.sim.source import SimSource
 from penstock.sim.violations import Violation
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Coordinator:
         )
         self.shapes: dict[int, HostShape] = dict(enumerate(scenario.hosts))
         self.hosts: dict[int, Host] = {}
-        self._batches: dict[int, list[Answer]] = {}
+        self._batches: dict[int, list[SimAnswer]] = {}
         self._last_batch = 0
         if progress.ended_above:
             world.tally.hit("resumed with rows above the watermark")
@@ -89,10 +89,10 @@ class Coordinator:
         world, scenario = self.world, self.world.scenario
         limit = None if world.phase else world.limit
         self.flow = Flow(scenario.flow_shape(world.pipeline, world.max_dead, limit), progress, world.now)
-        self.source = Source(
+        self.source = SimSource(
             world.pipeline, world.files, progress, counts_done=bool(scenario.seed % 3), saw=world.sink.saw
         )
-        self.rows = Rows(
+        self.rows = SimRows(
             world.pipeline, self.requests, world.tally, world.sink.partial, scenario.classes, scenario.timeout_s
         )
         self.requests.begin_phase(world.phase, closing=closing)
@@ -258,7 +258,7 @@ class Coordinator:
         self,
         replica: int,
         incarnation: int,
-        answers: list[Answer],
+        answers: list[SimAnswer],
         returned: list[int] | None,
         load: tuple[int, int, int],
     ) -> Iterable[Event]:

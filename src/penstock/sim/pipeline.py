@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from penstock.core.shape import StepShape
 
-__all__ = ["Hazards", "Pipeline", "SimStep", "mix"]
+__all__ = ["Hazards", "SimPipeline", "SimStep", "mix"]
 
 Path = tuple[int, ...]
 Values = tuple[tuple[int, Path], ...]  # (step, path of the row when it passed the step), by step
@@ -49,7 +49,7 @@ class Hazards(Struct, frozen=True):
     filtered: float = 0.3
 
 
-class Pipeline:
+class SimPipeline:
     """The steps of all phases, of which one phase runs steps[begin:end]. carried: its rows come from a phase before,
     which may have left several of one source row, or some of which others died."""
 

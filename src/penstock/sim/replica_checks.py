@@ -10,7 +10,7 @@ from penstock.core import events as ev
 from penstock.core.dispatch.membership import REMOVED
 from penstock.core.shape import ReplicaShape
 from penstock.sim.scenario import Scenario
-from penstock.sim.tally import Tally
+from penstock.sim.tally import Coverage
 from penstock.sim.violations import Violation
 
 __all__ = ["KnownReplica", "ReplicaChecks", "weight"]
@@ -66,7 +66,7 @@ def weight(deaths: list[tuple[float, int]]) -> int:
 
 
 class ReplicaChecks:
-    def __init__(self, scenario: Scenario, tally: Tally) -> None:
+    def __init__(self, scenario: Scenario, tally: Coverage) -> None:
         self.limits = scenario.dispatch
         self.tally = tally
         self.replicas = [

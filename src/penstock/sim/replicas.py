@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from penstock.sim.coordinator import Coordinator
     from penstock.sim.scenario import HostShape
 
-__all__ = ["Answer", "Host", "SimRequest"]
+__all__ = ["Host", "SimAnswer", "SimRequest"]
 
 HEARTBEAT_S = 0.5
 OUT_OF_MEMORY = "oom"
@@ -46,7 +46,7 @@ class SimRequest(Struct, gc=False):
     priority: int
 
 
-class Answer(Struct, gc=False):
+class SimAnswer(Struct, gc=False):
     """`forged`: nobody may take it for a result; says why."""
 
     task: int
@@ -76,7 +76,7 @@ class Host:
         self.executing: dict[int, SimRequest] = {}
         network = self.world.network
         self.remote = Remote(self, network, network.shape, self._answered) if network.shape is not None else None
-        self._outbox: list[Answer] = []
+        self._outbox: list[SimAnswer] = []
         self._report_due = False
         self._missed: list[Callable[[], None]] = []  # what came while it hung
         self._progress = 0
@@ -311,9 +311,9 @@ class Host:
         self._begin()
         self._report_soon()
 
-    def _answer(self, request: SimRequest, *, code: str = "", forged: str = "") -> Answer:
+    def _answer(self, request: SimRequest, *, code: str = "", forged: str = "") -> SimAnswer:
         value = (request.position, request.path, request.step)
-        return Answer(
+        return SimAnswer(
             request.task, request.attempt, value, code, request.tokens_in, 0 if code else request.tokens_out, forged
         )
 
@@ -331,7 +331,9 @@ class Host:
             answers, self._outbox = self._outbox, []
             self.tell(answers, returned)
 
-    def tell(self, answers: list[Answer], returned: list[int] | None = None, *, incarnation: int | None = None) -> None:
+    def tell(
+        self, answers: list[SimAnswer], returned: list[int] | None = None, *, incarnation: int | None = None
+    ) -> None:
         """Send an Answers message; `incarnation` other than its own only where a fault forges one."""
         self._post(
             partial(

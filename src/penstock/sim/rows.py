@@ -10,13 +10,13 @@ from penstock.core import events as ev
 from penstock.core.events import Event
 from penstock.core.shape import FlowLimits
 from penstock.sim.checkers import RequestChecks
-from penstock.sim.pipeline import Path, Pipeline
-from penstock.sim.replicas import Answer, SimRequest
-from penstock.sim.sink import Batch, Dead, Output, Paid
-from penstock.sim.tally import Tally
+from penstock.sim.pipeline import Path, SimPipeline
+from penstock.sim.replicas import SimAnswer, SimRequest
+from penstock.sim.sink import Dead, Paid, SimBatch, SimOutput
+from penstock.sim.tally import Coverage
 from penstock.sim.violations import Violation
 
-__all__ = ["Rows"]
+__all__ = ["SimRows"]
 
 _PROVEN = ("engine_error", "engine_crash", "expired")
 
@@ -43,14 +43,14 @@ class _Way(Struct, gc=False):
             totals[step][2] += dead
 
 
-class Rows:
+class SimRows:
     """paid: what the lives before have committed of rows that have not ended: position -> (path, step) -> code."""
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: SimPipeline,
         requests: RequestChecks,
-        tally: Tally,
+        tally: Coverage,
         paid: dict[int, dict[tuple[Path, int], str]],
         classes: tuple[int, ...] = (100,),
         timeout_s: float | None = None,
@@ -139,7 +139,7 @@ class Rows:
         tokens_in, _, tokens_out = self.pipeline.work(row.position, row.path, step)
         return SimRequest(task, attempt, row.position, row.path, step, tokens_in, tokens_out, self.priority(task))
 
-    def answered(self, answers: list[Answer]) -> Iterable[Event]:
+    def answered(self, answers: list[SimAnswer]) -> Iterable[Event]:
         for answer in answers:
             task, row = answer.task, self._payload(answer.task)
             if answer.value != (row.position, row.path, task % self._steps):
@@ -234,7 +234,7 @@ class Rows:
 
     # ------------------------------------------------------------ commits
 
-    def take(self, commit: ev.Commit) -> Batch:
+    def take(self, commit: ev.Commit) -> SimBatch:
         """What a commit names, taken out of memory."""
         outputs = []
         for number in commit.finished:
@@ -245,7 +245,7 @@ class Rows:
                 joined = any(len(step.after) > 1 for step in self.pipeline.steps[self.pipeline.begin :])
                 self.tally.hit("joined" if joined else "phase with several exits")
             self._ways[row.position].passed.update(row.values.items())
-            outputs.append(Output(number, row.position, row.path, tuple(sorted(row.values.items()))))
+            outputs.append(SimOutput(number, row.position, row.path, tuple(sorted(row.values.items()))))
         dead = [self._dead.pop(number) for number in commit.dead if number in self._dead]
         if len(dead) != len(commit.dead):
             raise Violation(f"rows {commit.dead} are to be committed as dead; {len(dead)} are")
@@ -257,7 +257,7 @@ class Rows:
             self._fresh.pop(position, None)
             self._paid.pop(position, None)
         partial = {position: self._fresh.pop(position, []) for position in commit.partial}
-        return Batch(commit, outputs, dead, filtered, steps, partial)
+        return SimBatch(commit, outputs, dead, filtered, steps, partial)
 
     def check(self, limits: FlowLimits, partial: Container[int], ended: Container[int]) -> None:
         """Memory is bounded: what is open fits the window, and what has ended waits for two commits at most. What is

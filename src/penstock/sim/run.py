@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from penstock.errors import InvariantError
 from penstock.sim.scenario import draw_scenario
-from penstock.sim.tally import Tally
+from penstock.sim.tally import Coverage
 from penstock.sim.trace import Trace
 from penstock.sim.violations import Violation
 from penstock.sim.world import World
@@ -27,14 +27,14 @@ class Outcome(Struct):
 
 
 def run_seed(
-    seed: int, rows: int = 40, mode: str | None = None, tally: Tally | None = None, trace: Trace | None = None
+    seed: int, rows: int = 40, mode: str | None = None, tally: Coverage | None = None, trace: Trace | None = None
 ) -> Outcome:
     """Run the scenario of `seed`. Raises SeedFailed."""
     scenario = draw_scenario(seed, rows, mode)
     command = f"python -m penstock.sim --seed {seed} --rows {rows} --mode {scenario.mode} --trace"
     world = None
     try:
-        world = World(scenario, tally or Tally(), trace)
+        world = World(scenario, tally or Coverage(), trace)
         world.run()
     except (Violation, InvariantError) as broken:
         when = "" if world is None else f" at {world.now:.4f} s"

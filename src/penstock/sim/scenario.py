@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from penstock.core.shape import DispatchLimits, DispatchShape, FlowLimits, FlowShape, ReplicaShape
 from penstock.sim.faults import Fault, Schedule, draw_schedule
 from penstock.sim.operators import Operation, draw_operations
-from penstock.sim.pipeline import Hazards, Pipeline, SimStep
+from penstock.sim.pipeline import Hazards, SimPipeline, SimStep
 from penstock.sim.service import ServiceShape, draw_service
 from penstock.sim.source import Change, draw_changes, draw_limits
 
@@ -83,16 +83,16 @@ class Scenario(Struct, frozen=True):
     operations: tuple[Operation, ...] = ()  # of whoever looks after the replicas
     service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 
-    def pipeline(self, phase: int) -> Pipeline:
+    def pipeline(self, phase: int) -> SimPipeline:
         """Steps are numbered through all phases, so that no task of one looks like one of another."""
         steps: list[SimStep] = []
         bounds = [0]
         for stretch in self.stretches:
             steps += [_moved(step, len(steps)) for step in stretch.steps]
             bounds.append(len(steps))
-        return Pipeline(self.seed, tuple(steps), self.hazards, bounds[phase], bounds[phase + 1], carried=phase > 0)
+        return SimPipeline(self.seed, tuple(steps), self.hazards, bounds[phase], bounds[phase + 1], carried=phase > 0)
 
-    def flow_shape(self, pipeline: Pipeline, max_dead: int | float, limit: int | None = None) -> FlowShape:
+    def flow_shape(self, pipeline: SimPipeline, max_dead: int | float, limit: int | None = None) -> FlowShape:
         limits = replace(self.flow, max_dead=max_dead, source_rows=limit)
         return FlowShape(pipeline.shapes(), limits, self.ordered, pipeline.begin, pipeline.end, pipeline.carries)
 

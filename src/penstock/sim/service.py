@@ -56,14 +56,14 @@ class ServiceShape(Struct, frozen=True):
 
 
 class Said(Struct, frozen=True):
-    """A reply: what it answers, and what it says of itself. value: of sim.replicas.Answer."""
+    """A reply: what it answers, and what it says of itself. value: of sim.replicas.SimAnswer."""
 
     value: tuple[int, Path, int]
     code: str
     reply: Reply
 
 
-class Call(Struct):
+class ServiceCall(Struct):
     request: SimRequest
     code: str  # what the service makes of it
     service_s: float
@@ -76,7 +76,7 @@ class Wire(Struct):
     """A connection: who waits for a reply on it, and what has come that nobody waited for."""
 
     rule: Connection
-    call: Call | None = None
+    call: ServiceCall | None = None
     unread: list[Said] = []
     closed: bool = False
 
@@ -119,11 +119,11 @@ class Remote:
         self.host, self.network, self.shape, self._done = host, network, shape, done
         self.service = Service()
         self._wires: dict[int, Wire] = {}
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, ServiceCall] = {}
         self._came: list[Said] = []  # what has been taken
 
     def ask(self, request: SimRequest, code: str, service_s: float) -> None:
-        call = self._calls[request.task] = Call(request, code, service_s)
+        call = self._calls[request.task] = ServiceCall(request, code, service_s)
         self._send(call, new=False)
 
     def cancel(self, task: int) -> None:
@@ -133,7 +133,7 @@ class Remote:
 
     # ------------------------------------------------------------ the client
 
-    def _send(self, call: Call, *, new: bool) -> None:
+    def _send(self, call: ServiceCall, *, new: bool) -> None:
         if self._calls.get(call.request.task) is not call:
             return
         rule = self.service.take(new=new)
@@ -149,12 +149,12 @@ class Remote:
         if wire.unread:
             self._read(wire, wire.unread.pop(0))
 
-    def _too_late(self, call: Call, asked: Asked) -> None:
+    def _too_late(self, call: ServiceCall, asked: Asked) -> None:
         if call.asked is asked and call.wire is not None:
             self._hit("service: no reply in time")
             self._broken(call)
 
-    def _broken(self, call: Call) -> None:
+    def _broken(self, call: ServiceCall) -> None:
         """The call failed: ask again, or give the request back."""
         if call.wire is not None:
             self._close(call.wire)
@@ -200,7 +200,7 @@ class Remote:
 
     # ------------------------------------------------------------ the service, and what is on the way
 
-    def _replied(self, wire: Wire, call: Call, asked: Asked) -> None:
+    def _replied(self, wire: Wire, call: ServiceCall, asked: Asked) -> None:
         """The service answers the request on this connection, whichever request waits there now."""
         if wire.closed:
             return
@@ -236,7 +236,7 @@ class Remote:
             self._hit("service: stray")
             self._later(delay_s + self._lateness(), wire, Said((-1, (), -1), "refused", Reply(success=False)))
 
-    def _said(self, call: Call, asked: Asked) -> Said:
+    def _said(self, call: ServiceCall, asked: Asked) -> Said:
         request, identity, number = call.request, self.shape.identity, self.network.number()
         value = (request.position, request.path, request.step)
         marked = identity == "mark" or (identity == "some" and self.network.rng.random() < 0.5)

@@ -13,15 +13,15 @@ from msgspec import Struct
 from penstock.core.counts import Counts, rejection
 from penstock.core.events import Commit, Committed, Event
 from penstock.core.shape import Progress, SourceMark
-from penstock.sim.pipeline import Path, Pipeline, Values
+from penstock.sim.pipeline import Path, SimPipeline, Values
 from penstock.sim.source import identity
-from penstock.sim.tally import Tally
+from penstock.sim.tally import Coverage
 from penstock.sim.violations import Violation
 
-__all__ = ["Batch", "Dead", "Output", "Paid", "Sink"]
+__all__ = ["Dead", "Paid", "SimBatch", "SimOutput", "SimSink"]
 
 
-class Output(Struct, gc=False):
+class SimOutput(Struct, gc=False):
     row: int
     position: int
     path: Path
@@ -45,20 +45,20 @@ class Paid(Struct, gc=False):
     code: str
 
 
-class Batch(Struct):
+class SimBatch(Struct):
     """A commit with what the coordinator holds of its rows. steps: begun, done, dead per step, of these rows; partial:
     what was paid for and is new, per source row that has not ended."""
 
     commit: Commit
-    outputs: list[Output]
+    outputs: list[SimOutput]
     dead: list[Dead]
     filtered: list[tuple[int, Path]]
     steps: list[list[int]]
     partial: dict[int, list[Paid]]
 
 
-class Sink:
-    def __init__(self, rows: int, pipeline: Pipeline, tally: Tally) -> None:
+class SimSink:
+    def __init__(self, rows: int, pipeline: SimPipeline, tally: Coverage) -> None:
         self.rows = rows
         self.pipeline = pipeline
         self.tally = tally
@@ -77,7 +77,7 @@ class Sink:
         self._below: int | None = None
         self._seen: dict[int, int] = {}  # position -> content, of this life
         self.contents: Counter[int] = Counter()  # of the rows that have ended
-        self._writing: Batch | None = None
+        self._writing: SimBatch | None = None
 
     def progress(self) -> Progress:
         """What a coordinator that begins now reads."""
@@ -111,7 +111,7 @@ class Sink:
 
     # ------------------------------------------------------------ writing
 
-    def begin(self, batch: Batch) -> None:
+    def begin(self, batch: SimBatch) -> None:
         if self._writing is not None:
             raise Violation("a commit began while another was being written")
         self._writing = batch
@@ -132,7 +132,7 @@ class Sink:
     def idle(self) -> bool:
         return self._writing is None
 
-    def _apply(self, batch: Batch) -> Counts:
+    def _apply(self, batch: SimBatch) -> Counts:
         commit = batch.commit
         self._check_rows(batch)
         self._check_mark(batch)
@@ -154,7 +154,7 @@ class Sink:
         self._publish(commit)
         return self._reject(batch)
 
-    def _keep_partial(self, batch: Batch) -> None:
+    def _keep_partial(self, batch: SimBatch) -> None:
         for position in batch.commit.ended:
             self.partial.pop(position, None)
         for position, results in batch.partial.items():
@@ -166,7 +166,7 @@ class Sink:
                     raise Violation(f"row {position}{paid.path} was paid for twice at step {paid.step}")
                 kept[paid.path, paid.step] = paid.code
 
-    def _reject(self, batch: Batch) -> Counts:
+    def _reject(self, batch: SimBatch) -> Counts:
         carries, died = self.pipeline.carries, {dead.position for dead in batch.dead}
         died.update(output.position for output in batch.outputs if self.pipeline.died_before(output.position))
         rejected = [output for output in batch.outputs if not self.pipeline.encodable(output.position, output.path)]
@@ -199,7 +199,7 @@ class Sink:
 
     # ------------------------------------------------------------ what must hold
 
-    def _check_rows(self, batch: Batch) -> None:
+    def _check_rows(self, batch: SimBatch) -> None:
         """Each source row ends once, with exactly what had to become of it."""
         commit = batch.commit
         if commit.ended != sorted(set(commit.ended)) or not self.ended.isdisjoint(commit.ended):
@@ -258,7 +258,7 @@ class Sink:
             if not complete or commit.publish_to != mark or len(self.ended) != mark:
                 raise Violation(f"a final commit at watermark {mark} of {self.rows}, with limit {self.limit}")
 
-    def _check_mark(self, batch: Batch) -> None:
+    def _check_mark(self, batch: SimBatch) -> None:
         """What a commit tells of the source includes all of its rows."""
         mark = batch.commit.mark
         read = -1 if mark is None else mark.position - 1

@@ -15,9 +15,9 @@ from msgspec import Struct
 from penstock.core.events import Event, RowsRead, SourceEnded, StopRequested
 from penstock.core.flow.evidence import Evidence
 from penstock.core.shape import Progress, SourceMark
-from penstock.sim.pipeline import Pipeline
+from penstock.sim.pipeline import SimPipeline
 
-__all__ = ["Change", "Files", "Source", "draw_changes", "draw_limits", "identity"]
+__all__ = ["Change", "SimFiles", "SimSource", "draw_changes", "draw_limits", "identity"]
 
 KINDS = ("swap", "swap", "rewrite", "shorten")
 
@@ -68,7 +68,7 @@ def draw_changes(seed: int, horizon_s: float) -> tuple[Change, ...]:
     return tuple(made)
 
 
-class Files:
+class SimFiles:
     """The content of the source's files, a number for each row, which outlives the coordinator. twice: there are two
     files, and the second is the first once more."""
 
@@ -120,7 +120,7 @@ class Files:
         return Counter(self.original)
 
 
-class Source:
+class SimSource:
     """One reading of the files. counts_done: whether what is passed over counts as read; sources differ in that.
 
     saw: gets each position with its content. refused: why reading ended, "" while it has not.
@@ -128,8 +128,8 @@ class Source:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        files: Files,
+        pipeline: SimPipeline,
+        files: SimFiles,
         progress: Progress,
         *,
         counts_done: bool,

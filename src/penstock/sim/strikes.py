@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.events import Event, StopRequested
 from penstock.sim.faults import Fault, Rates
-from penstock.sim.replicas import DEVICE_FAILED, Answer, Host
+from penstock.sim.replicas import DEVICE_FAILED, Host, SimAnswer
 
 if TYPE_CHECKING:
     from penstock.sim.world import World
@@ -140,6 +140,6 @@ class Strikes:
         reason = reasons[fault.kind]
         self.world.tally.hit(f"answer: {reason}")
         other = attempt + (99 if fault.amount < 0.5 else -1) if fault.kind == "forge_attempt" else attempt
-        answer = Answer(task, other, (-1, (), -1), "", 1, 1, reason)
+        answer = SimAnswer(task, other, (-1, (), -1), "", 1, 1, reason)
         incarnation = host.incarnation - 1 if fault.kind == "forge_incarnation" else host.incarnation
         host.tell([answer], incarnation=incarnation)

@@ -6,7 +6,7 @@ did.
 
 from __future__ import annotations
 
-__all__ = ["SOMETIMES", "Tally"]
+__all__ = ["SOMETIMES", "Coverage"]
 
 SOMETIMES = (
     "abort",
@@ -108,7 +108,7 @@ SOMETIMES = (
 )
 
 
-class Tally:
+class Coverage:
     def __init__(self) -> None:
         self.hits: dict[str, int] = {}
 
@@ -116,7 +116,7 @@ class Tally:
         if count:
             self.hits[name] = self.hits.get(name, 0) + count
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Coverage) -> None:
         for name, count in other.hits.items():
             self.hit(name, count)
 

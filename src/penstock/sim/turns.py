@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from penstock.sim.violations import Violation
 
-__all__ = ["Turns"]
+__all__ = ["SimTurns"]
 
 _ROUNDING_S = 1e-6
 
 
-class Turns(Struct):
+class SimTurns(Struct):
     """The turns of one pool. began, ended: of the last one; ended is None while it goes on."""
 
     began: float = 0.0

@@ -16,10 +16,10 @@ from penstock.sim.coordinator import Coordinator, Killed
 from penstock.sim.operators import Operator
 from penstock.sim.scenario import Scenario
 from penstock.sim.service import Network
-from penstock.sim.sink import Sink
-from penstock.sim.source import Change, Files
+from penstock.sim.sink import SimSink
+from penstock.sim.source import Change, SimFiles
 from penstock.sim.strikes import Strikes
-from penstock.sim.tally import Tally
+from penstock.sim.tally import Coverage
 from penstock.sim.trace import Trace
 from penstock.sim.violations import Violation
 
@@ -36,7 +36,7 @@ Callback = Callable[[], Iterable[Event]]
 
 
 class World:
-    def __init__(self, scenario: Scenario, tally: Tally, trace: Trace | None = None) -> None:
+    def __init__(self, scenario: Scenario, tally: Coverage, trace: Trace | None = None) -> None:
         self.scenario = scenario
         self.tally = tally
         self.trace = trace
@@ -46,8 +46,8 @@ class World:
         self.status = ""  # how the run ended; "" when it was cut
         self.phase = 0
         self.pipeline = scenario.pipeline(0)
-        self.files = Files(scenario.stretches[0].rows, twice=scenario.twice)
-        self.sink = self._first_sink = Sink(len(self.files.rows), self.pipeline, tally)
+        self.files = SimFiles(scenario.stretches[0].rows, twice=scenario.twice)
+        self.sink = self._first_sink = SimSink(len(self.files.rows), self.pipeline, tally)
         if self.files.twice:
             tally.hit("source: one file twice")
         self.limit: int | None = None
@@ -150,8 +150,8 @@ class World:
         self.pipeline = self.scenario.pipeline(self.phase)
         # What a life with a limit leaves to the next phase is as little as what it took in.
         taken, rows = self._first_sink.watermark - self._taken_before, self.scenario.stretches[self.phase].rows
-        self.files = Files(rows * taken // max(1, self._first_sink.rows))
-        self.sink = Sink(len(self.files.rows), self.pipeline, self.tally)
+        self.files = SimFiles(rows * taken // max(1, self._first_sink.rows))
+        self.sink = SimSink(len(self.files.rows), self.pipeline, self.tally)
         self.sink.begin_life(None)
         self._ended_at_failure = -1
         self.coordinator.begin_phase()

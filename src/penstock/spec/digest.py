@@ -33,7 +33,7 @@ def function_digest(function: Callable[..., Any]) -> str:
     """The hash as hexadecimal text. Raises ConfigError when the function holds a value that can't be compared."""
     state = hashlib.blake2b(digest_size=DIGEST_BYTES)
     try:
-        for piece in _Walk().pieces(function):
+        for piece in _DigestWalk().pieces(function):
             state.update(len(piece).to_bytes(8, "big"))
             state.update(piece)
     except RecursionError:
@@ -41,7 +41,7 @@ def function_digest(function: Callable[..., Any]) -> str:
     return state.hexdigest()
 
 
-class _Walk:
+class _DigestWalk:
     """Turns a value into a sequence of byte strings that is the same in every process."""
 
     def __init__(self, seen: dict[int, int] | None = None) -> None:
@@ -87,7 +87,7 @@ class _Walk:
                     yield from self._all(key, value[key])
             case set() | frozenset():
                 yield str(len(value)).encode()
-                yield from sorted(_joined(_Walk(self._seen).pieces(item)) for item in value)
+                yield from sorted(_joined(_DigestWalk(self._seen).pieces(item)) for item in value)
             case _:
                 yield from self._object(value)
 

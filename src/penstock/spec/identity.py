@@ -37,7 +37,7 @@ FREE_STEP_FIELDS = frozenset({"batch_size", "timeout_s", "workers", "columns"})
 
 
 @dataclass(frozen=True)
-class Pool:
+class ModelPool:
     """The replicas of one model. `name` is the first of `names` in the file; `replicas` the largest number asked for,
     auto where nobody gave one."""
 
@@ -88,7 +88,7 @@ def placement(model: Model) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value not in (None, "auto")}
 
 
-def pools(workload: Workload) -> tuple[Pool, ...]:
+def pools(workload: Workload) -> tuple[ModelPool, ...]:
     """The pools of its models, in the order of the file."""
     groups: list[tuple[object, list[str]]] = []
     for name, model in workload.models.items():
@@ -101,10 +101,10 @@ def pools(workload: Workload) -> tuple[Pool, ...]:
     return tuple(_pool(workload.models, names) for _, names in groups)
 
 
-def _pool(models: Mapping[str, Model], names: list[str]) -> Pool:
+def _pool(models: Mapping[str, Model], names: list[str]) -> ModelPool:
     asked = [models[name].replicas for name in names]
     counts = [count for count in asked if isinstance(count, int)]
-    return Pool(names[0], tuple(names), models[names[0]], max(counts) if counts else "auto")
+    return ModelPool(names[0], tuple(names), models[names[0]], max(counts) if counts else "auto")
 
 
 def pipeline_identity(pipeline: Pipeline) -> dict[str, Any]:

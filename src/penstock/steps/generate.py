@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.data.base import Row
-from penstock.data.templates import Messages, Template, TemplateFailure
+from penstock.data.templates import Conversation, Template, TemplateFailure
 from penstock.protocol.messages import Answer, Output, Request
 from penstock.protocol.payloads import chat
 from penstock.spec.steps import Generate
@@ -25,12 +25,12 @@ class GenerateLogic:
     pool: PoolKind = "model"
 
     def __init__(self, step: Generate) -> None:
-        self._prompt: Template | Messages
+        self._prompt: Template | Conversation
         if step.prompt is not None:
             self._prompt = Template(step.prompt)
         else:
             messages = step.messages or ()
-            self._prompt = Messages([{"role": message.role, "content": message.content} for message in messages])
+            self._prompt = Conversation([{"role": message.role, "content": message.content} for message in messages])
         self._sampling = SamplingTemplate(step.sampling, step.n)
         self._n = step.n
         self._output = step.output

@@ -31,14 +31,14 @@ from penstock.protocol.messages import (
 from penstock.protocol.payloads import Payload
 from penstock.protocol.wire import coordinator_decoder
 
-__all__ = ["ExecutorConformance", "Replica", "gone", "parent_of", "wait_for_connection", "wait_for_exits"]
+__all__ = ["ExecutorConformance", "StartedReplica", "gone", "parent_of", "wait_for_connection", "wait_for_exits"]
 
 PATIENCE_S = 60.0
 
 MOCK = EngineConfig("mock", "mock:executor", engine_options={"slots": 2})
 
 
-class Replica:
+class StartedReplica:
     """One started replica, seen from the coordinator."""
 
     def __init__(self, started: Started) -> None:
@@ -58,7 +58,7 @@ class Replica:
             assert not self.channel.closed, f"the connection ended before any of {kinds}"
         raise AssertionError(f"none of {kinds} within {PATIENCE_S} s")
 
-    def make_ready(self, config: EngineConfig = MOCK, **setup: object) -> Replica:
+    def make_ready(self, config: EngineConfig = MOCK, **setup: object) -> StartedReplica:
         self.hello = self.next(Hello)  # type: ignore[assignment]
         self.send(Setup(self.started.replica, config, **setup))  # type: ignore[arg-type]
         answer = self.next(Ready, LoadFailed)
@@ -137,19 +137,21 @@ class ExecutorConformance:
         executor.close()
 
     @pytest.fixture
-    def start(self, executor: Executor, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
-        replicas: list[Replica] = []
+    def start(self, executor: Executor, tmp_path: Path) -> Iterator[Callable[..., StartedReplica]]:
+        replicas: list[StartedReplica] = []
 
-        def start(name: str = "writer-0", incarnation: int = 0, config: EngineConfig = MOCK) -> Replica:
+        def start(name: str = "writer-0", incarnation: int = 0, config: EngineConfig = MOCK) -> StartedReplica:
             launch = Launch(name, config, tmp_path / "logs" / f"{name}.log")
-            replicas.append(Replica(wait_for_connection(executor, executor.start(launch, incarnation))))
+            replicas.append(StartedReplica(wait_for_connection(executor, executor.start(launch, incarnation))))
             return replicas[-1]
 
         yield start
         for replica in replicas:
             replica.channel.close()
 
-    def test_a_replica_starts_answers_and_closes(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_a_replica_starts_answers_and_closes(
+        self, executor: Executor, start: Callable[..., StartedReplica]
+    ) -> None:
         replica = start().make_ready()
         assert replica.ask("hello").items[0].code == ""
         replica.send(Close())
@@ -157,7 +159,7 @@ class ExecutorConformance:
         assert (end.replica, end.incarnation, end.status) == ("writer-0", 0, 0)
         assert executor.news() == []
 
-    def test_a_killed_replica_exits_once(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_a_killed_replica_exits_once(self, executor: Executor, start: Callable[..., StartedReplica]) -> None:
         start().make_ready()
         executor.kill("writer-0", 0)
         executor.kill("writer-0", 0)
@@ -165,20 +167,22 @@ class ExecutorConformance:
         assert end.status < 0
         assert executor.news() == []
 
-    def test_stacks_are_in_the_tail_when_asked_for(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_stacks_are_in_the_tail_when_asked_for(
+        self, executor: Executor, start: Callable[..., StartedReplica]
+    ) -> None:
         start().make_ready()
         executor.kill("writer-0", 0, dump_stacks=True)
         (end,) = wait_for_exits(executor, 1)
         assert "most recent call first" in end.tail
 
-    def test_a_host_that_dies_is_reported(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_a_host_that_dies_is_reported(self, executor: Executor, start: Callable[..., StartedReplica]) -> None:
         config = EngineConfig("mock", "mock:x", engine_options={"crash_on": "poison"})
         replica = start(config=config).make_ready(config)
         replica.send(Requests([WireRequest(1, 1, "poison")]))
         (end,) = wait_for_exits(executor, 1)
         assert end.status == -9
 
-    def test_incarnations_are_distinguished(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_incarnations_are_distinguished(self, executor: Executor, start: Callable[..., StartedReplica]) -> None:
         start(incarnation=0).make_ready()
         start(incarnation=1).make_ready()
         executor.kill("writer-0", 0)
@@ -193,7 +197,7 @@ class ExecutorConformance:
         executor.kill("nobody-0", 3)
         assert executor.news() == []
 
-    def test_close_leaves_no_process(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_close_leaves_no_process(self, executor: Executor, start: Callable[..., StartedReplica]) -> None:
         replicas = [start(f"writer-{number}").make_ready() for number in range(3)]
         executor.close()
         assert executor.news_files() == []
@@ -203,7 +207,7 @@ class ExecutorConformance:
                 assert gone(replica.hello.pid)
                 assert not replica.started.keeper_pid or gone(replica.started.keeper_pid)
 
-    def test_cycles_leak_nothing(self, executor: Executor, start: Callable[..., Replica]) -> None:
+    def test_cycles_leak_nothing(self, executor: Executor, start: Callable[..., StartedReplica]) -> None:
         before = len(os.listdir("/proc/self/fd"))
         for cycle in range(self.cycles):
             replica = start(incarnation=cycle).make_ready()

@@ -31,11 +31,11 @@ from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
 from penstock.core.dispatch.supervisor import Supervisor
-from penstock.core.machine import Machine
+from penstock.core.machine import StateMachine
 from penstock.core.shape import DispatchShape
 
 
-class Dispatch(Machine):
+class Dispatch(StateMachine):
     """`handle(events, now)` with the events of the dispatcher; see core/events.py for both languages."""
 
     name = "dispatch"

@@ -25,11 +25,11 @@ from penstock.core.flow.commits import Commits
 from penstock.core.flow.families import Families, Family, at_the_end
 from penstock.core.flow.graph import PhaseGraph
 from penstock.core.flow.tally import Tally
-from penstock.core.machine import Machine
+from penstock.core.machine import StateMachine
 from penstock.core.shape import DEAD_ROW_BYTES, FlowShape, Progress
 
 
-class Flow(Machine):
+class Flow(StateMachine):
     """`handle(events, now)` with the events of the flow; see core/events.py for both languages."""
 
     name = "flow"

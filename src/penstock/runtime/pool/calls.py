@@ -16,7 +16,7 @@ from penstock.errors import PoolFailed
 from penstock.protocol.messages import Answer, Request, Sampling
 from penstock.protocol.payloads import characters_of
 
-__all__ = ["Begin", "Call", "Cancel", "Close", "Generation", "GenerationError"]
+__all__ = ["Begin", "Call", "Cancel", "CloseLoop", "Generation", "GenerationError"]
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ class Cancel(Event):
     call: Any
 
 
-class Close(Event):
+class CloseLoop(Event):
     """End the replicas and the thread."""
 
 

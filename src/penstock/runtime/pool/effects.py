@@ -18,7 +18,7 @@ from penstock.runtime.pool.calls import (
     Begin,
     Call,
     Cancel,
-    Close,
+    CloseLoop,
     GenerationError,
     Result,
     generation_of,
@@ -65,7 +65,7 @@ class PoolEffects:
             return self._begin(event.call)
         if isinstance(event, Cancel):
             return self._cancel(event.call)
-        if isinstance(event, Close):
+        if isinstance(event, CloseLoop):
             self.ended = "closed"
             return ()
         if isinstance(event, ev.ReplicaReady):

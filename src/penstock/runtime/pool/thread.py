@@ -14,7 +14,7 @@ from penstock.planning.launches import dispatch_shape, launches_of
 from penstock.planning.run_plan import RunPlan
 from penstock.runtime.driver import Driver
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.pool.calls import Begin, Call, Cancel, Close
+from penstock.runtime.pool.calls import Begin, Call, Cancel, CloseLoop
 from penstock.runtime.pool.effects import PoolEffects
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.watch.clock import RunClock
@@ -65,7 +65,7 @@ class PoolThread(threading.Thread):
 
     def close(self) -> None:
         """End the replicas and the thread; calls under way fail."""
-        self._inbox.put(Close())
+        self._inbox.put(CloseLoop())
         self.join()
         self._inbox.close()
 

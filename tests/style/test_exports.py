@@ -15,6 +15,7 @@ HEAVY = {"aiohttp", "jinja2", "numpy", "pandas", "pyarrow", "pydantic", "ray", "
 LIGHT_ENTRIES = {
     "penstock": set[str](),
     "penstock.core.core": set[str](),
+    "penstock.engine_info": set[str](),
     "penstock.host.host": set[str](),
     "penstock.cli.main": {"jinja2", "pydantic", "pyarrow", "numpy"},
 }

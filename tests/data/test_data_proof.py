@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
-import json
 import os
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import zstandard
 from data_support import read_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from proof_support import COMPRESSED, KINDS, MORE, ROWS, lines, parquet_of
 
 from penstock.core.shape import SourceMark
 from penstock.data.base import Source
@@ -29,53 +23,10 @@ from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof, ReadProof
 from penstock.errors import InputError
 
-# A megabyte and more, which hardly compresses: several blocks of every format.
-MORE = [{"id": f"{number:04}", "text": random.Random(number).randbytes(700).hex()} for number in range(3600)]
-ROWS = MORE[:1200]
-
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LineReader.__init__.__kwdefaults__, "block_bytes", 1 << 16)  # type: ignore[arg-type]
-
-
-def lines(rows: Sequence[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def csv_of(rows: Sequence[dict[str, Any]]) -> bytes:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, ["id", "text"])
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().encode()
-
-
-def parquet_of(rows: Sequence[dict[str, Any]]) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows)), out, row_group_size=70, use_dictionary=False, compression="none")
-    return out.getvalue()
-
-
-def arrow_of(rows: Sequence[dict[str, Any]], *, stream: bool = False) -> bytes:
-    table, out = pa.Table.from_pylist(list(rows)), io.BytesIO()
-    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(out, table.schema) as writer:
-        writer.write_table(table, max_chunksize=70)
-    return out.getvalue()
-
-
-# suffix -> the bytes of a file with these rows; equal numbers of rows of equal length give files of one size
-KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], bytes]] = {
-    "jsonl": lines,
-    "csv": csv_of,
-    "parquet": parquet_of,
-    "arrow": arrow_of,
-    "arrows": lambda rows: arrow_of(rows, stream=True),
-}
-COMPRESSED: dict[str, Callable[[Sequence[dict[str, Any]]], bytes]] = {
-    "jsonl.gz": lambda rows: gzip.compress(lines(rows), mtime=0),
-    "jsonl.zst": lambda rows: zstandard.compress(lines(rows)),
-}
 
 
 def swapped(first: int, second: int) -> list[dict[str, Any]]:

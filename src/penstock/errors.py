@@ -158,6 +158,7 @@ DEAD_CODES: dict[str, str] = {
     "engine_error": "the request failed in the engine on every allowed attempt",
     "engine_crash": "the replica crashed each time it ran this request alone",
     "expired": "the request had no answer by its deadline",
+    "replica_lost": "the replica failed after the first part of a streamed answer was sent; it is not run again",
     "function_error": "the step's function raised an exception",
     "function_timeout": "the step's function exceeded its time limit",
     "function_result": "the step's function returned an invalid value",

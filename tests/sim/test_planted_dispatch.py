@@ -51,6 +51,18 @@ def task_requeued_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @plant
+def streamed_request_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of its answer was sent, and it is run again in silence."""
+    monkeypatch.setattr(Dispatch, "may_run_again", lambda self, request: True)
+
+
+@plant
+def streamed_request_forgets_its_first_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dispatcher does not take down what was sent."""
+    handle(monkeypatch, ev.FirstParts, lambda self, event: None)
+
+
+@plant
 def row_dropped_on_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the requests of a dead replica is forgotten."""
     take_all = Replica.take_all

@@ -34,6 +34,7 @@ _FOR_DISPATCH = frozenset(
         ev.ReplicaLoadFailed,
         ev.ReplicaLost,
         ev.AnswersArrived,
+        ev.FirstParts,
         ev.HeartbeatArrived,
         ev.DrainRequested,
         ev.AddReplica,

@@ -17,6 +17,7 @@ __all__ = [
     "Drained",
     "Exhausted",
     "FailRequests",
+    "FirstParts",
     "HeartbeatArrived",
     "KillReplica",
     "OpenPools",
@@ -132,6 +133,16 @@ class ReplicaLost(Event):
     jitter: float
     out_of_memory: bool = False
     device_failed: bool = False
+
+
+class FirstParts(Event):
+    """The first part of the answer to each of these has gone to who listens: they are never run again. The parts
+    themselves pass the core by."""
+
+    replica: int
+    incarnation: int
+    tasks: list[int]
+    attempts: list[int]
 
 
 class AnswersArrived(Event):

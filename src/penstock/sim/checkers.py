@@ -37,6 +37,7 @@ class _Task(Struct, gc=False):
     killed_at: float = 0.0
     ejections: int = 0  # of its replicas, since they were slow
     starved: int = 0  # times that a replica ran out of memory while it ran alone
+    begun: bool = False  # a part of its answer has been seen
     suspect: bool = False  # in flight at a death, and neither answered nor returned since
     alone_deaths: int = 0
     answered_before: int = 0  # results that there were when it was submitted
@@ -89,6 +90,8 @@ class RequestChecks(ReplicaChecks):
         for number in out:
             task = self.tasks[number]
             task.replica = -1
+            if task.begun:
+                continue  # it has to end
             if replica.slow or replica.evicted:
                 task.ejections += 1
                 if not task.suspect:
@@ -123,6 +126,8 @@ class RequestChecks(ReplicaChecks):
         for number in out:
             task = self.tasks[number]
             task.replica = -1
+            if task.begun:
+                continue  # it has to end
             task.starved += len(out) == 1
             task.suspect = task.suspect or not smaller
             if not task.suspect:
@@ -135,6 +140,13 @@ class RequestChecks(ReplicaChecks):
         replica.begun.clear()
         replica.deaths = self.recent(replica.deaths, now)
         replica.share = share
+
+    def saw_first_parts(self, event: ev.FirstParts) -> None:
+        replica = self.replicas[event.replica]
+        for number, attempt in zip(event.tasks, event.attempts, strict=True):
+            if event.incarnation == replica.incarnation and replica.out.get(number) == attempt:
+                self.tasks[number].begun = True
+                self.tally.hit("first part")
 
     def saw_answers(self, event: ev.AnswersArrived) -> None:
         """Retries and returned requests wait again; the others end when the core says so."""
@@ -180,6 +192,8 @@ class RequestChecks(ReplicaChecks):
             task = self.tasks.get(number)
             if task is None or task.replica >= 0 or task.pool != replica.pool:
                 raise Violation(f"request {number} was sent to replica {send.replica}; it does not wait: {task}")
+            if task.begun:
+                raise Violation(f"request {number} is sent again, and a part of its answer has been seen: {task}")
             if task.retries >= self.limits.max_attempts:
                 raise Violation(f"request {number} goes on after {task.retries} retryable answers")
             if (
@@ -245,6 +259,8 @@ class RequestChecks(ReplicaChecks):
             task.timeout_s is None or task.seen_at is None or now < task.seen_at + task.timeout_s
         ):
             raise Violation(f"request {number} expired at {now}: {task}")
+        if code == "replica_lost" and not task.begun:
+            raise Violation(f"request {number} was given up for a part of its answer that nobody saw: {task}")
         if code == "engine_error" and task.retries < self.limits.max_attempts:
             raise Violation(f"request {number} was given up after {task.retries} of {self.limits.max_attempts} tries")
         if task.starved >= self.limits.same_memory:

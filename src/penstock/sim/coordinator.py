@@ -123,6 +123,8 @@ class Coordinator:
                 self.requests.saw_asleep(event)  # type: ignore[arg-type]
             elif kind is ev.AnswersArrived:
                 self.requests.saw_answers(event)  # type: ignore[arg-type]
+            elif kind is ev.FirstParts:
+                self.requests.saw_first_parts(event)  # type: ignore[arg-type]
             elif kind is ev.ReplicaReady:
                 self.requests.saw_ready(event)  # type: ignore[arg-type]
             elif kind is ev.ReplicaLost:

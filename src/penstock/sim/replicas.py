@@ -268,11 +268,19 @@ class Host:
         while self.waiting and len(self.executing) < room and self._has_tokens_for(self.waiting[0]):
             request = self.waiting.popleft()
             self.executing[request.task] = request
+            if self.world.scenario.streams and request.position % 3 == 0:
+                self._first_part(request)
             fate = self.world.pipeline.fate(request.position, request.path, request.step)
             if fate == "poison":
                 self.later(POISON_S, partial(self._poisoned, request))
             slow = self.world.strikes.slowness(self.replica)
             self._run(request, fate, (1 + request.tokens_out) * self.shape.token_s * slow)
+
+    def _first_part(self, request: SimRequest) -> None:
+        first = ev.FirstParts(
+            replica=self.replica, incarnation=self.incarnation, tasks=[request.task], attempts=[request.attempt]
+        )
+        self._post(lambda: [first], faulty=False)
 
     def _run(self, request: SimRequest, fate: str, takes_s: float) -> None:
         if self.remote is None:

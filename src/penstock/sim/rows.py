@@ -18,7 +18,7 @@ from penstock.sim.violations import Violation
 
 __all__ = ["SimRows"]
 
-_PROVEN = ("engine_error", "engine_crash", "expired")
+_PROVEN = ("engine_error", "engine_crash", "replica_lost", "expired")
 
 
 class _Payload(Struct, gc=False):

@@ -81,6 +81,7 @@ class Scenario(Struct, frozen=True):
     classes: tuple[int, ...] = (100,)
     timeout_s: float | None = None
     operations: tuple[Operation, ...] = ()  # of whoever looks after the replicas
+    streams: bool = False  # some requests send parts of their answers
     service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 
     def pipeline(self, phase: int) -> SimPipeline:
@@ -160,6 +161,7 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
         twice=Random(f"{seed}/twice").random() < 0.2,
         classes=Random(f"{seed}/classes").choice(((100,), (100,), (100, 0), (100, 100, 100, 0), (50, 0, 100))),
         timeout_s=Random(f"{seed}/timeout").choice((None, None, None, 0.2, 1.0, 4.0)),
+        streams=Random(f"{seed}/streams").random() < 0.2,
         service=draw_service(seed),
     )
     drawn = replace(drawn, operations=draw_operations(seed, len(replica_pools), drawn.schedule.until_s))

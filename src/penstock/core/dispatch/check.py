@@ -43,11 +43,15 @@ def _check_places(dispatch: Dispatch, pool: Pool, seen: set[int]) -> None:
         raise dispatch._broken(f"pool {pool.name} counts {pool.lanes.count} waiting requests of {len(waiting)}")
     for request, place in (*((each, WAITING) for each in waiting), *((each, SUSPECT) for each in suspects)):
         _check_request(dispatch, request, seen, place)
+        if request.begun:
+            raise dispatch._broken(f"request {request.task} waits, and a part of its answer was sent", request.task)
         if request.recalled or request.kept:
             raise dispatch._broken(f"request {request.task} waits, and is called back from a host", request.task)
     for replica in pool.replicas:
         for task, request in replica.in_flight.items():
             _check_request(dispatch, request, seen, replica.index)
+            if request.begun not in (0, request.attempt):
+                raise dispatch._broken(f"request {task} runs again, and a part of its answer was sent", task)
             if task != request.task or request.attempt < 1:
                 raise dispatch._broken(f"request {request.task} is in flight as {task}, never sent", task)
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 from penstock.core import events as ev
 from penstock.core.dispatch.deadlines import Deadlines
-from penstock.core.dispatch.failover import Failover, add_failure, failures
+from penstock.core.dispatch.failover import LOST_STREAM, Failover, add_failure, failures
 from penstock.core.dispatch.lanes import NO_DEADLINE, SUSPECT, Request
 from penstock.core.dispatch.membership import Membership
 from penstock.core.dispatch.pool import Pool, Tasks
@@ -72,6 +72,7 @@ class Dispatch(StateMachine):
             ev.ReplicaLoadFailed: self.supervisor.on_replica_load_failed,
             ev.ReplicaLost: self.supervisor.on_replica_lost,
             ev.AnswersArrived: self._on_answers_arrived,
+            ev.FirstParts: self._on_first_parts,
             ev.HeartbeatArrived: self.supervisor.on_heartbeat,
             ev.DrainRequested: self._on_drain_requested,
             ev.AddReplica: self.membership.add,
@@ -140,6 +141,19 @@ class Dispatch(StateMachine):
         return found
 
     # ------------------------------------------------------------ answers
+
+    def _on_first_parts(self, event: ev.FirstParts) -> None:
+        replica = self.replicas[event.replica]
+        if event.incarnation != replica.incarnation:
+            return  # what was in flight on it has ended, or waits as another attempt
+        for task, attempt in zip(event.tasks, event.attempts, strict=True):
+            request = replica.in_flight.get(task)
+            if request is not None and request.attempt == attempt:
+                request.begun = attempt
+
+    def may_run_again(self, request: Request) -> bool:
+        """Not once a part of its answer was sent: a second run could say something else behind the same beginning."""
+        return not request.begun
 
     def _on_answers_arrived(self, event: ev.AnswersArrived) -> None:
         replica = self.replicas[event.replica]
@@ -212,7 +226,9 @@ class Dispatch(StateMachine):
         ends = failures(replica, event.batch)
         for index, request in failed:
             code = event.codes[index]
-            if code == "retry":
+            if code == "retry" and not self.may_run_again(request):
+                code = LOST_STREAM
+            elif code == "retry":
                 request.failures += 1
                 if request.failures < self.limits.max_attempts:
                     pool.lanes.push(request)

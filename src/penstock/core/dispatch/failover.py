@@ -1,5 +1,6 @@
 """What becomes of the requests that a replica had when it died, and whether the death is held against the replica.
 
+streamed          a part of the answer was sent: the request ends, since a second run could say something else
 a death           suspects, to be tried apart; in the lane: halves of them; alone, twice: the request ends
 out of memory     others take them over, the replica uses less of its room; where less can't help: as suspects
 it was too slow   others take them over
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from penstock.core.dispatch.pool import Pool, Tasks
     from penstock.core.dispatch.replica import Replica
 
-__all__ = ["Failover", "add_failure", "failures"]
+__all__ = ["LOST_STREAM", "Failover", "add_failure", "failures"]
+
+LOST_STREAM = "replica_lost"  # the code of a request that can't run again, since a part of its answer was sent
 
 
 class Failover:
@@ -42,12 +45,12 @@ class Failover:
         dispatch, limits = self._dispatch, self._limits
         in_lane, alone = replica.trying > 0, replica.alone
         suspects: list[Request] = []
-        ends = failures(replica)
-        requests = replica.take_all()
+        requests, ends = self._take_all(replica, reason)
         pool.recount(replica)
         if replica.ending_because in NO_DEATH:
             self._hand_over(pool, requests, suspect=in_lane)
             dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
+            dispatch.fail(ends)
             return
         for request in requests:
             request.recalled = request.kept = False
@@ -69,6 +72,18 @@ class Failover:
             pool.quarantine.add(suspects)
         dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
         dispatch.fail(ends)
+
+    def _take_all(self, replica: Replica, reason: str) -> tuple[list[Request], ev.FailRequests]:
+        """What was in flight and may run again; the others have failed, since a part of their answer was sent."""
+        ends = failures(replica)
+        requests: list[Request] = []
+        for request in replica.take_all():
+            if self._dispatch.may_run_again(request):
+                requests.append(request)
+            else:
+                message = f"the first part of the answer was sent, then its replica failed: {reason}"
+                add_failure(ends, request, LOST_STREAM, message, -1)
+        return requests, ends
 
     def _hand_over(self, pool: Pool, requests: list[Request], *, suspect: bool) -> None:
         """It was the dispatcher that ended their replica: what was not suspect is not now, what was is still."""
@@ -95,12 +110,12 @@ class Failover:
         in_lane = replica.trying > 0
         smaller = replica.memory.cut(replica.slots, replica.kv_tokens)
         counts = not smaller and (not in_lane or pool.quarantine.died())
-        requests = replica.take_all()
+        alone = len(replica.in_flight) == 1
+        requests, ends = self._take_all(replica, reason)
         again: list[Request] = []
-        ends = failures(replica)
         for request in requests:
             request.recalled = request.kept = False
-            request.starved += len(requests) == 1
+            request.starved += alone
             if request.starved >= self._limits.same_memory:
                 message = f"out of memory {request.starved} times while it ran alone: {reason}"
                 add_failure(ends, request, "engine_crash", message, -1)

@@ -31,6 +31,7 @@ class Request(Struct, gc=False):
     killed      the replica whose death made it a suspect, outside the lane; -1: none did. killed_at: when that was
     starved     times that a replica ran out of memory while it ran alone
     recalled    a TakeBack for it is out; kept: one was, and the host did not return it, so it has begun
+    begun       the attempt whose first part went to who listens; 0: none did
     place       where it is: WAITING, SUSPECT, the index of a replica that it is in flight on, or ENDED
     """
 
@@ -54,6 +55,7 @@ class Request(Struct, gc=False):
     killed_at: float = 0.0
     recalled: bool = False
     kept: bool = False
+    begun: int = 0
 
 
 _Key = tuple[float, int, int, int]

@@ -186,7 +186,32 @@ assert pq.read_table("out/data").column("said").to_pylist() == ["say one", "say 
 """,
 )
 
-ADDITIONS = (STEP, ENGINE)
+COMMAND = Addition(
+    "a command",
+    {
+        "cli/hello.py": '''"""`penstock hello`: a greeting."""
+
+from penstock.cli import output
+
+
+def hello(name: str, /) -> int:
+    """Greet somebody."""
+    output.data(f"hello {name}")
+    return 0
+''',
+        "cli/main.py": (Edit('    "demo": (', '    "hello": ("penstock.cli.hello:hello", "Greet somebody."),\n'),),
+    },
+    """
+import subprocess, sys
+def told(*words):
+    return subprocess.run([sys.executable, "-m", "penstock.cli", *words], capture_output=True, text=True)
+assert told("hello", "you").stdout == "hello you\\n"
+assert "Greet somebody." in told("--help").stdout
+assert told("hello").returncode == 2
+""",
+)
+
+ADDITIONS = (STEP, ENGINE, COMMAND)
 
 
 def files_in_table() -> dict[str, int]:

@@ -203,12 +203,12 @@ def test_demo_with_its_own_model(tmp_path: Path) -> None:
     assert "5.5M-parameter" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["answers", "passages"])
+@pytest.mark.parametrize("name", ["answers", "branches", "passages"])
 def test_examples_in_yaml(name: str, tmp_path: Path) -> None:
     done = penstock("run", f"examples/{name}.yaml", "--out", str(tmp_path / "out"), "--json", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
-    assert (rows["out"], rows["dead"]) == {"answers": (6, 0), "passages": (4, 0)}[name]
+    assert (rows["out"], rows["dead"]) == {"answers": (6, 0), "branches": (6, 0), "passages": (4, 0)}[name]
 
 
 def test_example_in_python(tmp_path: Path) -> None:

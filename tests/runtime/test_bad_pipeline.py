@@ -106,14 +106,6 @@ def test_a_set_that_can_not_be_meant(here: Here, setting: str, words: str) -> No
             [{"embed": {"model": "minilm", "text": "{{ question }}", "output": "vector"}}],
             "steps of the kind 'embed' can't be run yet",
         ),
-        (
-            [
-                {"generate": {"name": "a", "model": "writer", "prompt": "{{ question }}", "output": "x"}},
-                {"filter": {"name": "b", "from": "source", "expr": "question"}},
-                {"join": {"from": "a", "with": "b"}},
-            ],
-            "steps of the kind 'join' can't be run yet",
-        ),
     ],
 )
 def test_steps_that_can_not_be_run_yet(here: Here, steps: list[dict[str, Any]], words: str) -> None:

@@ -169,6 +169,29 @@ STEPS = [  # (steps, the lines of the error); the first step stands in line 7
         "  - join: {from: left, with: right}\n",
         ["9: 'join' can't join a branch with an expand ('right')"],
     ),
+    (
+        "  - map: {function: 'm:f', name: left}\n"
+        "  - filter: {expr: b, from: source, name: right}\n"
+        "  - join: {from: left, with: right}\n",
+        ["7: 'left' stands above a join, and does not name the columns that it adds; give it `columns: [...]`"],
+    ),
+    (
+        "  - map: {function: 'm:f', name: first, columns: [a]}\n"
+        "  - map: {function: 'm:f', name: left, columns: [a]}\n"
+        "  - filter: {expr: b, from: first, name: right}\n"
+        "  - join: {from: left, with: right}\n",
+        ["8: 'left' rewrites column 'a' of step 'first' in one branch of 'join', and the other branch has the old"],
+    ),
+    (
+        "  - map: {function: 'm:f', name: left, columns: [a]}\n"
+        "  - map: {function: 'm:f', name: right, from: source, columns: [a]}\n"
+        "  - join: {from: left, with: right}\n",
+        ["8: column 'a' is already produced by step 'left'; choose another name"],
+    ),
+    (
+        "  - filter: {expr: b, name: left}\n  - join: {from: left, with: source}\n",
+        ["8: 'join' joins the source itself, whose columns each branch has already; name two steps"],
+    ),
 ]
 
 

@@ -78,10 +78,10 @@ class UpperLogic:
 ''',
         "steps/registry.py": (
             Edit(
-                "# The step, and the columns",
+                "# The step, and what it has",
                 "from penstock.spec.steps import Upper\nfrom penstock.steps.upper import UpperLogic\n\n",
             ),
-            Edit("    Expand: expand_logic,", "    Upper: lambda step, source: UpperLogic(step),\n"),
+            Edit("    Expand: expand_logic,", "    Upper: lambda step, context: UpperLogic(step),\n"),
         ),
         "__init__.py": (Edit('"Map"),\n}', '"Upper", '),),
     },

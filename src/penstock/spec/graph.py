@@ -59,6 +59,14 @@ def nodes(steps: Sequence[Step]) -> tuple[StepNode, ...]:
     return tuple(made)
 
 
+def above_each(order: Sequence[StepNode]) -> list[frozenset[int]]:
+    """Per step, all those that its rows have passed before."""
+    above: list[frozenset[int]] = []
+    for node in order:
+        above.append(frozenset(node.after).union(*(above[index] for index in node.after)))
+    return above
+
+
 def shape_problems(steps: Sequence[Step], models: Mapping[str, Model]) -> Iterator[Problem]:
     """What is wrong with named steps as a whole. Paths begin at the pipeline."""
     if not steps:
@@ -128,10 +136,15 @@ def _loose_ends(order: Sequence[StepNode]) -> Iterator[Problem]:
 
 
 def _join_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
-    above: list[frozenset[int]] = []
+    above = above_each(order)
     for node in order:
-        above.append(frozenset(node.after).union(*(above[index] for index in node.after)))
         if len(node.step.follows()) < 2:
+            continue
+        if SOURCE in (name for _, name in node.step.follows()):
+            yield Problem(
+                step_path(node.index, node.step),
+                f"'{node.name}' joins the source itself, whose columns each branch has already; name two steps",
+            )
             continue
         if len(set(node.after)) < 2:
             yield Problem(step_path(node.index, node.step, "with"), "'with': is the same branch as 'from'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from penstock.spec.graph import StepNode, step_path
+from penstock.spec.graph import StepNode, above_each, step_path
 from penstock.spec.problems import KeyPath, Problem
 
 
@@ -16,9 +16,8 @@ def output_path(node: StepNode, column: str) -> KeyPath:
 def collision_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
     """Two steps that make one column. A map may say that it rewrites a column of a step above it."""
     made_by: dict[str, StepNode] = {}
-    above: list[frozenset[int]] = []
+    above = above_each(order)
     for node in order:
-        above.append(frozenset(node.after).union(*(above[index] for index in node.after)))
         for column in node.step.added_columns() or ():
             earlier = made_by.setdefault(column, node)
             rewrites = node.step.rewrites and earlier.index in above[node.index]

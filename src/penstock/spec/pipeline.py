@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainValidator, PrivateAttr, model_validator
 
 from penstock.spec.base import Part, Spec
+from penstock.spec.branches import branch_problems
 from penstock.spec.fields import (
     ColumnTypes,
     FilePath,
@@ -153,7 +154,7 @@ class Pipeline(Spec):
     @model_validator(mode="after")
     def _agrees(self) -> Pipeline:
         problems = [*shape_problems(self.steps, self.models)]
-        problems = problems or [*collision_problems(self.order())]
+        problems = problems or [*collision_problems(self.order()), *branch_problems(self.order())]
         if problems:
             raise InvalidSpec("Pipeline", problems)
         return self

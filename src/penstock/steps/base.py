@@ -8,13 +8,14 @@ Both are pure and never change the row given. Failures of the row come out as Fa
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 import pyarrow as pa
 
 from penstock.data.base import Row
 from penstock.protocol.messages import Answer, Request
+from penstock.spec.steps import Step
 
 PoolKind = Literal["model", "python"] | None
 
@@ -45,6 +46,17 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 Outcome = Columns | Filtered | Children | Failed
+
+
+class StepContext(NamedTuple):
+    """Where a step stands. source_columns: those that no step may change. above_join: it is followed by a join."""
+
+    source_columns: frozenset[str] = frozenset()
+    above_join: bool = False
+
+    def only(self, step: Step) -> frozenset[str] | None:
+        """The columns that its function may return with values of its own; None: any but those of the source."""
+        return frozenset(step.added_columns() or ()) if self.above_join else None
 
 
 class StepLogic(Protocol):

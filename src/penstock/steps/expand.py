@@ -12,13 +12,13 @@ from penstock.data.sizes import memory_of, shown_names
 from penstock.protocol.arrays import Array
 from penstock.protocol.messages import Answer, Request
 from penstock.spec.steps import Expand
-from penstock.steps.base import Children, Failed, Filtered, Outcome, PoolKind, StepLogic
+from penstock.steps.base import Children, Failed, Filtered, Outcome, PoolKind, StepContext, StepLogic
 from penstock.steps.python import ExpandFunctionLogic, described, too_much
 
 
-def expand_logic(step: Expand, source_columns: frozenset[str]) -> StepLogic:
+def expand_logic(step: Expand, context: StepContext) -> StepLogic:
     if step.column is None:
-        return ExpandFunctionLogic(source_columns)
+        return ExpandFunctionLogic(context.source_columns, context.only(step))
     return ExplodeLogic(step.column, step.output or f"{step.column}_item")
 
 

@@ -24,20 +24,23 @@ class FunctionLogic:
 
 
 class MergingLogic(FunctionLogic):
-    """kept: columns of the source, which come out as they came in. A function may give them back, not change them."""
+    """kept: columns of the source, which come out as they came in. A function may give them back, not change them.
+    only: above a join, the columns that it adds; then it may change no other, since branches are kept apart by them."""
 
-    def __init__(self, kept: frozenset[str] = frozenset()) -> None:
-        self._kept = kept
+    def __init__(self, kept: frozenset[str] = frozenset(), only: frozenset[str] | None = None) -> None:
+        self._kept, self._only = kept, only
 
     def _merged(self, row: Row, result: Row) -> Row | Failed:
         """`result` over `row`."""
-        given_back = self._kept.intersection(result)
+        given_back = self._kept.intersection(result) if self._only is None else result.keys() - self._only
         if not given_back:
             return {**row, **result}
         for name in sorted(given_back):
             if not _equal(row.get(name), result[name]):
-                message = f"column {name!r} is a source column and can't be overwritten; return it under another name"
-                return Failed("function_result", message)
+                what = "is a source column and can't be overwritten; return it under another name"
+                if name not in self._kept:
+                    what = "is not one of the step's `columns`; above a join a function adds those only"
+                return Failed("function_result", f"column {name!r} {what}")
         return {**row, **result, **{name: row[name] for name in given_back if name in row}}
 
 

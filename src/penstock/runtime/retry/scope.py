@@ -133,7 +133,9 @@ def _way_to(
     written: all those up to the end of its phase."""
     node = by_name.get(one.step)
     if node is not None:
-        return [*_above(node, nodes), node]
+        # Of the phases before, a row has passed every step, also those of other branches; of its own, those above it.
+        begin = max((end for end in cut if end <= node.index), default=0)
+        return [*nodes[:begin], *(above for above in _above(node, nodes) if above.index >= begin), node]
     if one.step == "source":
         return []
     return list(nodes[: cut[one.phase]] if 0 <= one.phase < len(cut) else nodes)

@@ -12,6 +12,7 @@ from penstock.core.events import CHILD_BASE
 from penstock.data.base import Chunk, Origin, Row, RowFamily, Source, Unreadable
 from penstock.ledger.base import DeadRow, Finished
 from penstock.protocol.arrays import Array
+from penstock.runtime.rows.views import BranchViews
 
 _INPUT_CHARACTERS = 65_536  # of a dead row's input that are kept
 
@@ -23,8 +24,10 @@ class RowStore:
     back to the first source.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, views: BranchViews | None = None) -> None:
         self._source = source
+        self.views = views
+        self._ending: set[int] = set()  # in branches: rows that have ended early, until they are dropped
         self._origins: dict[int, Origin] = {}  # by position, of rows that were carried over
         self._families: dict[int, RowFamily] = {}  # by position, until their rows have numbers
         self.rows: dict[int, Row] = {}
@@ -73,18 +76,44 @@ class RowStore:
             self._child_of[row] = (position, (*path, index))
         self.rows.pop(parent, None)
         self._child_of.pop(parent, None)
+        if self.views is not None:
+            self.views.drop(parent)
+
+    def before(self, row: int, step: int) -> Row:
+        """The row as `step` gets it: in branches each sees its own columns."""
+        return self.rows[row] if self.views is None else self.views.before(self.rows[row], row, step)
+
+    def put(self, row: int, step: int, content: Row) -> None:
+        """The row leaves `step` with this content."""
+        if self.views is None:
+            self.rows[row] = content
+        elif row in self.rows:
+            self.views.put(row, step, content)
+
+    def end_early(self, row: int) -> bool:
+        """Whether the row ends here. Not where another branch has ended it already, and that is just being settled: it
+        ends once, and has one dead record at most."""
+        if self.views is None:
+            return True
+        if row in self._ending or row not in self.rows:
+            return False
+        self._ending.add(row)
+        return True
 
     def drop(self, rows: list[int]) -> None:
         """Forget rows without an output. Those with a dead record are forgotten when it is taken."""
         for row in rows:
             self.rows.pop(row, None)
+            if self.views is not None:
+                self.views.drop(row)
+                self._ending.discard(row)
             if row not in self._dead:
                 self._child_of.pop(row, None)
 
     # ------------------------------------------------------------ what is committed
 
     def take_finished(self, rows: list[int]) -> list[Finished]:
-        take = self.rows.pop
+        take = self.rows.pop if self.views is None else self._take_joined
         if not self._child_of and not self._origins:
             return [Finished(row, (), take(row)) for row in rows]
         found = []
@@ -94,6 +123,10 @@ class RowStore:
             position, path = self._child_of.pop(row, (row, ()))
             found.append(Finished(position, path, take(row), origin))
         return found
+
+    def _take_joined(self, row: int) -> Row:
+        assert self.views is not None
+        return self.views.finished(self.rows.pop(row), row)
 
     def take_dead(self, rows: list[int]) -> list[DeadRow]:
         for row in rows:
@@ -108,8 +141,10 @@ class RowStore:
 
     # ------------------------------------------------------------ dead rows
 
-    def record_dead(self, row: int, step: str, code: str, message: str, attempts: int) -> DeadRow:
-        """Record why `row` died, with what it held."""
+    def record_dead(
+        self, row: int, step: str, code: str, message: str, attempts: int, held: Row | None = None
+    ) -> DeadRow:
+        """Record why `row` died, with what it held (default: its one state)."""
         origin = self.origin(row)
         dead = self._dead[row] = DeadRow(
             position=self.place(row)[0],
@@ -120,7 +155,7 @@ class RowStore:
             code=code,
             message=message,
             attempts=attempts,
-            input=_as_json(self.rows.get(row)),
+            input=_as_json(self.rows.get(row) if held is None else held),
             origin=origin.position,
         )
         return dead

@@ -100,13 +100,14 @@ class Tasks:
         )
         ended = Ended()
         rows, count, asked, render = self._store.rows, self._count, self._asked, logic.render
+        chain, before, step = self._store.views is None, self._store.before, instruction.step
         longest = _KEPT_TOKENS if self._last >= 0 else inf  # in a chain the row stays as it is until the answer comes
         known = self._paid.known if self._paid is not None else None
         rank = count - 1 - instruction.step  # later steps first, as the dispatcher has it; equals stay in its order
         for task, order in zip(instruction.tasks, instruction.orders, strict=True):
             if known and order in known and self._replayed(task, ended):
                 continue
-            found = render(rows[task // count])
+            found = render(rows[task // count] if chain else before(task // count, step))
             if isinstance(found, Failed):
                 self._bury(task, found, 0, ended)
                 continue
@@ -139,13 +140,14 @@ class Tasks:
             self._bury(task, Failed(answer.code, answer.message), answer.attempt, ended)
         else:
             row, step = divmod(task, self._count)
-            self._conclude(task, self._logics[step].apply(self._store.rows[row], answer), 1, ended)
+            self._conclude(task, self._logics[step].apply(self._store.before(row, step), answer), 1, ended)
         return True
 
     def _run_here(self, logic: StepLogic, instruction: ev.StartTasks) -> list[Event]:
         ended = Ended()
         for task in instruction.tasks:
-            self._conclude(task, logic.apply(self._store.rows[task // self._count], None), 0, ended)
+            row = self._store.before(task // self._count, instruction.step)
+            self._conclude(task, logic.apply(row, None), 0, ended)
         return ended.all(instruction.id)
 
     def _seed_of(self, task: int) -> int:
@@ -168,7 +170,7 @@ class Tasks:
 
     def _render_again(self, task: int) -> Payload | None:
         row, step = divmod(task, self._count)
-        found = self._logics[step].render(self._store.rows[row])
+        found = self._logics[step].render(self._store.before(row, step))
         if isinstance(found, Failed):
             raise InvariantError(f"the request of task {task} was rendered, and now is not: {found.message}")
         return found.payload
@@ -180,16 +182,20 @@ class Tasks:
         rows, logics, count, forget = self._store.rows, self._logics, self._count, self._asked.__delitem__
         done, growth_bytes = ended.done, ended.growth_bytes
         keep, last = self._paid.keep if self._paid is not None else None, self._last
+        chain, before, put = self._store.views is None, self._store.before, self._store.put
         for index in deliver.accepted:
             answer = items[index]
             task = answer.id
             row, step = divmod(task, count)
             if keep is not None and (step != last or row >= CHILD_BASE):
                 keep(task, answer)
-            outcome = logics[step].apply(rows[row], answer)
+            outcome = logics[step].apply(rows[row] if chain else before(row, step), answer)
             forget(task)
             if type(outcome) is Columns:
-                rows[row] = outcome.row
+                if chain:
+                    rows[row] = outcome.row
+                else:
+                    put(row, step, outcome.row)
                 done.append(task)
                 growth_bytes.append(_growth(answer))
             else:
@@ -208,13 +214,14 @@ class Tasks:
         return ended.all(failed.id)
 
     def _conclude(self, task: int, outcome: Outcome, attempts: int, ended: Ended) -> None:
-        row = task // self._count
+        row, step = divmod(task, self._count)
         if isinstance(outcome, Columns):
-            self._store.rows[row] = outcome.row
+            self._store.put(row, step, outcome.row)
             ended.done.append(task)
             ended.growth_bytes.append(0)
         elif isinstance(outcome, Filtered):
-            ended.filtered.append(task)
+            if self._store.end_early(row):
+                ended.filtered.append(task)
         elif isinstance(outcome, Children):
             self._expand(task, outcome.rows, outcome.sizes_bytes, ended)
         else:
@@ -237,8 +244,12 @@ class Tasks:
     def _bury(self, task: int, failed: Failed, attempts: int, ended: Ended) -> None:
         row, step = divmod(task, self._count)
         self._asked.pop(task, None)
-        self._record.on_dead_row(self._store.record_dead(row, self._names[step], failed.code, failed.message, attempts))
-        ended.dead.append(task)
+        store = self._store
+        if store.end_early(row):
+            held = None if store.views is None else store.before(row, step)
+            dead = store.record_dead(row, self._names[step], failed.code, failed.message, attempts, held)
+            self._record.on_dead_row(dead)
+            ended.dead.append(task)
 
     def adopt(self, adopt: ev.Adopt) -> None:
         self._store.adopt(adopt.task // self._count, adopt.first_row, self._children.pop(adopt.task))

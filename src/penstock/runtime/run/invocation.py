@@ -43,6 +43,7 @@ from penstock.runtime.run.session import Session
 from penstock.runtime.watch.log_writer import LogWriter
 from penstock.runtime.watch.stalls import Stalls
 from penstock.runtime.watch.watchdog import Watchdog
+from penstock.spec.branches import above_joins
 from penstock.spec.columns import check_columns
 from penstock.spec.frozen import FrozenDict
 from penstock.spec.identity import identity_diff, pipeline_identity
@@ -108,7 +109,9 @@ class Invocation:
         opened = open_pipeline_source(pipeline)
         self._stack.callback(lambda: None if self._phases is not None and self._phases.holds_source else opened.close())
         self._source = scope.source(opened)
-        logics = [logic_for(node.step, self._source.schema.names) for node in nodes]
+        joined = above_joins(nodes)
+        names = self._source.schema.names
+        logics = [logic_for(node.step, names, above_join=node.index in joined) for node in nodes]
         check_columns(pipeline, self._source.schema.names or None)  # a source without a row has no columns to miss
         self._ledger = Ledger.open(
             scope.ledger,

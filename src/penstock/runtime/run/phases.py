@@ -23,9 +23,12 @@ from penstock.runtime.replicas.record import Record
 from penstock.runtime.rows.reader import Reader
 from penstock.runtime.rows.store import RowStore
 from penstock.runtime.rows.tasks import Tasks
+from penstock.runtime.rows.views import views_of
 from penstock.runtime.run.scope import RunScope
 from penstock.runtime.run.session import Session
 from penstock.runtime.watch.stalls import Stalls
+from penstock.spec.branches import has_branches
+from penstock.spec.columns import Known, columns_after
 from penstock.spec.pipeline import Pipeline
 from penstock.steps.base import StepLogic
 
@@ -83,6 +86,8 @@ class Phases:
         phase, ledger, scope = self._plan.phases[number], self._ledger, self._scope
         source = ledger.inputs() if number else self._source
         known = _known_columns(source.schema, self._logics[phase.begin : phase.end])
+        if phase.end == len(self._nodes) and has_branches(self._nodes):
+            known = _as_joined(known, columns_after(self._pipeline, self._source.schema.names))
         ledger.begin_phase(partial(_builder, known, scope.columns, phase.end == len(self._nodes)))
         state = ledger.state
         carries = number < ledger.phases - 1
@@ -90,7 +95,7 @@ class Phases:
         self._note_limit(limits.source_rows)
         progress = self._progress(number, source.total_rows if number else None)
         flow = Flow(self._flow_shape(limits, phase, carries=carries), progress, self._session.clock.now())
-        store = RowStore(source)
+        store = RowStore(source, views_of(self._nodes, phase.begin, phase.end))
         tasks = Tasks(
             self._nodes,
             self._logics,
@@ -175,6 +180,13 @@ def _known_columns(source: pa.Schema, logics: Sequence[StepLogic]) -> pa.Schema:
         for field in logic.columns or ():
             fields[field.name] = field
     return pa.schema(list(fields.values()))
+
+
+def _as_joined(known: pa.Schema, after: Sequence[Known]) -> pa.Schema:
+    """The columns in the order in which joins put them: those of `from` before those of `with`."""
+    order = next((columns for columns in reversed(after) if columns is not None), ())
+    names = [name for name in order if name in known.names]
+    return pa.schema([known.field(name) for name in dict.fromkeys((*names, *known.names))])
 
 
 def _builder(known: pa.Schema, output: pa.Schema | None, last: bool, fixed: pa.Schema | None) -> TableBuilder:

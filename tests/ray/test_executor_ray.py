@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from penstock.executors import ray as ray_executor
+from penstock.executors import ray_start
 from penstock.executors.base import Executor
 from penstock.executors.ray import RayExecutor
 from penstock.testing.executors import ExecutorConformance, StartedReplica, gone, parent_of, wait_for_exits
@@ -32,7 +32,7 @@ class TestRayExecutor(ExecutorConformance):
         self, executor: Executor, start: Callable[..., StartedReplica], monkeypatch: pytest.MonkeyPatch, above: int
     ) -> None:
         """Its rows are not to wait for the word of a process that says nothing."""
-        monkeypatch.setattr(ray_executor, "KILL_LIMIT_S", 5.0)
+        monkeypatch.setattr(ray_start, "KILL_LIMIT_S", 5.0)
         replica = start().make_ready()
         assert replica.hello is not None
         host = stopped = replica.hello.pid

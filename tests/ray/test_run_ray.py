@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from penstock.errors import ConfigError, PlanError
-from penstock.executors import ray as ray_executor
+from penstock.executors import ray_seats, ray_start
 from penstock.executors.ray_cluster import connect, free_map, nodes
 from penstock.ledger.view import read_run
 from penstock.runtime.run.api import RunOptions, RunResult, run
@@ -168,15 +168,15 @@ def test_inside_a_placement_group_of_the_caller(ray: Any, tmp_path: Path) -> Non
 
 def test_a_replica_that_was_never_placed_holds_nothing(ray: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """The run ends before Ray has placed it: the numbers of the plan are not its devices, another may have got them."""
-    place = ray_executor._Start._place
+    place = ray_start.RayStart._place
 
     def late(self: Any, seat: Any) -> None:
         if self._launch.replica == "writer-1":
             self._killed.wait(60)
-            raise ray_executor.StartAborted("never placed")
+            raise ray_start.StartAborted("never placed")
         place(self, seat)
 
-    monkeypatch.setattr(ray_executor._Start, "_place", late)
+    monkeypatch.setattr(ray_start.RayStart, "_place", late)
     write(tmp_path, tensor_parallel=2, replicas=2, load="eager")
     first, second = groups(go(tmp_path))
     assert len(first) == 2 and second == []
@@ -239,8 +239,8 @@ def test_a_placement_that_stays_pending(
     ray: Any, reserve: Callable[[str, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The devices are taken between the plan and the start: it ends in time, and says what is free where."""
-    monkeypatch.setattr(ray_executor, "PLACEMENT_LIMIT_S", 1.0)
-    monkeypatch.setattr(ray_executor, "RETURN_LIMIT_S", 1.0)
+    monkeypatch.setattr(ray_seats, "PLACEMENT_LIMIT_S", 1.0)
+    monkeypatch.setattr(ray_seats, "RETURN_LIMIT_S", 1.0)
     from penstock.planning import targets as places
 
     planned = places.plan

@@ -34,7 +34,7 @@ def test_plain_rows_by_where_they_ended(ends: list[tuple[str, int]]) -> None:
         if how == "finished":
             tally.finished(1)
         else:
-            tally.ended_early(at, dead=how == "dead", counted=False)
+            tally.ended_early(at, dead=how == "dead", already_dead=False)
     counts = tally.counts()
     assert [list(step) for step in counts.steps.values()] == steps
     found = [how for how, _ in ends]
@@ -45,7 +45,7 @@ def test_plain_rows_by_where_they_ended(ends: list[tuple[str, int]]) -> None:
 
 def test_a_family_is_one_source_row() -> None:
     tally = tally_of(2)
-    tally.family(Family(0, [[1, 1, 0], [3, 1, 2]], finished=[10], dead=[11, 12], filtered=1), counted=False)
+    tally.family(Family(0, [[1, 1, 0], [3, 1, 2]], finished=[10], dead=[11, 12], filtered=1), already_dead=False)
     counts = tally.counts()
     assert (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources) == (1, 2, 1, 1, 1)
     assert counts.steps == {"a": (1, 1, 0), "b": (3, 1, 2)}
@@ -53,9 +53,9 @@ def test_a_family_is_one_source_row() -> None:
 
 def test_a_source_row_counts_once_in_all_phases() -> None:
     tally = tally_of(2, Progress(counts=Counts(dead=2, dead_sources=2)))
-    tally.family(Family(0, [[2, 1, 1], [0, 0, 0]], dead=[10]), counted=True)
-    tally.ended_early(0, dead=True, counted=True)
-    tally.ended_early(0, dead=True, counted=False)
+    tally.family(Family(0, [[2, 1, 1], [0, 0, 0]], dead=[10]), already_dead=True)
+    tally.ended_early(0, dead=True, already_dead=True)
+    tally.ended_early(0, dead=True, already_dead=False)
     counts = tally.counts()
     assert (counts.dead, counts.dead_sources, counts.ended_sources) == (5, 3, 3)
 
@@ -80,7 +80,7 @@ def test_a_count_is_of_all_phases() -> None:
     died = Counts(rows_in=9, dead=2, dead_sources=2)
     tally = tally_of(progress=Progress(counts=died, before=died, rows=7))
     assert not tally.too_many_dead(2, 100, at_end=False)
-    tally.ended_early(0, dead=True, counted=False)
+    tally.ended_early(0, dead=True, already_dead=False)
     assert tally.too_many_dead(2, 100, at_end=False)
 
 
@@ -95,9 +95,9 @@ def test_rejected_rows_move_from_out_to_dead() -> None:
 def test_rows_for_a_next_phase_are_no_output_and_have_not_ended() -> None:
     tally = tally_of(2, carries=True)
     tally.finished(3)
-    tally.family(Family(0, [[1, 1, 0], [2, 1, 1]], finished=[10], dead=[11]), counted=False)
-    tally.family(Family(1, [[1, 1, 0], [1, 0, 0]], filtered=1), counted=False)
-    tally.ended_early(1, dead=False, counted=False)
+    tally.family(Family(0, [[1, 1, 0], [2, 1, 1]], finished=[10], dead=[11]), already_dead=False)
+    tally.family(Family(1, [[1, 1, 0], [1, 0, 0]], filtered=1), already_dead=False)
+    tally.ended_early(1, dead=False, already_dead=False)
     counts = tally.counts()
     assert (counts.out, counts.dead, counts.filtered, counts.dead_sources, counts.ended_sources) == (0, 1, 2, 1, 2)
     assert tally.ended == 6

@@ -102,7 +102,7 @@ class PhasedCoordinator:
         for rows in found:
             (position,) = {origin.position for _, origin in rows}
             died = any(phase < self.ledger.state.phase for phase in deaths(position))
-            assert [origin.lost for _, origin in rows] == [died] * len(rows)
+            assert [origin.source_dead for _, origin in rows] == [died] * len(rows)
         return found
 
     def _phase(self, batch_rows: int, order: random.Random) -> None:

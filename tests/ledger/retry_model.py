@@ -164,7 +164,7 @@ class Model:
             done |= set(here)
             while watermark in done:
                 watermark += 1
-            known = [self._store.origin(row).lost for position in here for row in ended[position][1][:1]]
+            known = [self._store.origin(row).source_dead for position in here for row in ended[position][1][:1]]
             finished = self._store.take_finished([row for position in here for row in ended[position][0]])
             dead = self._store.take_dead([row for position in here for row in ended[position][1]])
             going_on = {item.position for item in finished} if carries else set()

@@ -150,7 +150,7 @@ def dead_in_every_phase_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Flow._on_rows_read
 
     def forgetful(self: Flow, event: ev.RowsRead) -> None:
-        read(self, msgspec.structs.replace(event, counted=[]))
+        read(self, msgspec.structs.replace(event, already_dead=[]))
 
     monkeypatch.setattr(Flow, "_on_rows_read", forgetful)
 

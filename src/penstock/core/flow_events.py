@@ -34,10 +34,10 @@ __all__ = [
 class RowsRead(Event):
     """The source gave rows. `next_position` is where reading goes on.
 
-    unreadable  positions that hold no row
-    families    in a later phase: positions of which the phase before has left several rows, with the size of each
-    counted     of all these, positions whose source rows count as dead already: a row of theirs died in a phase before
-    mark        what was read of the source so far, these positions included; None where it needs no evidence
+    unreadable    positions that hold no row
+    families      in a later phase: positions of which the phase before has left several rows, with the size of each
+    already_dead  of all these, positions whose source rows count as dead: a row of theirs died in a phase before
+    mark          what was read of the source so far, these positions included; None where it needs no evidence
     """
 
     rows: list[int]
@@ -45,7 +45,7 @@ class RowsRead(Event):
     unreadable: list[int]
     next_position: int
     families: list[tuple[int, list[int]]] = []
-    counted: list[int] = []
+    already_dead: list[int] = []
     mark: SourceMark | None = None
 
 

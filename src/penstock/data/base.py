@@ -36,14 +36,14 @@ class Unreadable(msgspec.Struct, frozen=True):
 class Origin(msgspec.Struct, frozen=True):
     """Where a row of a later phase came from: its source row, its path below it, and the file with its ordinal.
 
-    lost: a row of the same source row died in a phase before; the source row counts as dead already
+    source_dead: a row of the same source row died in a phase before; the source row counts as dead already
     """
 
     position: int
     path: tuple[int, ...]
     source: str
     row: int
-    lost: bool = False
+    source_dead: bool = False
 
 
 class RowFamily(msgspec.Struct):

@@ -88,7 +88,7 @@ def encode_batch(
     origins = [origin_of(item, locate) for item in items]
     lost = {row.position for row in (*dead, *rejected)}
     origins = [
-        msgspec.structs.replace(origin, lost=True) if position in lost else origin
+        msgspec.structs.replace(origin, source_dead=True) if position in lost else origin
         for (position, _), origin in zip(keys, origins, strict=True)
     ]
     return Encoded(with_keys(keys, table, origins), rejected)
@@ -97,7 +97,7 @@ def encode_batch(
 def moved_by(batch: CommitBatch, rejected: Sequence[DeadRow], *, carries: bool) -> Counts:
     """What changes in the batch's totals with `rejected`. carries: its finished rows go to a next phase."""
     dead = {row.position for row in batch.dead}
-    dead.update(item.position for item in batch.finished if item.origin is not None and item.origin.lost)
+    dead.update(item.position for item in batch.finished if item.origin is not None and item.origin.source_dead)
     finished = (item.position for item in batch.finished)
     return rejection([row.position for row in rejected], finished, dead, carries=carries)
 

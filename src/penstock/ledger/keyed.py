@@ -61,7 +61,7 @@ def with_keys(keys: Sequence[Key], table: pa.Table, origins: Sequence[Origin] | 
             pa.array([origin.path for origin in origins], pa.list_(pa.int64())),
             pa.array([origin.source for origin in origins], pa.string()),
             pa.array([origin.row for origin in origins], pa.int64()),
-            pa.array([origin.lost for origin in origins], pa.bool_()),
+            pa.array([origin.source_dead for origin in origins], pa.bool_()),
         ]
     schema = pa.schema([*front, *table.schema], metadata=table.schema.metadata)
     return pa.Table.from_arrays([*columns, *table.columns], schema=schema)

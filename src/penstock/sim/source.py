@@ -195,7 +195,7 @@ class SimSource:
                 for position, paths in left.items()
                 if len(paths) > 1
             ],
-            counted=[position for position in positions if pipeline.died_before(position)],
+            already_dead=[position for position in positions if pipeline.died_before(position)],
             mark=mark,
         )
 

@@ -83,7 +83,7 @@ class Flow(StateMachine):
             self.tally.unreadable()
             self.commits.end(position, 0)
             self.commits.dead.append(position)
-        self._dead_before.update(event.counted)
+        self._dead_before.update(event.already_dead)
         for position, sizes in event.families:
             self.families.of_root(position)
             first = self._adopt(position, len(sizes))
@@ -253,7 +253,7 @@ class Flow(StateMachine):
         if family is None:
             if dead:
                 self.commits.dead.append(row)
-            self.tally.ended_early(step, dead=dead, counted=row in self._dead_before)
+            self.tally.ended_early(step, dead=dead, already_dead=row in self._dead_before)
             self.commits.end(row, kept)
             return
         if dead:
@@ -328,7 +328,7 @@ class Flow(StateMachine):
             return
         self.open_bytes -= family.bytes
         self.commits.end_family(family)
-        self.tally.family(family, counted=family.root in self._dead_before)
+        self.tally.family(family, already_dead=family.root in self._dead_before)
         self.families.close(family)
 
     # ------------------------------------------------------------ commits and ends

@@ -40,12 +40,12 @@ class Tally:
             self.out += count
             self.ended_sources += count
 
-    def ended_early(self, step: int, *, dead: bool, counted: bool) -> None:
-        """A plain row that ended at `step` of a chain. counted: its source row is counted as dead already."""
+    def ended_early(self, step: int, *, dead: bool, already_dead: bool) -> None:
+        """A plain row that ended at `step` of a chain. already_dead: its source row is counted as dead already."""
         (self._dead_at if dead else self._filtered_at)[step] += 1
         self.dead += dead
         self.filtered += not dead
-        self.dead_sources += dead and not counted
+        self.dead_sources += dead and not already_dead
         self.ended += 1
         self.ended_sources += 1
 
@@ -55,12 +55,12 @@ class Tally:
         self.ended += 1
         self.ended_sources += 1
 
-    def family(self, family: Family, *, counted: bool) -> None:
+    def family(self, family: Family, *, already_dead: bool) -> None:
         carried = self._shape.carries and bool(family.finished)
         self.out += 0 if carried else len(family.finished)
         self.dead += len(family.dead)
         self.filtered += family.filtered
-        self.dead_sources += bool(family.dead) and not counted
+        self.dead_sources += bool(family.dead) and not already_dead
         self.ended += 1
         self.ended_sources += not carried
         for total, counts in zip(self._in_families, family.steps, strict=True):

@@ -135,7 +135,7 @@ class RunEffects:
                 unreadable=[bad.position for bad in chunk.unreadable],
                 next_position=chunk.next_position,
                 families=[(family.position, family.sizes_bytes) for family in chunk.families],
-                counted=_lost(chunk),
+                already_dead=_already_dead(chunk),
                 mark=event.mark,
             )
         ]
@@ -147,9 +147,9 @@ class RunEffects:
         return [nothing, ev.StopRequested(cause=event.cause, reason="failed")]
 
 
-def _lost(chunk: Chunk) -> list[int]:
+def _already_dead(chunk: Chunk) -> list[int]:
     """Positions whose source rows count as dead already."""
     if chunk.origins is None:
         return []
-    alone = [position for position, origin in zip(chunk.positions, chunk.origins, strict=True) if origin.lost]
-    return alone + [family.position for family in chunk.families if family.origins[0].lost]
+    alone = [position for position, origin in zip(chunk.positions, chunk.origins, strict=True) if origin.source_dead]
+    return alone + [family.position for family in chunk.families if family.origins[0].source_dead]

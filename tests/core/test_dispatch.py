@@ -7,6 +7,7 @@ from core_kit import DrivenDispatch
 
 from penstock.core import events as ev
 from penstock.errors import InvariantError
+from penstock.protocol.payloads import guessed_tokens
 
 
 def test_replicas_start_when_their_pool_is_opened_and_only_once() -> None:
@@ -269,6 +270,25 @@ def test_cancelled_requests_leave_wherever_they_are() -> None:
     assert dispatch.out(0) == [0, 2]
     dispatch.tell(dispatch.answers(0, 1))
     assert not dispatch.all(ev.Deliver), "an aborted answer is never a result"
+
+
+# ---------------------------------------------------------------- lengths of prompts
+
+
+def test_prompts_that_were_guessed_too_short_are_charged_as_hosts_count_them() -> None:
+    """Chinese: 300 characters are some 300 tokens; a quarter of their characters would be 75."""
+    guessed = guessed_tokens("请" * 300)
+    assert guessed == 226
+    dispatch = DrivenDispatch(1)
+    dispatch.ready(0, slots=8, kv_tokens=1_000)
+    dispatch.submit(*range(20), tokens_in=guessed, out=1)
+    sent = dispatch.out(0)
+    assert len(sent) == 5, "as many as seem to fit"
+    dispatch.tell(dispatch.answers(0, sized=[(task, 300) for task in sent]))
+    assert dispatch.machine.replicas[0].tokens_in_flight == 5 * 301
+    dispatch.tell(dispatch.answers(0, *sent[:3], tokens_out=1))
+    assert len(dispatch.out(0)) == 4, "what follows is charged by what was learned: four of 301 fit"
+    assert dispatch.machine.replicas[0].tokens_in_flight == 4 * 301
 
 
 # ---------------------------------------------------------------- deadlines

@@ -33,6 +33,7 @@ from penstock.protocol.payloads import (
     TextPart,
     TokenIds,
     chat,
+    guessed_tokens,
 )
 
 
@@ -206,3 +207,32 @@ def test_each_request_is_in_one_place_and_leaves_once(data: st.DataObject) -> No
             left += intake.abort(some) + waiting
         inside = ids(list(intake.waiting)) + list(intake.executing)
         assert sorted(inside + left) == list(range(sent))
+
+
+def test_a_prompt_is_held_as_the_engine_has_counted_it_and_the_next_is_forecast_by_that() -> None:
+    """Chinese text of a model that needs one and a half tokens for each character."""
+    budget = TokenBudget(10_000)
+    text, tokens = "引水管道" * 50, 300
+    for number in range(100):
+        budget.take(Request(text, Sampling(max_tokens=1, ignore_eos=True), number))
+        budget.counted(number, tokens)
+        assert budget._in_use == tokens + 1, "as counted, not as guessed"
+        budget.release(Request(text, None, number))
+        assert budget._in_use == 0
+    budget.take(Request(text, Sampling(max_tokens=1, ignore_eos=True), 100))
+    assert tokens * 0.95 < budget._in_use < tokens * 1.1
+
+
+def test_sizes_of_requests_that_have_left_change_nothing() -> None:
+    budget = TokenBudget(1_000)
+    budget.counted(7, 50)
+    assert budget._in_use == 0
+
+
+def test_guesses_count_bytes_so_that_no_script_is_a_fraction_of_its_tokens() -> None:
+    assert guessed_tokens("a" * 400) == 101
+    assert guessed_tokens("水" * 400) == 301
+    assert guessed_tokens(chat([{"role": "user", "content": "水" * 400}])) == 301
+    assert guessed_tokens(TokenIds([1, 2, 3])) == 4
+    assert guessed_tokens({"a": 1}) == 0
+    assert guessed_tokens("\ud800") >= 1

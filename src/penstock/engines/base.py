@@ -17,7 +17,7 @@ raises from `load` is the load's failure (`EngineLoadError` says which kind); wh
 `load` and `close` are called in the main thread of the host's process, which belongs to the engine; the other three
 in the thread of the host's loop. What only some engines can do is a seam of its own, which they inherit from: an engine
 that gives memory back between two phases is a `Sleeper`, one whose work needs the main thread (signals, for one) a
-`MainThreadWorker`.
+`MainThreadWorker`, one that tokenises prompts a `PromptCounter`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,14 @@ class Sleeper(ABC):
     @abstractmethod
     def wake(self) -> Capacity:
         """Take it again, and be as after `load`; blocking."""
+
+
+class PromptCounter(ABC):
+    """An engine that tokenises prompts before it runs them."""
+
+    @abstractmethod
+    def report_sizes(self, sized: Callable[[int, int], None]) -> None:
+        """From now on call `sized(id, tokens)` for each prompt that was tokenised, from any thread."""
 
 
 class MainThreadWorker(ABC):

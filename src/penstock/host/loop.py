@@ -17,11 +17,12 @@ import select
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from queue import SimpleQueue
 
 from penstock.engine_info import engines
-from penstock.engines.base import Engine, MainThreadWorker
+from penstock.engines.base import Engine, MainThreadWorker, PromptCounter
 from penstock.faults import fault
 from penstock.host.acceptance import Acceptance
 from penstock.host.figures import Figures
@@ -87,6 +88,7 @@ class HostLoop(threading.Thread):
         self._engine: Engine | None = None
         self._worker: MainThreadWorker | None = None
         self._out: list[Answer] = []
+        self._sizes: deque[tuple[int, int]] = deque()  # (id, prompt tokens), from whichever thread tokenises
         self._hungry = False  # a turn ended with more to feed
         self._progress = 0
         self._beat_at_s = 0.0
@@ -201,6 +203,8 @@ class HostLoop(threading.Thread):
         self._engine = engine
         self._worker = engine if isinstance(engine, MainThreadWorker) else None
         self._queue.open(ready.capacity)
+        if ready.capacity.kv_tokens and isinstance(engine, PromptCounter):  # else nobody counts tokens
+            engine.report_sizes(lambda number, tokens: self._sizes.append((number, tokens)))
         self._figures.start(ready.capacity.slots, time.monotonic())
         self._channel.send(ready)
         fault("host.ready_sent")
@@ -236,7 +240,7 @@ class HostLoop(threading.Thread):
             )
 
     def _report(self) -> None:
-        if self._out:
+        if self._out or self._sizes:
             self._send_answers(None)
         elif time.monotonic() >= self._beat_at_s:
             self._channel.send(Heartbeat(self._load()))
@@ -248,8 +252,15 @@ class HostLoop(threading.Thread):
         except Exception:
             self._out = out  # the engine is dead; what it answered before still goes out
             raise
-        self._put(Answers(out, load, returned))
+        self._put(Answers(out, load, returned, self._take_sizes()))
         fault("host.answers_sent")
+
+    def _take_sizes(self) -> list[tuple[int, int]]:
+        """True lengths of prompts, for the coordinator's token credit as for the queue's."""
+        sized = [self._sizes.popleft() for _ in range(len(self._sizes))]
+        for number, tokens in sized:
+            self._queue.counted(number, tokens)
+        return sized
 
     def _put(self, answers: Answers) -> None:
         self._channel.put(encode_answers(answers, self._instead))

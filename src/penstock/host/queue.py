@@ -93,6 +93,10 @@ class RequestQueue:
         else:
             self.waiting.extend(new)
 
+    def counted(self, number: int, tokens: int) -> None:
+        """The engine has tokenised a prompt."""
+        self._budget.counted(number, tokens)
+
     def next_batch(self, ahead: int = 0) -> list[Request]:
         """What the engine gets now: as many as it has room for, and `ahead` beyond that. They count as executing."""
         waiting, executing, budget = self.waiting, self.executing, self._budget

@@ -134,11 +134,11 @@ def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
                 )
     if head is None:
         return
+    pool.appraise(head)
     for replica in pool.replicas:
         if replica.spare(head.priority) <= 0 or (share is not None and replica.in_flight):
             continue
-        cost = head.tokens_in + pool.lengths.expected(head.step, head.tokens_out)
-        if replica.fits(cost):
+        if replica.fits(head.cost):
             raise dispatch._broken(f"{replica.shape.name} has credit, and request {head.task} waits", head.task)
 
 

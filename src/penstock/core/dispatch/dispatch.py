@@ -244,14 +244,14 @@ class Dispatch(StateMachine):
         if ends.tasks:
             self._emit(ends)
 
-    def _resize(self, replica: Replica, task: int, tokens_in: int) -> None:
-        """The host has counted the prompt: correct what the request holds of the credit."""
+    def _resize(self, replica: Replica, task: int, tokens: int) -> None:
+        """The host has counted a prompt: correct what the request holds of the credit, and learn for the next ones."""
         request = replica.in_flight.get(task)
-        if request is not None:
-            change = tokens_in - request.tokens_in
-            request.tokens_in = tokens_in
-            request.cost += change
-            replica.tokens_in_flight += change
+        if request is not None and not request.counted:
+            self.pools[request.pool].lengths.learn_prompt(request.step, tokens, request.tokens_in)
+            request.cost += tokens - request.prompt
+            replica.tokens_in_flight += tokens - request.prompt
+            request.prompt, request.counted = tokens, True
 
     def _release(self, replica: Replica, task: int) -> Request | None:
         replica.pace.advance(len(replica.in_flight), self._now)

@@ -21,7 +21,7 @@ class Request(Struct, gc=False):
     """A request that has been submitted and has not ended.
 
     order       position of its source row
-    tokens_in   expected prompt tokens, true ones once the host has told
+    tokens_in   prompt tokens as guessed; prompt: as learned, or as a host has counted them (counted)
     tokens_out  limit of output tokens
     cost        tokens that it holds of a replica's credit while it is out
     work        how long it is expected to keep an engine busy (see OUTPUT_TOKEN_WORK)
@@ -53,6 +53,8 @@ class Request(Struct, gc=False):
     starved: int = 0
     killed: int = -1
     killed_at: float = 0.0
+    prompt: int = 0
+    counted: bool = False
     recalled: bool = False
     kept: bool = False
     begun: int = 0

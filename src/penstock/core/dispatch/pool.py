@@ -147,9 +147,7 @@ class Pool:
     def _give_from(self, lane: Lane, replica: Replica, sends: Tasks, now: float) -> bool:
         """Give the lane's first request to `replica`, the top of the offers, or to another that has the tokens."""
         request = lane.pop()
-        expected = self.lengths.expected(request.step, request.tokens_out)
-        request.cost = request.tokens_in + expected
-        request.work = request.tokens_in + expected * OUTPUT_TOKEN_WORK
+        self.appraise(request)
         if (replica.kv_tokens or replica.holds_enough()) and not replica.fits(request.cost):
             fitting = self._fitting(request)
             if fitting is None:
@@ -168,6 +166,14 @@ class Pool:
         else:
             heappop(offers)
         return True
+
+    def appraise(self, request: Request) -> None:
+        """What it will take of a replica, as far as that is known now."""
+        expected = self.lengths.expected(request.step, request.tokens_out)
+        if not request.counted:
+            request.prompt = self.lengths.prompt(request.step, request.tokens_in)
+        request.cost = request.prompt + expected
+        request.work = request.prompt + expected * OUTPUT_TOKEN_WORK
 
     def _fitting(self, request: Request) -> Replica | None:
         fitting = [r for r in self.replicas if r.spare(request.priority) > 0 and r.fits(request.cost)]

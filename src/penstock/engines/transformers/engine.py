@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from penstock.engines.base import Emit, Sleeper
+from penstock.engines.base import Emit, PromptCounter, Sleeper
 from penstock.engines.sampling import RowFault, fit, resolve
 from penstock.engines.transformers.load import Loaded, load_model
 from penstock.engines.transformers.row import Job, Row, rows_of
@@ -32,7 +32,7 @@ PATIENCE_STEPS = 4
 than a prefill of one."""
 
 
-class TransformersEngine(Sleeper):
+class TransformersEngine(Sleeper, PromptCounter):
     """See penstock.engines.base.Engine."""
 
     def __init__(self) -> None:
@@ -46,6 +46,10 @@ class TransformersEngine(Sleeper):
         self._jobs: dict[int, Job] = {}
         self._waiting: deque[Row] = deque()
         self._waited = 0
+        self._sized: Callable[[int, int], None] = lambda number, tokens: None
+
+    def report_sizes(self, sized: Callable[[int, int], None]) -> None:
+        self._sized = sized
 
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
         self._emit = emit
@@ -152,6 +156,7 @@ class TransformersEngine(Sleeper):
         try:
             sampling = resolve(request.sampling, loaded.defaults, request.seed)
             prompt_ids = loaded.encoder.encode(request.payload)
+            self._sized(request.id, len(prompt_ids))
             job = Job(request, fit(sampling, len(prompt_ids), loaded.max_model_len), prompt_ids)
             self._check_memory(job)
         except RowFault as fault:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from penstock.engines.base import Emit, Sleeper
+from penstock.engines.base import Emit, PromptCounter, Sleeper
 from penstock.engines.sampling import Resolved, RowFault, fit, resolve
 from penstock.engines.vllm.errors import fault_of, is_death
 from penstock.engines.vllm.load import on_gpu, start_vllm
@@ -31,10 +31,11 @@ ENCODE_AT_ONCE = 16
 Ready = tuple[Request, Any, Any]  # the request, vLLM's prompt, vLLM's sampling parameters
 
 
-class VllmEngine(Sleeper):
+class VllmEngine(Sleeper, PromptCounter):
     """See penstock.engines.base.Engine."""
 
     def __init__(self) -> None:
+        self._sized: Callable[[int, int], None] = lambda number, tokens: None
         self._thread: threading.Thread | None = None
         self._encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-tokens")
         self._live: dict[int, int] = {}  # request id -> attempt; the loop's thread and the caller's both touch it
@@ -73,6 +74,9 @@ class VllmEngine(Sleeper):
     def wake(self) -> Capacity:
         asyncio.run_coroutine_threadsafe(self._engine.wake_up(), self._loop).result()
         return self._capacity()
+
+    def report_sizes(self, sized: Callable[[int, int], None]) -> None:
+        self._sized = sized
 
     def submit(self, requests: Sequence[Request]) -> None:
         self._raise_failure()
@@ -135,6 +139,7 @@ class VllmEngine(Sleeper):
                 sampling = resolve(request.sampling, self._started.defaults, request.seed)
                 ids = self._started.encoder.encode(request.payload)
                 tokens = len(ids)
+                self._sized(request.id, tokens)
                 params = sampling_params(fit(sampling, tokens, self._started.max_model_len))
                 ready.append((request, self._to_prompt(ids), params))
             except RowFault as fault:

@@ -14,7 +14,7 @@ from penstock.core.events import Event
 from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.errors import PoolFailed
 from penstock.protocol.messages import Answer, Request, Sampling
-from penstock.protocol.payloads import characters_of
+from penstock.protocol.payloads import guessed_tokens
 
 __all__ = ["Begin", "Call", "Cancel", "CloseLoop", "Generation", "GenerationError"]
 
@@ -168,7 +168,7 @@ def submit_event(call: Call, pool: int) -> ev.Submit:
         step=pool,  # calls have no steps; what is learnt of their lengths is the pool's
         tasks=tasks,
         orders=tasks,
-        tokens_in=[characters_of(request.payload) // 4 + 1 for request in call.requests],
+        tokens_in=[guessed_tokens(request.payload) for request in call.requests],
         tokens_out=[_limit_of(request.sampling) for request in call.requests],
         timeout_s=call.timeout_s,
     )

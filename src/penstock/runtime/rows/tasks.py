@@ -20,7 +20,7 @@ from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.errors import InvariantError
 from penstock.ledger.base import PaidResult, PaidResults
 from penstock.protocol.messages import Answer, Request, Sampling
-from penstock.protocol.payloads import Payload, characters_of
+from penstock.protocol.payloads import Payload, guessed_tokens
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.retry.scope import Selection
 from penstock.runtime.rows.paid import PaidAnswers
@@ -28,7 +28,6 @@ from penstock.runtime.rows.store import RowStore
 from penstock.spec.graph import StepNode
 from penstock.steps.base import Children, Columns, Failed, Filtered, Outcome, StepLogic
 
-_CHARACTERS_PER_TOKEN = 4  # first guess of a prompt's tokens; the host tells the true number
 _KEPT_TOKENS = 2048  # of a payload; a window of longer ones would take more memory than its rows
 _VALUE_BYTES = 64  # of memory for a value beside its text
 
@@ -115,7 +114,7 @@ class Tasks:
             found.id, found.step, found.rank = task, instruction.step, rank
             if sampling is not None and _samples(sampling):
                 found.seed = self._seed_of(task)
-            tokens_in = _guess_tokens(found.payload)
+            tokens_in = guessed_tokens(found.payload)
             if tokens_in > longest:
                 found.payload = None
             asked[task] = found
@@ -275,10 +274,6 @@ def _keeps(nodes: Sequence[StepNode], logics: Sequence[StepLogic]) -> bool:
 
 def _samples(sampling: Sampling) -> bool:
     return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
-
-
-def _guess_tokens(payload: Payload | None) -> int:
-    return 0 if type(payload) is dict else characters_of(payload) // _CHARACTERS_PER_TOKEN + 1
 
 
 def _growth(answer: Answer) -> int:

@@ -164,7 +164,7 @@ def fast(found: dict[str, Any]) -> bool:
     return bool(found["failed"] == 0 and found["ratio"] >= LEAST_RATIO)
 
 
-def told(_: dict[str, Any]) -> bool:
+def reported(_: dict[str, Any]) -> bool:
     """Reported, not required."""
     return True
 
@@ -177,13 +177,13 @@ CHECKS: tuple[Check, ...] = (
     ("transformers-bfloat16-alone", "transformers",
      lambda bench: greedy(bench, "transformers", "bfloat16", "tbf1", OFFLINE, max_num_seqs=1), same),
     ("transformers-bfloat16-batched", "transformers",
-     lambda bench: greedy(bench, "transformers", "bfloat16", "tbfb", OFFLINE), told),
+     lambda bench: greedy(bench, "transformers", "bfloat16", "tbfb", OFFLINE), reported),
     ("vllm-bfloat16-alone", "vllm",
      lambda bench: greedy(bench, "vllm", "bfloat16", "vbf1", OFFLINE, max_num_seqs=1), same),
     ("vllm-bfloat16-batched", "vllm",
-     lambda bench: greedy(bench, "vllm", "bfloat16", "vbfb", OFFLINE), told),
+     lambda bench: greedy(bench, "vllm", "bfloat16", "vbfb", OFFLINE), reported),
     ("vllm-batch-invariant", "vllm",
-     lambda bench: greedy(bench, "vllm", "bfloat16", "vinv", INVARIANT), told),
+     lambda bench: greedy(bench, "vllm", "bfloat16", "vinv", INVARIANT), reported),
     ("transformers-throughput", "transformers", lambda bench: throughput(bench, "transformers"), fast),
     ("vllm-throughput", "vllm", lambda bench: throughput(bench, "vllm"), fast),
 )  # fmt: skip
@@ -196,10 +196,15 @@ def run(bench: Bench, only: str | None, names: Sequence[str]) -> list[dict[str, 
             continue
         try:
             found = check(bench)
-            result = {"check": name, "ok": holds(found), "required": holds is not told, **found}
+            result = {"check": name, "ok": holds(found), "required": holds is not reported, **found}
         except Exception as error:  # one check that can't run must not hide what the others say
             traceback.print_exc()
-            result = {"check": name, "ok": holds is told, "required": holds is not told, "error": str(error)[-2000:]}
+            result = {
+                "check": name,
+                "ok": holds is reported,
+                "required": holds is not reported,
+                "error": str(error)[-2000:],
+            }
         results.append(result)
         keys = ("differing", "prompts", "ratio", "tokens_per_s", "bare_tokens_per_s", "error")
         print(name, "ok" if result["ok"] else "FAILED", {key: result[key] for key in keys if key in result}, flush=True)

@@ -4,7 +4,7 @@
 
 defaults    its own batch sizes and threads
 settings    the best that its settings give: all rows in one batch, one thread for each of the steps' processes
-subclassed  besides, the Transformers pipeline told to batch, for which distilabel has no setting: its engine changed
+subclassed  besides, the Transformers pipeline set to batch, for which distilabel has no setting: its engine changed
 
 Writes {"loads", "rows", "tokens_of_last_step"}.
 """

@@ -100,7 +100,7 @@ def test_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = told(capsys, str(out))
     assert "done" in text
     assert "writer: 99.0% over 2 replicas, last invocation" in text
-    assert "again continues" not in text
+    assert "to continue" not in text
 
 
 def test_folders_that_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

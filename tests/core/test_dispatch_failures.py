@@ -65,7 +65,7 @@ def test_a_device_that_fails_twice_is_given_up() -> None:
         assert ("circuit" in kinds(dispatch)) is (death == 1)
         if not death:
             dispatch.bring_back(0)
-    assert not dispatch.all(ev.PoolDown), "the other one goes on"
+    assert not dispatch.all(ev.PoolDown), "the other one continues"
 
 
 def test_a_pool_is_down_only_when_all_of_its_replicas_are() -> None:
@@ -74,7 +74,7 @@ def test_a_pool_is_down_only_when_all_of_its_replicas_are() -> None:
     dispatch.tell(ev.ReplicaLoadFailed(replica=0, incarnation=1, reason="no such model"))
     assert dispatch.said == []
     dispatch.tell(ev.ReplicaLoadFailed(replica=1, incarnation=1, reason="no such model"))
-    assert dispatch.only(ev.PoolDown).reason == "no such model", "one cause is told once"
+    assert dispatch.only(ev.PoolDown).reason == "no such model", "one cause is reported once"
 
 
 def test_a_load_that_ends_twice_without_being_ready_is_given_up() -> None:
@@ -137,7 +137,7 @@ def test_no_progress_is_a_hang_whatever_the_heartbeats_say() -> None:
     for _ in range(9):
         dispatch.tell(ev.HeartbeatArrived(replica=0, incarnation=1, executing=1, waiting=0, progress=5), after_s=1.0)
     dispatch.tell(ev.Tick(), after_s=1.0)
-    assert not dispatch.all(ev.KillReplica), "the first heartbeat told of progress"
+    assert not dispatch.all(ev.KillReplica), "the first heartbeat reported progress"
     dispatch.tell(ev.Tick(), after_s=1.0)
     assert dispatch.only(ev.KillReplica).reason == "no progress for 10 s (1 requests in flight)"
     assert "hang" in kinds(dispatch)

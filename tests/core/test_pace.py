@@ -174,7 +174,9 @@ def test_it_is_told_with_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "slow_ones", lambda now: [(worst, 0.001)] if worst.state == "ready" else [])
     engines.run(12)
     (slow,) = (said for said in engines.said if isinstance(said, ev.Recovered) and said.kind == "slow")
-    assert (slow.count, slow.reason) == (1, "it works at 0% of the pace of its like"), "what counts 0 is not told"
+    assert (slow.count, slow.reason) == (1, "throughput is 0% of the median of its peers"), (
+        "what counts 0 is not reported"
+    )
     (kill,) = (said for said in engines.said if isinstance(said, ev.KillReplica))
     assert (kill.replica, kill.reason, kill.dump_stacks) == (1, slow.reason, False)
 

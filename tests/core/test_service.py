@@ -102,7 +102,7 @@ def test_one_id_for_all_replies_says_nothing() -> None:
     assert answers.index(True) == SAME_ID_LIMIT - 1 and all(answers[SAME_ID_LIMIT - 1 :])
     counted = Service()
     assert counted.judge(NEW, asked(0), Reply(id="1", content="yes")).taken
-    assert counted.judge(NEW, asked(1), Reply(id="1", content="no")).taken, "counted anew by another backend"
+    assert counted.judge(NEW, asked(1), Reply(id="1", content="no")).taken, "counted again by another backend"
     assert counted.judge(NEW, asked(2), Reply(id="1", content="no")).taken
 
 

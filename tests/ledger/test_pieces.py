@@ -179,7 +179,7 @@ def test_the_keys_of_a_part_are_told_in_runs(keys: list[Key], plain: bool) -> No
         layout.keys.mkdir(parents=True)
         (layout.keys / "k").write_bytes(encode_keys(keys))
         assert read_keys(layout, Files(), PartFact("p", "", len(keys), 0, "", "k")) == keys
-        with pytest.raises(LedgerDamaged, match="this file tells of"):
+        with pytest.raises(LedgerDamaged, match="this file lists"):
             read_keys(layout, Files(), PartFact("p", "", len(keys) + 1, 0, "", "k"))
 
 

@@ -149,7 +149,7 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, small_di
     (write(tmp_path, PIPELINE + "commit_every_s: 0.2\n", rows) / "p.yaml").rename(tmp_path / "pipeline.yaml")
     process = start(tmp_path, "--out", "small/out")
     wait_until(lambda: "disk full: " in errors(tmp_path), "the disk to be full")
-    assert process.poll() is None and "free in small/out; goes on when there is room" in errors(tmp_path)
+    assert process.poll() is None and "free in small/out; continues when there is space" in errors(tmp_path)
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     assert end_of(process, tmp_path) == 0, errors(tmp_path)
     assert [row["question"] for row in output(small_disk)] == [f"q{number}" for number in range(600)]

@@ -57,7 +57,7 @@ def test_a_name_all_of_whose_places_have_died(tmp_path: Path) -> None:
 
 
 def test_one_of_two_places_that_can_not_be_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"names a 2 times, and its row 0 died in 1 of these places.*penstock run"):
+    with pytest.raises(UsageError, match=r"lists a 2 times, and its row 0 is dead in 1 of these places.*penstock run"):
         read(tmp_path, ([dead("a", 0)], None))
 
 

@@ -146,16 +146,16 @@ def test_what_died_between_two_phases_has_passed_the_steps_of_the_first(tmp_path
     write(tmp_path, TWICE, steps, phases=True)
     for folder in (tmp_path, tmp_path / "never"):
         text = (folder / "own_steps.py").read_text()
-        lost = "import pathlib\n" + text.replace("row['bad']", "not pathlib.Path('mended').exists()")
+        lost = "import pathlib\n" + text.replace("row['bad']", "not pathlib.Path('fixed').exists()")
         (folder / "own_steps.py").write_text(lost)
-    (tmp_path / "never" / "mended").touch()
+    (tmp_path / "never" / "fixed").touch()
     assert run(tmp_path / "never") == 0
     assert run(tmp_path) == 0
     lost = [(row["row"], row["code"]) for row in dead(tmp_path)]
     assert sorted(lost) == [(3, "encode_error")] * 4 + [(5, "bad_json")] * 2
     assert retry(tmp_path, "--code", "encode_error") == 0, errors(tmp_path)
     assert len(dead(tmp_path)) == 6
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     assert retry(tmp_path) == 0, errors(tmp_path)
     assert rows(tmp_path) == rows(tmp_path / "never")
     assert figures(tmp_path) == figures(tmp_path / "never")
@@ -183,7 +183,7 @@ def test_a_retry_of_other_codes_that_was_begun_comes_first(tmp_path: Path, asked
     assert [row["id"] for row in rows(tmp_path)] == [n for n in range(ROWS) if n != 5] * 2
     rest = 0 if "refused" in asked else 2
     assert summary(tmp_path)["retried"] == {"rows": 6 + rest, "out": 6, "dead": rest}
-    told = "the retry of refused that was begun before, with 6 dead rows, came first"
+    told = "the retry with code refused that was started before, with 6 dead rows, was completed first"
     assert (told in errors(tmp_path)) == bool(rest)
     assert not list((tmp_path / "out" / ".penstock").glob("retry-*"))
 
@@ -194,7 +194,7 @@ def test_a_retry_of_all_that_was_begun_comes_before_one_of_a_code(tmp_path: Path
     killed_retry(tmp_path, *well())
     assert retry(tmp_path, "--code", "bad_json", *well()) == 0, errors(tmp_path)
     assert summary(tmp_path)["retried"] == {"rows": 8, "out": 6, "dead": 2}, "no row twice in one command"
-    assert "the retry that was begun before, with 8 dead rows, came first" in errors(tmp_path)
+    assert "the retry that was started before, with 8 dead rows, was completed first" in errors(tmp_path)
 
 
 def test_a_retry_that_is_stopped_names_the_command_that_continues_it(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_run_that_is_continued_and_has_not_ended_when_the_retry_has(tmp_path: 
     beside.send_signal(signal.SIGSTOP)
     process.send_signal(signal.SIGCONT)
     assert end_of(process, tmp_path) == 2
-    assert "the run was continued while its dead rows were run again" in (tmp_path / "retry.txt").read_text()
+    assert "the run was resumed while its dead rows were retried" in (tmp_path / "retry.txt").read_text()
     beside.send_signal(signal.SIGCONT)
     assert end_of(beside, tmp_path) == 0, errors(tmp_path)
     assert len(dead(tmp_path)) == 8

@@ -126,7 +126,7 @@ def test_only_rows_of_a_code(tmp_path: Path, undisturbed: list[dict[str, Any]]) 
     assert [(row["row"], row["code"]) for row in dead(tmp_path)] == [(3, "bad_json")]
     assert rows(tmp_path) == [row for row in undisturbed if row["id"] != 3]
     assert retry(tmp_path, "--code", "refused") == 0
-    assert "no row died of refused" in errors(tmp_path)
+    assert "no dead rows with code refused" in errors(tmp_path)
 
 
 def test_completion_order_gets_them_at_the_end(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
@@ -191,7 +191,7 @@ def test_refused(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait()
     assert retry(tmp_path) == 2
-    assert "this run has not come to its end" in errors(tmp_path)
+    assert "this run has not finished" in errors(tmp_path)
     assert retry(tmp_path, "--code", "refusd") == 2
     assert "did you mean 'refused'" in errors(tmp_path)
     write(tmp_path, fail_on="q1")

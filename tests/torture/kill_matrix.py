@@ -212,7 +212,7 @@ def _kills(deaths: Counter[str]) -> int:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--kills", type=int, default=1000, help="go on with later hits until so many deaths")
+    options.add_argument("--kills", type=int, default=1000, help="continue with later hits until so many deaths")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--once", action="store_true", help="each point once, in the first variant that reaches it")
     options.add_argument("--only", choices=ALL, help="one variant; points may be out of its reach")

@@ -103,7 +103,7 @@ def kill_coordinator(life: Life) -> None:
 
 def end_in_good_order(life: Life) -> None:
     life.signal(signal.SIGTERM)
-    if life.wait(LIFE_LIMIT_S, "a stop in good order") not in (0, 75 << 8, *life.deaf()):
+    if life.wait(LIFE_LIMIT_S, "a clean stop") not in (0, 75 << 8, *life.deaf()):
         raise Broken(f"SIGTERM ended the run with wait status {life.status}")
 
 
@@ -226,7 +226,7 @@ def scenario(folder: Path, seed: int, wanted: dict[str, Content], tally: Counter
             if not live(folder):
                 break
         else:
-            raise Broken(f"left alone, the run does not come to its end: {_errors(folder)}")
+            raise Broken(f"left alone, the run does not finish: {_errors(folder)}")
         no_orphans(folder)
         told = differences(content(folder), wanted[variant])
         for _ in Manifest(Layout(folder / "out"), Files()).replay():
@@ -308,7 +308,7 @@ def torture(minutes: float, first_seed: int, jobs: int, most: int, only: str) ->
                 code = 1
                 try:
                     seeds = range(first_seed + job, first_seed + most, jobs)
-                    work(folder / f"job-{job}", seeds, until, wanted, folder / f"told-{job}.json", only)
+                    work(folder / f"job-{job}", seeds, until, wanted, folder / f"report-{job}.json", only)
                     code = 0
                 finally:
                     os._exit(code)
@@ -316,7 +316,7 @@ def torture(minutes: float, first_seed: int, jobs: int, most: int, only: str) ->
         failures = [f"a job ended with {status}" for child in children if (status := os.waitpid(child, 0)[1])]
         tally: Counter[str] = Counter()
         for job in range(jobs):
-            path = folder / f"told-{job}.json"
+            path = folder / f"report-{job}.json"
             if path.exists():
                 found = json.loads(path.read_text())
                 tally.update(found["tally"])

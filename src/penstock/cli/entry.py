@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Import the command line and run it; a signal that comes before it listens ends the process in good order."""
+    """Import the command line and run it; a signal before the handlers are installed exits cleanly."""
     tokens, _ = without_debug(sys.argv[1:])
     end = end_at_once(tokens)
     before = listen(end, (signal.SIGINT, signal.SIGTERM))

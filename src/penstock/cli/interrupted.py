@@ -32,7 +32,7 @@ def ending(tokens: Sequence[str]) -> tuple[str, int]:
 
 
 def end_at_once(tokens: Sequence[str]) -> Handler:
-    """A handler of signals that ends the process in good order.
+    """A signal handler that exits the process cleanly.
 
     It raises nothing: an exception that comes from anywhere is made another by one library, and swallowed by the next.
     """
@@ -48,7 +48,7 @@ def end_at_once(tokens: Sequence[str]) -> Handler:
 
 
 def stoppable(tokens: Sequence[str]) -> bool:
-    """Whether the command is one that SIGTERM, as well as Ctrl-C, ends in good order."""
+    """Whether SIGTERM, like Ctrl-C, stops this command cleanly."""
     return tokens[:1] in (["run"], ["retry"])
 
 

@@ -78,7 +78,7 @@ def json_beside(value: Any, instead: str) -> None:
 
 
 def note(text: str) -> None:
-    """A word beside the data: what is going on, what to try next."""
+    """A message besides the data: progress, next steps."""
     _tell(_message(text) + "\n")
 
 

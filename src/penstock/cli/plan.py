@@ -1,4 +1,4 @@
-"""`penstock plan`: which replicas of which model go on which devices, and why. Loads nothing."""
+"""`penstock plan`: which replicas of which model are placed on which devices, and why. Loads no model."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ def retry(
     ] = None,
     flags: RunFlags = DEFAULTS,
 ) -> int:
-    """Run the dead rows of a finished run again: all of them, or those of some codes.
+    """Retry the dead rows of a finished run: all of them, or those with given codes.
 
-    Rows that succeed now are put into `data/` where they belong, and leave `dead/`; those that die again stay there
-    with their new reason. Nothing changes before all of them have ended. The same command again continues. Where a
-    retry of other codes was begun and has not ended, that one is continued first.
+    Rows that succeed are inserted into `data/` in their place and removed from `dead/`; those that fail again stay
+    there with the new reason. The output changes only when all of them have ended. Run the same command to continue a
+    retry that was stopped. An unfinished retry of other codes is completed first.
     """
     from penstock.ledger.view import read_run
     from penstock.runtime.retry.retry import retry as retry_rows

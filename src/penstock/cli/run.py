@@ -31,7 +31,7 @@ def run(
 ) -> int:
     """Run a pipeline. Run the same command again to resume it.
 
-    Ctrl-C once stops in good order (exit code 75), twice stops at once (130); both can be resumed.
+    Ctrl-C once stops cleanly (exit code 75), twice stops immediately (130); both can be resumed.
     The output folder gets `data/`, `dead/` (rows that failed, with the reason) and `summary.json`.
     """
     from penstock.runtime.run.api import run as run_pipeline

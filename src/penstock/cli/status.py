@@ -54,7 +54,7 @@ def status(
     *,
     json_: AsJson = False,
 ) -> int:
-    """Show the state of a run. Reads what is durable, and does not disturb a run that is going on."""
+    """Show the state of a run. Reads only files, and does not affect an active run."""
     from penstock.ledger.view import read_run
 
     folder = Path(directory)

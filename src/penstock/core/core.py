@@ -7,8 +7,8 @@
                         ▲                  Drained                   │
                         └────────────────────────────────────────────┘
 
-`turn` gives each event to its machine, has every instruction performed, and goes on with the events that this brings at
-once, until nothing is left to say. What takes time comes back in a later turn. The runtime and the simulator are loops
+`turn` gives each event to its machine, has every instruction performed, and continues with the events that this brings
+at once, until nothing is left. What takes time comes back in a later turn. The runtime and the simulator are loops
 around it.
 """
 

@@ -204,7 +204,7 @@ class RemoveReplica(Event):
 
 
 class PausePool(Event):
-    """Nothing is sent to the pool until ResumePool. What is in flight goes on."""
+    """Nothing is sent to the pool until ResumePool. What is in flight continues."""
 
     pool: int
 
@@ -345,7 +345,7 @@ class Recovered(Instruction):
 
     kind: restart | requeued | stale_answer | suspect | circuit | hang | ladder (count: the rung)
     | memory (count: percent of its room that it uses from now on)
-    | slow (count: percent of the pace of its like)
+    | slow (count: percent of the median throughput of its peers)
     """
 
     kind: str

@@ -1,6 +1,6 @@
 """Events and instructions: the only language of the core.
 
-Whoever drives the core (`runtime/` with processes and files, `sim/` with a heap of virtual times) reports what happened
+The driver of the core (`runtime/` with processes and files, `sim/` with a heap of virtual times) reports what happened
 as events, performs the instructions that come back, and reports the effect of each as an event again. Both carry lists,
 so that the cost of one is shared by many rows. They hold identities, sizes and costs, never payloads.
 

@@ -32,7 +32,7 @@ __all__ = [
 
 
 class RowsRead(Event):
-    """The source gave rows. `next_position` is where reading goes on.
+    """The source gave rows. `next_position` is where reading continues.
 
     unreadable    positions that hold no row
     families      in a later phase: positions of which the phase before has left several rows, with the size of each
@@ -98,7 +98,7 @@ class Committed(Event):
 
 
 class StopRequested(Event):
-    """Admit nothing more and end in good order; `reason`: stopped | failed. `failed` also when a pool is down."""
+    """Admit nothing more and end cleanly; `reason`: stopped | failed. `failed` also when a pool is down."""
 
     reason: str
 
@@ -185,7 +185,7 @@ class Commit(Instruction):
 
 
 class Drain(Instruction):
-    """End in good order: no request may be sent any more. Ends in DispatchDrained."""
+    """End cleanly: no request may be sent any more. Ends in DispatchDrained."""
 
 
 class SourceExhausted(Instruction):

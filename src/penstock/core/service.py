@@ -45,7 +45,7 @@ def mark(digest: str, number: str) -> str:
 
 
 def marks_in(texts: Iterable[str]) -> list[str]:
-    """All marks in them, whoever made them; one that is cut or altered is none."""
+    """All marks in them, of any process; one that is cut or altered is none."""
     found = []
     for text in texts:
         at = text.find(PREFIX)

@@ -137,7 +137,7 @@ class DispatchLimits(Struct, frozen=True):
     slow_window_s: float = 120.0  # a replica is measured so long,
     slow_answers: int = 40  # and over so many answers at the least,
     slow_turns: int = 3  # and so many from each place of its own (slots and look-ahead);
-    slow_share: float = 0.25  # of the median pace of its like: what is below is replaced,
+    slow_share: float = 0.25  # of the median throughput of its peers: what is below is replaced,
     slow_times: int = 2  # and so often in a row given up
     sleep_timeout_s: float = 60.0  # a replica that takes longer to fall asleep is ended
 

@@ -25,7 +25,7 @@ from penstock.data.limits import MAX_KEYS
 from penstock.data.sizes import shown_names
 from penstock.errors import InputError
 
-_TOLD = 3  # of the columns of one row that are not known
+_SHOWN_COLUMNS = 3  # of the columns of one row that are not known
 
 Rejected = tuple[int, str, str]  # (index of the row, column, message)
 
@@ -50,7 +50,7 @@ class TableBuilder:
 
     @classmethod
     def from_fixed(cls, schema: pa.Schema) -> TableBuilder:
-        """A builder that goes on with the columns of an earlier one (`fixed_schema`)."""
+        """A builder that continues with the columns of an earlier one (`fixed_schema`)."""
         builder = cls(schema)
         builder._fix(schema)
         return builder
@@ -126,7 +126,7 @@ class TableBuilder:
             fixed = f"is not among the columns fixed by the first rows ({shown_names(known)})"
             if len(known) > MAX_KEYS:
                 fixed += "; where names are ids, return one list of {key, value} objects instead"
-            rejected += [(index, name, fixed) for name in unknown[:_TOLD]]
+            rejected += [(index, name, fixed) for name in unknown[:_SHOWN_COLUMNS]]
         return rejected
 
     def _arrays(self, rows: Sequence[Row], known_bad: set[int]) -> tuple[list[pa.Array], list[Rejected]]:

@@ -178,7 +178,7 @@ class ReadProof:
             self.begin(mark)
 
     def begin(self, mark: SourceMark) -> None:
-        """Hash once more what `mark` tells of, and go on from there; nothing is hashed before this call.
+        """Hash again what `mark` covers, and continue from there; nothing is hashed before this call.
 
         Raises InputError where the content has changed, or can't be read.
         """

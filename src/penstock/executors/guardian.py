@@ -10,9 +10,9 @@ and a core, so the guardian counts a replica as ended only when it has no descen
 memory goes with them.
 
 Above the guardian is its keeper, from which it was forked: it waits for the guardian's end, and does the same work
-where that was killed before it had done it. Whoever kills all of Penstock at once (`pkill -9 -f penstock`) would else
+where that was killed before it had done it. Killing all of Penstock at once (`pkill -9 -f penstock`) would else
 leave what an engine has started in a session of its own. So the keeper has a name and a session of its own, and neither
-socket nor thread; it ends with the guardian, and the guardian, in good order, with it.
+socket nor thread; it ends with the guardian, and the guardian, cleanly, with it.
 
     keeper --> guardian --> host --> whatever the engine starts
 

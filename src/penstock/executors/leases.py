@@ -1,6 +1,6 @@
 """Which run holds which GPU of this machine: a locked file for each, so that two runs never take the same one.
 
-A lock ends with its process, however that ends. NVML tells of programs that are not Penstock, once they have loaded
+A lock ends with its process, however that ends. NVML reports programs that are not Penstock, once they have loaded
 something; a lease tells at once, and names the run.
 """
 

@@ -1,6 +1,6 @@
 """Processes that an earlier start of a run has left behind on this machine, though all that were to end them are gone.
 
-A guardian ends what is below it, and its keeper does where that was killed (see `guardian`). Whoever kills the keeper
+A guardian ends what is below it, and its keeper does where that was killed (see `guardian`). Killing the keeper
 too, as with a whole tree of processes but for an engine's own child, leaves that child behind, with the memory that it
 holds. It still writes to the log of its replica, as it was born to; by that it is found.
 """

@@ -42,7 +42,7 @@ class LocalExecutor:
         occupy_standard()
         self._nursery = nursery
         self._running: dict[tuple[str, int], Guarded] = {}
-        self._parting: list[subprocess.Popen[bytes]] = []  # keepers of those that have ended, not yet reaped
+        self._ended_keepers: list[subprocess.Popen[bytes]] = []  # keepers of those that have ended, not yet reaped
 
     def start(self, launch: Launch, incarnation: int) -> Started:
         """Raises ConfigError for a log that can't be written or an interpreter that isn't there."""
@@ -98,25 +98,25 @@ class LocalExecutor:
             guarded.wait(until_s)
             guarded.control.close()
             self._forget(guarded)
-        for process in self._parting:
+        for process in self._ended_keepers:
             process.send_signal(signal.SIGCONT)
             try:
                 process.wait(max(0.1, until_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._parting.clear()
+        self._ended_keepers.clear()
         if self._nursery is not None:
             self._nursery.close()
 
     def _forget(self, guarded: Guarded) -> None:
         del self._running[guarded.replica, guarded.incarnation]
         if guarded.keeper is not None:
-            self._parting.append(guarded.keeper)
+            self._ended_keepers.append(guarded.keeper)
 
     def _reap(self) -> None:
         """A keeper exits just after its guardian's last message; those still running are polled again next time."""
-        self._parting = [process for process in self._parting if process.poll() is None]
+        self._ended_keepers = [process for process in self._ended_keepers if process.poll() is None]
 
     def _require_nursery(self, launch: Launch) -> Nursery:
         if self._nursery is None:

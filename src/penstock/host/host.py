@@ -5,7 +5,7 @@
 
 The terminal's Ctrl-C is the coordinator's business, so SIGINT is ignored. stdout and stderr go where the launcher
 put them, a log per replica. SIGABRT prints the stacks of all threads there before it ends the process; SIGUSR1 prints
-them and lets it go on.
+them and lets it continue.
 
 Exit status: 0 closed, or the coordinator is gone; 1 the engine failed; 3 it did not load.
 """

@@ -197,7 +197,7 @@ class HostLoop(threading.Thread):
                 self._begin(*item)
 
     def _begin(self, ready: Ready, engine: Engine) -> None:
-        if self._engine is engine:  # awake again: its figures go on
+        if self._engine is engine:  # awake again: its figures continue
             self._channel.send(ready)
             return
         self._engine = engine

@@ -27,7 +27,7 @@ def after_phase(entry: Entry, phases: int) -> Entry:
     """The entry that ends a phase: what it carried is what the next one reads, whose positions begin at 0.
 
     After the last phase the first one stands again, behind the source rows that were taken in: a run with a limit may
-    go on with a higher one. A phase leaves no gap, so that their number is the position where it goes on.
+    continue with a higher one. A phase leaves no gap, so that their number is the position where it continues.
     """
     spent = tuple(f".penstock/segments/{segment.name}" for segment in entry.inputs)
     ended = msgspec.structs.replace(

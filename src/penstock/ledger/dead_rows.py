@@ -69,7 +69,7 @@ def read_dead(
 
     find: the positions of places, for parts without keys; not called where there are none
 
-    Raises LedgerDamaged; UsageError where a row without a key can't be told from another; what `find` raises.
+    Raises LedgerDamaged; UsageError where a row without a key can't be distinguished from another; what `find` raises.
     """
     _, parts = standing_parts(Manifest(layout, files))
     rows = {name: dead_of(layout, files, part, columns) for name, part in parts.items()}
@@ -90,7 +90,7 @@ def _by_name(
     """The keys of rows that have none. taken: keys of other dead rows.
 
     Several rows of one name have as many places in the source, each with the same content: which is which does not
-    matter. Where a name has more places than dead rows, it can't be told in which of them a row died.
+    matter. Where a name has more places than dead rows, it is unknown in which of them a row died.
     """
     found = find({(row["source"], row["row"]) for rows in parts.values() for row in rows})
     names: dict[tuple[str, int, tuple[int, ...]], int] = defaultdict(int)
@@ -102,9 +102,9 @@ def _by_name(
         places = [position for position in found[source, ordinal] if (position, path) not in taken]
         if len(places) != died:
             raise UsageError(
-                f"the source names {source} {len(found[source, ordinal])} times, and its row {ordinal} died in {died} "
-                "of these places. An older Penstock made this run, and did not write down in which: these dead rows "
-                "can't be run again here. Run the pipeline into a new folder with `penstock run PIPELINE --out DIR`.",
+                f"the source lists {source} {len(found[source, ordinal])} times, and its row {ordinal} is dead in {died} "
+                "of these places. The older version of Penstock that made this run did not record which, so these dead "
+                "rows can't be retried. Run the pipeline into a new folder with `penstock run PIPELINE --out DIR`.",
                 where=where,
             )
         free[source, ordinal, path] = iter(places)
@@ -133,7 +133,9 @@ def positions_of(source: Source, places: set[Place]) -> dict[Place, list[int]]:
         at = chunk.next_position
     missing = sorted(places - found.keys())
     if missing:
-        raise InputError(f"the source has no row {missing[0][1]} in {missing[0][0]}; it had when the run was made")
+        raise InputError(
+            f"the source has no row {missing[0][1]} in {missing[0][0]}; it had that row when the run was made"
+        )
     return found
 
 

@@ -35,7 +35,7 @@ class SegmentFact(msgspec.Struct, frozen=True):
     """A live segment. `first`, `last`: the lowest and highest position in it; `hash` is of the whole file.
 
     begun: of what is carried over to a next phase, how many source rows begin in it (the last one of the segment before
-    may go on in it); else 0
+    may continue in it); else 0
     """
 
     name: str

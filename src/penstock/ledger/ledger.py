@@ -206,7 +206,7 @@ class Ledger:
         without   keys of dead rows that are left out
         takeover  another process that still seems to work on the retry does not count
 
-        Raises LedgerDamaged; UsageError where dead rows can't be told apart; RunOwned.
+        Raises LedgerDamaged; UsageError where dead rows can't be distinguished; RunOwned.
         """
         return Retry(self._layout, self._files, self.entry, source, codes, without=without, takeover=takeover)
 
@@ -339,7 +339,7 @@ class Ledger:
 
 
 def _take_up(layout: Layout, files: Files) -> tuple[Entry, Owner | None]:
-    """The entry to go on from, and our claim; none on a finished run."""
+    """The entry to continue from, and our claim; none on a finished run."""
     manifest = Manifest(layout, files)
     newest = manifest.newest()
     if newest is None:

@@ -1,7 +1,7 @@
 """Who works on a run directory: a courtesy that keeps two coordinators from wasting each other's work.
 
 Safety does not rest on it (epochs do that, see manifest.py); it only has to be right about the usual cases: the owner
-was killed on this host (go on at once), it is alive (refuse), it is on another host (trust its heartbeat).
+was killed on this host (continue immediately), it is alive (refuse), it is on another host (trust its heartbeat).
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Owner:
         self._files.replace(self._path, msgspec.json.encode(self.record))
 
     def due(self, now: float) -> bool:
-        """Whether it is time for a sign of life."""
+        """Whether it is time for a heartbeat."""
         return not 0 <= now - self.record.heartbeat < HEARTBEAT_EVERY_S
 
     def beat(self, now: float) -> None:

@@ -1,1 +1,1 @@
-"""Reads models and machines, and asks the core's planner where the one goes on the other. Loads nothing."""
+"""Reads models and machines, and asks the planner for a placement. Loads no model."""

@@ -27,7 +27,7 @@ def plan(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
     headers of models, loads nothing, needs no engine. Sizes are in bytes, lengths in tokens.
 
     Raises PlanError where a model's files can't be read, ConfigError for a CUDA_VISIBLE_DEVICES or an engine option
-    that can't be meant. What does not fit is no error here: `fits` is False then, and `reason` says need and have.
+    that is invalid. What does not fit is no error here: `fits` is False then, and `reason` says need and have.
     """
     if cluster is not None:
         return plan_on_nodes(pipeline, cluster_nodes(cluster), here=False)

@@ -331,7 +331,7 @@ class Wake(msgspec.Struct, tag="wake"):
 
 
 class Close(msgspec.Struct, tag="close"):
-    """End in good order: release the devices and exit 0."""
+    """End cleanly: release the devices and exit 0."""
 
 
 class Loading(msgspec.Struct, tag="loading"):

@@ -1,4 +1,4 @@
-"""What a run can tell of itself at one moment. Views (console, plain lines, JSON, summary) are pure functions of it."""
+"""The state of a run at one moment. Views (console, plain lines, JSON, summary) are pure functions of it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from penstock import units
 from penstock.report.facts import PoolFacts, RunFacts
 from penstock.report.figures import ENDED, idlest, in_flight, mean_busy_recent, replicas, reused, waiting_reasons
 
-# A line of a log is read beside others: two reasons tell what is going on, twenty record_dead it.
+# A log line is read among others: two reasons are informative, twenty are noise.
 _REASONS_SHOWN = 2
 _REASON_CHARACTERS = 140
 # Replicas closer together than this are equally busy as far as a reader cares.

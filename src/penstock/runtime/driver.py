@@ -47,7 +47,7 @@ class Turns(Protocol):
 class Effects(Protocol):
     """Whose requests they are: the rows of a run, or the calls of launched pools.
 
-    ended  why the loop is to end; "" while it goes on
+    ended  why the loop is to end; "" while it continues
     table  what is performed beside the replicas; an instruction that nobody has is for the record only
     """
 
@@ -55,7 +55,7 @@ class Effects(Protocol):
     table: Table
 
     def requests(self, send: ev.Send) -> list[Request]:
-        """What goes on the wire for an instruction to send."""
+        """The bytes sent for a Send instruction."""
         ...
 
     def deliver(self, deliver: ev.Deliver, items: Sequence[Answer]) -> Iterable[Event]: ...

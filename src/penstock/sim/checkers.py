@@ -1,4 +1,4 @@
-"""What must hold of requests and replicas, judged outside the core from what it was told and what it said.
+"""What must hold of requests and replicas, judged outside the core from its events and instructions.
 
 A model of its own, simple enough to be right: where each request is, and what is known of each replica. The core's own
 invariants (`check_flow`, `check_dispatch`) are asked as well; rows and commits are judged by the sink.
@@ -63,13 +63,13 @@ class RequestChecks(ReplicaChecks):
 
     def begin_phase(self, phase: int, *, closing: bool) -> None:
         if self.tasks:
-            raise Violation(f"phase {self.phase} has ended, and {sorted(self.tasks)} go on")
+            raise Violation(f"phase {self.phase} has ended, but {sorted(self.tasks)} continue")
         super().begin_phase(phase, closing=closing)
 
     def out_on(self, replica: int) -> list[tuple[int, int]]:
         return list(self.replicas[replica].out.items())
 
-    # ------------------------------------------------------------ what the core is told
+    # ------------------------------------------------------------ what the core receives
 
     def submitted(self, task: int, pool: int, priority: int) -> None:
         if task in self.tasks:
@@ -195,7 +195,7 @@ class RequestChecks(ReplicaChecks):
             if task.begun:
                 raise Violation(f"request {number} is sent again, and a part of its answer has been seen: {task}")
             if task.retries >= self.limits.max_attempts:
-                raise Violation(f"request {number} goes on after {task.retries} retryable answers")
+                raise Violation(f"request {number} continues after {task.retries} retryable answers")
             if (
                 attempt
                 > MOST_MOVES + task.retries + task.crashes + task.ejections + self._answered - task.answered_before
@@ -235,7 +235,7 @@ class RequestChecks(ReplicaChecks):
         self.tally.hit("abort")
         for task in abort.tasks:
             if task in self.tasks:
-                raise Violation(f"request {task} was aborted, but its task goes on")
+                raise Violation(f"request {task} was aborted, but its task continues")
 
     def cancelled(self, task: int) -> None:
         self._end(task)
@@ -300,7 +300,7 @@ class RequestChecks(ReplicaChecks):
         for number, task in self.tasks.items():
             task.seen_at = now if task.seen_at is None else task.seen_at
             if task.is_over(now - LONGEST_TICK_S):
-                raise Violation(f"request {number} goes on at {now}, past its deadline: {task}")
+                raise Violation(f"request {number} continues at {now}, past its deadline: {task}")
         self.turn += 1
         for pool, turns in enumerate(self._turns):
             ready = [each for each in self.replicas if each.pool == pool and each.ready and not each.removed]

@@ -18,9 +18,9 @@ KINDS: dict[str, int] = {
     "slow": 3,  # a replica takes many times as long for a while
     "crash": 4,  # its processes die
     "oom": 1,  # they die of memory
-    "hang": 2,  # no progress any more; heartbeats go on
+    "hang": 2,  # no progress any more; heartbeats continue
     "hang_silent": 1,  # neither
-    "stall": 2,  # no progress for a while; then it goes on, if it was not killed for that
+    "stall": 2,  # no progress for a while; then it continues, if it was not killed for that
     "cut": 2,  # the connection is lost; the replica works on, and what it still says comes late
     "forge_attempt": 2,  # an answer of another attempt
     "forge_incarnation": 2,  # an answer of an earlier incarnation
@@ -28,7 +28,7 @@ KINDS: dict[str, int] = {
     "slow_commits": 2,
     "late_ticks": 1,
     "kill": 2,  # the coordinator, with everything that it started
-    "stop": 1,  # asked of it in good order
+    "stop": 1,  # a clean shutdown
 }
 
 

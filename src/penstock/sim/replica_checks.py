@@ -17,18 +17,18 @@ __all__ = ["KnownReplica", "ReplicaChecks", "weight"]
 
 
 class KnownReplica(Struct):
-    """As the core was told: out is what was sent and has not ended, task -> attempt."""
+    """As reported to the core: out is what was sent and has not ended, task -> attempt."""
 
     pool: int
     slots: int
     incarnation: int = 0
     up: bool = False  # started and not lost
-    ready: bool = False  # told so, and not to be killed
+    ready: bool = False  # reported so, and not to be killed
     was_ready: bool = False
     slots_now: int = 0  # as it said when it was ready, with tokens_now
     tokens_now: int = 0
     starved: dict[tuple[int, int], int] = {}
-    share: float = 1.0  # what it was told to use, at the most
+    share: float = 1.0  # the most that it was allowed to use
     killed: bool = False
     lost_in: int = -1  # the turn in which it was lost
     leaving: bool = False  # its phase has ended: what becomes of it is no death
@@ -97,10 +97,10 @@ class ReplicaChecks:
         replica.drains = replica.drains and event.drain
         replica.removed = True
 
-    def replica_removed(self, told: ev.ReplicaRemoved) -> None:
-        replica = self.replicas[told.replica]
+    def replica_removed(self, event: ev.ReplicaRemoved) -> None:
+        replica = self.replicas[event.replica]
         if not replica.removed or replica.up or replica.gone:
-            raise Violation(f"replica {told.replica} is said to have been removed: {replica}")
+            raise Violation(f"replica {event.replica} is said to have been removed: {replica}")
         replica.gone = True
 
     def saw_slots(self, event: ev.SlotsChanged) -> None:
@@ -166,7 +166,7 @@ class ReplicaChecks:
         if late or self._closing:
             raise Violation(f"replica {index} takes memory in phase {self.phase}, and {late} have not left")
 
-    # ------------------------------------------------------------ what the core is told
+    # ------------------------------------------------------------ what the core receives
 
     def saw_ready(self, event: ev.ReplicaReady) -> None:
         replica = self.replicas[event.replica]

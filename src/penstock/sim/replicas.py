@@ -204,7 +204,7 @@ class Host:
             self.state, self.beats = "hung", beats
 
     def stall(self, duration_s: float) -> None:
-        """Do nothing for a while, as a stopped process; then go on with what was left."""
+        """Do nothing for a while, as a stopped process; then continue with what was left."""
         if self.state == "ready":
             self.state, self.beats = "hung", False
             self.later(duration_s, self._go_on)

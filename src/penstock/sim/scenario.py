@@ -80,7 +80,7 @@ class Scenario(Struct, frozen=True):
     twice: bool = False
     classes: tuple[int, ...] = (100,)
     timeout_s: float | None = None
-    operations: tuple[Operation, ...] = ()  # of whoever looks after the replicas
+    operations: tuple[Operation, ...] = ()  # of the operator of the replicas
     streams: bool = False  # some requests send parts of their answers
     service: ServiceShape | None = None  # what the replicas ask, where they are clients of one
 

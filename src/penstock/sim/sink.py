@@ -259,7 +259,7 @@ class SimSink:
                 raise Violation(f"a final commit at watermark {mark} of {self.rows}, with limit {self.limit}")
 
     def _check_mark(self, batch: SimBatch) -> None:
-        """What a commit tells of the source includes all of its rows."""
+        """What a commit records of the source includes all of its rows."""
         mark = batch.commit.mark
         read = -1 if mark is None else mark.position - 1
         last = max([*batch.commit.ended, *batch.partial], default=-1)

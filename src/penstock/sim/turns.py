@@ -17,7 +17,7 @@ _ROUNDING_S = 1e-6
 
 
 class SimTurns(Struct):
-    """The turns of one pool. began, ended: of the last one; ended is None while it goes on."""
+    """The turns of one pool. began, ended: of the last one; ended is None while it lasts."""
 
     began: float = 0.0
     ended: float | None = 0.0

@@ -144,7 +144,7 @@ class World:
         return ()
 
     def _next_phase(self) -> None:
-        """What the ledger does between two phases: from here on a resume goes on in the next."""
+        """What the ledger does between two phases: from here on a resume continues in the next."""
         self.phase += 1
         self.tally.hit("phase begun")
         self.pipeline = self.scenario.pipeline(self.phase)

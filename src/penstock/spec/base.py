@@ -22,7 +22,7 @@ class Part(BaseModel):
 
 
 class Spec(Part):
-    """A specification object. Making one that can't be meant raises `InvalidSpec`, a `ConfigError`."""
+    """A specification object. Creating an invalid one raises `InvalidSpec`, a `ConfigError`."""
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -25,7 +25,7 @@ BUILTIN_FUNCTIONS = (
     types.WrapperDescriptorType,
 )
 # Modules whose values say all they are in their repr; elsewhere a repr may be cut short.
-TOLD_BY_REPR = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
+COMPARED_BY_REPR = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
 DIGEST_BYTES = 16  # 128 bits: no accident will make two functions alike
 
 
@@ -123,7 +123,7 @@ class _DigestWalk:
             yield value.name.encode()
         elif isinstance(value, re.Pattern):
             yield from self._all(value.pattern, value.flags)
-        elif kind.__module__ in TOLD_BY_REPR:
+        elif kind.__module__ in COMPARED_BY_REPR:
             yield repr(value).encode(errors="surrogatepass")
         elif (buffer := _buffer(value)) is not None:
             yield from self._all(buffer.format, buffer.shape, buffer.tobytes())

@@ -1,4 +1,4 @@
-"""What must be equal: models that share a pool, and a run that goes on.
+"""What must be equal: models that share a pool, and a run that is resumed.
 
 Answer identity of a model is what changes its answers; everything else is placement. A resume compares the first; two
 models share replicas when the first and the placement given for them are equal.

@@ -162,7 +162,7 @@ class Rows:
         return Pipeline(source=self.source, steps=tuple(steps), sink=self.sink, models=models.made, **settings)
 
     def run(self, **options: Any) -> RunResult:
-        """Run the pipeline, or go on with a run that was stopped, and wait for its end. `options` are those of
+        """Run the pipeline, or resume a run that was stopped, and wait for its end. `options` are those of
         RunOptions (out, limit, executor, takeover, display) and of `to_pipeline`."""
         from penstock.runtime.run.api import run
 

@@ -16,7 +16,7 @@ __all__ = ["ServedModels", "Workload"]
 
 @dataclass(frozen=True)
 class ServedModels:
-    """Models without a pipeline, by name: all of them are loaded together and serve whoever asks. It has no steps."""
+    """Models without a pipeline, by name: all of them are loaded together and serve all clients. It has no steps."""
 
     models: Mapping[str, Model]
     resources: Resources = field(default_factory=Resources)

@@ -21,7 +21,7 @@ PoolKind = Literal["model", "python"] | None
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """The row goes on, with these values."""
+    """The row continues, with these values."""
 
     row: Row
 
@@ -31,8 +31,8 @@ class Filtered(msgspec.Struct, frozen=True):
 
 
 class Children(msgspec.Struct, frozen=True):
-    """The row ends here and these go on in its place; never empty. sizes_bytes: of each, once it is written: what the
-    rows share in memory is in each of them."""
+    """The row ends here and these continue in its place; never empty. sizes_bytes: of each, once it is written: what
+    the rows share in memory is in each of them."""
 
     rows: list[Row]
     sizes_bytes: list[int] = []

@@ -68,7 +68,7 @@ class FilterFunctionLogic(FunctionLogic):
 
 
 class ExpandFunctionLogic(MergingLogic):
-    """Each dict of the list that the function returns, merged over the row, goes on in its place."""
+    """Each dict of the list that the function returns, merged over the row, continues in its place."""
 
     def apply(self, row: Row, answer: Answer | None) -> Outcome:
         result = answer.value if answer is not None else None

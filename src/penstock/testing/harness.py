@@ -175,7 +175,7 @@ class HostHarness:
         return reply() or []
 
     def close(self, patience_s: float = 20.0) -> int:
-        """End in good order; the exit status."""
+        """End cleanly; the exit status."""
         self.send(Close())
         return self.process.wait(patience_s)
 

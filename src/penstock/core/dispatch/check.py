@@ -66,7 +66,7 @@ def _check_request(dispatch: Dispatch, request: Request, seen: set[int], place: 
     if request.deadline < dispatch.deadlines.judged_at:
         raise dispatch._broken(f"request {request.task} has outlived its deadline of {request.deadline}", request.task)
     if request.failures >= limits.max_attempts or request.solo_crashes >= limits.solo_crashes:
-        raise dispatch._broken(f"request {request.task} goes on beyond its limit of attempts", request.task)
+        raise dispatch._broken(f"request {request.task} continues beyond its limit of attempts", request.task)
 
 
 def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
@@ -94,7 +94,7 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
 
 def _check_restarts(dispatch: Dispatch, replica: Replica) -> None:
     if replica.wanted and replica.state != "failed" and replica.restarts.exhausted():
-        raise dispatch._broken(f"{replica.shape.name} goes on beyond its limit of restarts")
+        raise dispatch._broken(f"{replica.shape.name} continues beyond its limit of restarts")
 
 
 def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:

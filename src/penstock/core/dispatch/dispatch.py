@@ -310,7 +310,7 @@ class Dispatch(StateMachine):
         for index, tasks in recalls.items():
             self._emit(ev.TakeBackFrom(replica=index, incarnation=self.replicas[index].incarnation, tasks=tasks))
 
-    # ------------------------------------------------------------ ending in good order
+    # ------------------------------------------------------------ clean shutdown
 
     def _on_drain_requested(self, event: ev.DrainRequested) -> None:
         if self.draining_until is None:

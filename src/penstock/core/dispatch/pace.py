@@ -7,7 +7,7 @@ something to do, `speed` is work a second for each request in flight. Slow is on
 that was given little has a low rate; one with many requests at a time has a low speed; neither is slow.
 
 What makes the comparison fair: work is seen when it is done, so a window ends only when every place of every replica
-has turned over some times; and all had the same time, with the same requests waiting. So it begins anew when one of
+has turned over some times; and all had the same time, with the same requests waiting. So it restarts when one of
 them comes, goes, or tries suspects apart, and when time has passed that nobody looked at (the whole run was suspended).
 """
 

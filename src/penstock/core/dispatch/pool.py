@@ -36,7 +36,9 @@ class Pool:
         self.lazy = False  # opened, but to be started with the first request
         self.down = False
         self.paused = False  # nothing is sent
-        self.by_work = False  # the rest is known: level the work, since whoever ends last decides when the run ends
+        self.by_work = (
+            False  # the rest is known: level the work, since the replica that ends last decides when the run ends
+        )
         self._loading = 0
         self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
@@ -96,7 +98,8 @@ class Pool:
         """Whether a busy replica is to get no more, since the rest is the share of others.
 
         Of others that are still loading, in any case; of others that are ready, where slots share a device: there an
-        idle slot is no lost time, and whoever holds the longest rows would end last. An idle replica always gets work.
+        idle slot is no lost time, and the replica with the longest rows would end last. An idle replica
+        always gets work.
         """
         if share is None or not replica.in_flight or replica.work < share:
             return False

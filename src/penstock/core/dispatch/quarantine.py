@@ -115,7 +115,7 @@ class Quarantine:
 
     def choose(self, now: float, *, others_wait: bool) -> Replica | None:
         """The lane, where it is ready: one that has nothing to do; or one that comes back, for it has nothing in flight
-        then, and the others go on undisturbed; only where none comes the one with the least in flight.
+        then, and the others continue undisturbed; only where none comes the one with the least in flight.
 
         Once chosen it keeps its suspects through its deaths, so that no other replica dies of them; only where it takes
         long to come back, one that has nothing to do takes its place.

@@ -142,7 +142,7 @@ class Residency:
     # ------------------------------------------------------------ memory
 
     def lower(self, replica: Replica, reason: str) -> bool:
-        """A start that ran out of memory goes one rung down, once its processes are gone; False on the last one."""
+        """A start that ran out of memory steps one rung down, once its processes are gone; False on the last one."""
         memory, ends = replica.memory, replica.state == "killed"  # already, for something else
         if memory.rung >= replica.shape.rungs or not (ends or replica.can("kill")):
             return False

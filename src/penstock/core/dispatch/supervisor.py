@@ -56,7 +56,7 @@ class Supervisor:
         if event.incarnation != replica.incarnation or replica.ending_because == "memory":
             return
         if replica.state == "waking":
-            self.kill(replica, f"it did not wake up: {event.reason}", because="hung")  # and is loaded anew
+            self.kill(replica, f"it did not wake up: {event.reason}", because="hung")  # and is loaded again
             return
         if event.out_of_memory and self._dispatch.residency.lower(replica, event.reason):
             return
@@ -149,9 +149,9 @@ class Supervisor:
         self.kill(replica, reason, because="hung", dump_stacks=True)
 
     def _eject(self, replica: Replica, share: float) -> None:
-        """A new start may mend it; where it does not, the replica is given up."""
+        """A restart may fix it; where it does not, the replica is given up."""
         replica.times_slow += 1
-        reason = f"it works at {share:.0%} of the pace of its like"
+        reason = f"throughput is {share:.0%} of the median of its peers"
         self._dispatch.emit(
             ev.Recovered(kind="slow", replica=replica.index, count=max(1, round(100 * share)), reason=reason)
         )

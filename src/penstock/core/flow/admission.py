@@ -11,7 +11,7 @@ from penstock.core.shape import FlowLimits, Progress
 
 class Admission:
     """reading        a read is out
-    next_position  from which reading goes on
+    next_position  from which reading continues
     below          nothing from this position on is admitted in this life; None: no limit
     total_rows     once no more rows will come: positions of the source, or those that the limit admits
     complete       the source's own end was seen, not that of a limit

@@ -1,7 +1,7 @@
 """Evidence of what was read: one hash over the files of a source in their order, as far as they have become rows.
 
     first life    feed ─▶ mark ─▶ Commit
-    later life    feed what `mark` tells of ─▶ proves(mark)? ─▶ feed, mark, Commit
+    later life    feed what `mark` covers ─▶ proves(mark)? ─▶ feed, mark, Commit
 
 A file is read in units: bytes of text and of Arrow, row groups of Parquet. One hash covers them all, so
 that an entry of the ledger does not grow with the number of files.
@@ -13,7 +13,7 @@ Within a life nobody hashes twice what has not changed: a file whose status (ino
 the life began is suspect, and then all that was read is hashed once more and compared. A change that touches only what
 was read needs no look: no row can have moved to where it would be read again.
 
-Invariant: what a mark tells of includes every row that was given before the mark was taken.
+Invariant: what a mark covers includes every row that was given before the mark was taken.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Evidence:
         return SourceMark(position, self.file, self.units, self._digest())
 
     def proves(self, mark: SourceMark) -> bool:
-        """Whether what was fed is what `mark` tells of. A mark without a digest tells of nothing."""
+        """Whether what was fed is what `mark` covers. A mark without a digest covers nothing."""
         return not mark.digest or (self._digest(), self.file, self.units) == (mark.digest, mark.file, mark.units)
 
     def is_suspect(self, file: int, status: object) -> bool:

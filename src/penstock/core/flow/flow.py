@@ -170,7 +170,7 @@ class Flow(StateMachine):
             if following:
                 if family is None and self._paid[step]:
                     self.commits.partial[row] = None
-                self.open_bytes -= size  # counted again where it goes on
+                self.open_bytes -= size  # counted again where the row continues
                 self._begin_at(following, row, size)
             elif family is None:
                 self.open_bytes -= size

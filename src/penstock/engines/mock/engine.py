@@ -11,7 +11,7 @@
     eos_sigma          the deviation of that length's logarithm (0)
     fail_on            a request whose prompt holds this is refused
     crash_on           the process kills itself when such a request starts
-    hang_on            the whole replica stops answering when such a request starts; heartbeats go on
+    hang_on            the whole replica stops answering when such a request starts; heartbeats continue
     oom_over_tokens    the process ends when the tokens executing (prompts and outputs) exceed this
 
 A request takes one slot. Slots keep an absolute schedule (see `schedule`), so that the time a sleep overshoots is

@@ -1,7 +1,7 @@
 """Slots that keep an absolute schedule: when each of the mock engine's answers is due.
 
 A request starts in its slot at the later of the slot's scheduled end and its own arrival, and ends its cost later.
-Whoever waits for that moment wakes a little late, each time; since the next start is reckoned from the scheduled
+A thread that waits for that moment wakes a little late, each time; since the next start is reckoned from the scheduled
 end, the lateness never adds up.
 
     slot   |--- A: 2 ms ---|--- B: 2 ms ---|     scheduled

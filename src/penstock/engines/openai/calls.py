@@ -71,7 +71,7 @@ class Calls:
             raise CallFailed(
                 f"{shown}: {type(error).__name__}{received} (timeout_s is {self._timeout_s:g})", kind
             ) from error
-        except aiohttp.ClientResponseError as error:  # what came is no HTTP, or too much of it
+        except aiohttp.ClientResponseError as error:  # the reply is not valid HTTP, or too large
             raise self._unreadable(shown, error) from error
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
             raise CallFailed(f"{shown}: {type(error).__name__}", "broken") from error

@@ -71,7 +71,7 @@ class PythonEngine(MainThreadWorker):
             self._waiting.put(request)
 
     def abort(self, ids: Sequence[int]) -> None:
-        self.give_back(ids)  # the call that runs goes on; its answer is not wanted any more
+        self.give_back(ids)  # the running call continues; its answer is not wanted any more
 
     def give_back(self, ids: Sequence[int]) -> list[int]:
         asked = set(ids)

@@ -3,7 +3,7 @@
 Three layers, from the friendly to the blunt:
 
 1. SIGALRM raises in the function after `limit_s`. That ends Python code and what a signal interrupts (sleeps, reads).
-2. C code that looks at no signal goes on. A thread sees that `grace_s` later and reports the call as over time
+2. C code that checks no signal continues. A thread sees that `grace_s` later and reports the call as over time
    (`on_stuck`); the process has then to be replaced.
 3. C code that holds the interpreter stops that thread too, and the heartbeats with it: the coordinator's own limit
    on silence ends the replica.

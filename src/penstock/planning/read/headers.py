@@ -43,7 +43,7 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """tensors of one file; complete: whether the file has all the data that the header tells of."""
+    """tensors of one file; complete: whether the file has all the data that the header lists."""
 
     tensors: list[Tensor]
     complete: bool

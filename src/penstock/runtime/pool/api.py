@@ -126,7 +126,7 @@ class LaunchedPool:
         timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Generation] | list[Generation | GenerationError]:
-        """One Generation per prompt, in their order. Blocks; Ctrl-C cancels what is under way, and the pool goes on.
+        """One Generation per prompt, in their order. Blocks; Ctrl-C cancels what is under way, and the pool continues.
 
         prompts  texts, lists of token ids (given to the model as they are), or lists of messages {role, content}
         errors   raise: once all have ended, the first prompt that failed raises its GenerationError; return: each in

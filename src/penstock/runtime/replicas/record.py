@@ -33,7 +33,7 @@ HOST_REFUSES = "penstock host: "  # what host/boot.py prints before an interpret
 _INTERPRETER_SAYS = ("Fatal Python error: ", "Segmentation fault", KERNEL_KILLS)
 SHOWN_NOTES = 5
 # Recoveries that a person wants to hear of; stale answers are only counted.
-_TOLD = {
+_MESSAGES = {
     "ladder": "ran out of memory while loading; retrying with {1}",
     "requeued": "died with {0} in flight, requeued: {1}",
     "memory": "ran out of memory; now limited to {0} of its capacity: {1}",
@@ -77,7 +77,7 @@ class Record:
         self._prints_rows = [plan.pools[replica.pool].kind == "python" for replica in plan.replicas]
         self._planned_devices = [replica.devices for replica in plan.replicas]
         self.logs = logs
-        self.incidents = 0  # broken invariants that the pools went on with
+        self.incidents = 0  # broken invariants that the pools survived
         self.log = logs / "coordinator.log"
         self.log_writer = LogWriter(self.log)
         self.kill_reasons: dict[tuple[int, int], str] = {}
@@ -163,7 +163,7 @@ class Record:
     def recovered(self, recovered: ev.Recovered) -> None:
         if recovered.kind == "restart":
             self.replicas[recovered.replica].restarts += 1
-        words, reason = _TOLD.get(recovered.kind), recovered.reason
+        words, reason = _MESSAGES.get(recovered.kind), recovered.reason
         if recovered.kind == "ladder":
             reason = self._rungs[recovered.replica][recovered.count - 1].message
         if words is not None and recovered.count:

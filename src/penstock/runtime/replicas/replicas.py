@@ -40,7 +40,7 @@ class Replicas:
     """links: to those that can be spoken to. batches: the answers of this turn, by the numbers of AnswersArrived.
 
     launches     per replica, how it is started as planned, and on each rung below (see planner/ladder.py)
-    requests_of  what goes on the wire for an instruction to send
+    requests_of  the bytes sent for a Send instruction
     """
 
     def __init__(

@@ -3,8 +3,8 @@
     choose (once) ──▶ .penstock/retry-0001.json ──▶ a run of those rows in .penstock/retry-0001/ ──▶ put them in place
 
 The inner run is an ordinary one, with a ledger, phases and resume of its own; the outer one changes in one entry, at
-the end. A retry that was cut off anywhere goes on with the same command. Where another one is asked for (other codes),
-the one that was begun comes first.
+the end. A retry that was cut off anywhere is continued by the same command. A retry of other codes that has not ended
+is completed first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def retry(pipeline: Pipeline, options: RunOptions | None = None, codes: Collecti
     has ended.
 
     What succeeds is put into the output at its place (order: input) or after it (order: completion); what dies again is
-    among the dead rows with its new reason. Raises as `run` does; UsageError where the run has not come to its end.
+    among the dead rows with its new reason. Raises as `run` does; UsageError where the run has not finished.
     """
     options = options or RunOptions()
     return displayed(options, partial(_retry, pipeline, options, codes))
@@ -56,10 +56,10 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
     retrying = _Retry(pipeline, options, out_dir, cut, codes)
     with session(
         whole_process=isinstance(options, CommandOptions)
-    ) as lent:  # until what came of it is in its place, and told
+    ) as lent:  # until what came of it is in its place, and reported
         if not retrying.selection.chosen:
             facts = nothing_to_do(pipeline, out_dir, lent.clock)
-            facts.warnings.append(f"no row died{_of(codes)}: nothing to do")
+            facts.warnings.append(f"no dead rows{_of(codes)}")
             return RunResult(0, summary(facts), out_dir, facts)
         result = retrying.run_to_its_end(lent, listener)
         if not retrying.begun or result.facts.status != "done":
@@ -69,7 +69,7 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
             return result
         if lent.interrupts.asked:
             left = noun(len(rest.selection.chosen), "other dead row")
-            facts = msgspec.structs.replace(result.facts, status="stopped", reason=f"{left} to be run again")
+            facts = msgspec.structs.replace(result.facts, status="stopped", reason=f"{left} to retry")
             written = summary(facts) | {"retried": result.summary["retried"]}
             code = tell_summary(out_dir, written, facts, ExitCode.STOPPED, needed=True)
             return RunResult(code, written, out_dir, facts)
@@ -77,22 +77,22 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
 
 
 def _finished(out_dir: Path) -> RunView:
-    """The run, which has to have come to its end."""
+    """The run, which must have finished."""
     view = read_run(out_dir)
     if not view.finished:
         raise UsageError(
-            "this run has not come to its end; dead rows can be run again when it has. Continue it with the command "
-            "that began it, with a higher `max_dead` if that is what ended it.",
+            "this run has not finished; dead rows can be retried once it has. Continue it with the command "
+            "that started it, with a higher `max_dead` if that limit ended it.",
             where=str(out_dir),
         )
     return view
 
 
 def _of(codes: Collection[str]) -> str:
-    return f" of {', '.join(sorted(codes))}" if codes else ""
+    return f" with code {', '.join(sorted(codes))}" if codes else ""
 
 
-_KEPT = "What came of the dead rows is kept: once the run has ended, the same `penstock retry` puts it in its place."
+_KEPT = "The results of the retry are kept: once the run has finished, run the same `penstock retry` to commit them."
 
 
 class _Retry:
@@ -118,7 +118,7 @@ class _Retry:
             source.close()
         self.selection = Selection(self._retry.chosen)
         another = self._retry.codes != sorted(set(codes))
-        self.begun = f"the retry{_of(self._retry.codes or ())} that was begun before" if another else ""
+        self.begun = f"the retry{_of(self._retry.codes or ())} that was started before" if another else ""
 
     def _ledger(self, source: Source) -> Ledger:
         """The run's own; opening it compares the pipeline and the input with those that it was made of."""
@@ -138,15 +138,15 @@ class _Retry:
     def run_to_its_end(self, lent: Session, listener: Listener, after: RunResult | None = None) -> RunResult:
         """Run them and put them in their places. after: what the same command has run again before."""
         facts, code = self._run(lent, listener)
-        told = list(after.facts.warnings) if after is not None else []
+        warnings = list(after.facts.warnings) if after is not None else []
         if self.begun:
             rows = noun(len(self.selection.chosen), "dead row")
-            told.append(
-                f"{self.begun}, with {rows}, came first"
+            warnings.append(
+                f"{self.begun}, with {rows}, was completed first"
                 if facts.status == "done"
-                else f"this continues {self.begun}, with {rows}; the other rows that were asked for come after it"
+                else f"this continues {self.begun}, with {rows}; the other requested rows follow it"
             )
-        facts = msgspec.structs.replace(facts, warnings=[*told, *facts.warnings])
+        facts = msgspec.structs.replace(facts, warnings=[*warnings, *facts.warnings])
         if facts.status != "done":
             return RunResult(code, summary(facts), self._out_dir, facts)
         came = self._retry.counts()
@@ -181,7 +181,7 @@ class _Retry:
 
     def _put_back(self) -> Counts:
         """Everything at once, in one entry; the run's totals after it. Raises UsageError or RunOwned where the run was
-        continued meanwhile, and has not come to its end."""
+        continued meanwhile, and has not finished."""
         counted = counted_before(self.selection, self._pipeline.order(), self._cut)
         source = open_pipeline_source(self._pipeline)
         try:
@@ -198,7 +198,7 @@ class _Retry:
         """Its counts and parts are those of a run under way; a commit of it and ours must not meet."""
         if not finished:
             raise UsageError(
-                f"the run was continued while its dead rows were run again, and has not come to its end. {_KEPT}",
+                f"the run was resumed while its dead rows were retried, and has not finished. {_KEPT}",
                 where=str(self._out_dir),
             )
 

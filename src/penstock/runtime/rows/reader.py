@@ -213,7 +213,7 @@ def _cut(chunk: Chunk, max_rows: int) -> int | None:
 
 
 def _between(chunk: Chunk, begin: int, end: int) -> Chunk:
-    """What a chunk holds of the positions from `begin` to below `end`, where reading goes on."""
+    """What a chunk holds of the positions from `begin` to below `end`, where reading continues."""
     here = slice(bisect_left(chunk.positions, begin), bisect_left(chunk.positions, end))
     return Chunk(
         positions=chunk.positions[here],

@@ -108,7 +108,7 @@ class Tasks:
                 continue
             found = render(rows[task // count] if chain else before(task // count, step))
             if isinstance(found, Failed):
-                self._bury(task, found, 0, ended)
+                self._record_dead(task, found, 0, ended)
                 continue
             sampling = found.sampling
             found.id, found.step, found.rank = task, instruction.step, rank
@@ -136,7 +136,7 @@ class Tasks:
         if answer is None:
             return False
         if answer.code:
-            self._bury(task, Failed(answer.code, answer.message), answer.attempt, ended)
+            self._record_dead(task, Failed(answer.code, answer.message), answer.attempt, ended)
         else:
             row, step = divmod(task, self._count)
             self._conclude(task, self._logics[step].apply(self._store.before(row, step), answer), 1, ended)
@@ -209,7 +209,7 @@ class Tasks:
             message = failed.messages[at] if index < 0 else items[index].message
             if self._paid is not None:
                 self._paid.keep(task, Answer(task, failed.attempts[at], failed.codes[at], message))
-            self._bury(task, Failed(failed.codes[at], message), failed.attempts[at], ended)
+            self._record_dead(task, Failed(failed.codes[at], message), failed.attempts[at], ended)
         return ended.all(failed.id)
 
     def _conclude(self, task: int, outcome: Outcome, attempts: int, ended: Ended) -> None:
@@ -224,7 +224,7 @@ class Tasks:
         elif isinstance(outcome, Children):
             self._expand(task, outcome.rows, outcome.sizes_bytes, ended)
         else:
-            self._bury(task, outcome, attempts, ended)
+            self._record_dead(task, outcome, attempts, ended)
 
     def _expand(self, task: int, rows: list[dict[str, Any]], sizes_bytes: list[int], ended: Ended) -> None:
         children = list(enumerate(rows))
@@ -233,14 +233,14 @@ class Tasks:
             lost = self._selection.missing(position, path, len(rows))
             if lost is not None:
                 message = f"the function made {len(rows)} children of this row; child {list(lost)} had died before"
-                self._bury(task, Failed("function_result", message), 1, ended)
+                self._record_dead(task, Failed("function_result", message), 1, ended)
                 return
             children = [child for child in children if self._selection.wants(position, (*path, child[0]))]
         self._children[task] = children
         sizes = sizes_bytes if len(sizes_bytes) == len(children) else [memory_of(child) for _, child in children]
         ended.events.append(ev.TaskExpanded(task=task, sizes_bytes=sizes))
 
-    def _bury(self, task: int, failed: Failed, attempts: int, ended: Ended) -> None:
+    def _record_dead(self, task: int, failed: Failed, attempts: int, ended: Ended) -> None:
         row, step = divmod(task, self._count)
         self._asked.pop(task, None)
         store = self._store

@@ -57,7 +57,7 @@ def keep_memory_together() -> None:
 
 
 class Writer:
-    """`waiting`: why the writer can't go on, for the display; "" while it can. `committing`: for who watches."""
+    """`waiting`: why the writer is blocked, for the display; "" while it can. `committing`: for who watches."""
 
     def __init__(self, ledger: Committer, inbox: Inbox, folder: Path, heartbeat_s: float = 10.0) -> None:
         self._ledger = ledger

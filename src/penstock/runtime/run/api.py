@@ -134,7 +134,7 @@ def drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[Ru
 
 def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
     """The facts of a run that was left in a hurry, with the rows that are safe instead of those that were on their
-    way. Where its records can't be read any more, that is being told already."""
+    way. Where its records can't be read any more, that is being reported already."""
     try:
         counts = read_run(out_dir).counts
     except (OSError, PenstockError):

@@ -10,7 +10,7 @@ from penstock.faults import fault
 
 __all__ = ["LogWriter"]
 
-_PARTING_S = 2.0  # at the end it has so long to write what is left
+_SHUTDOWN_TIMEOUT_S = 2.0  # how long close() waits for the remaining lines
 
 
 class LogWriter:
@@ -46,7 +46,7 @@ class LogWriter:
             self._closing = True
             self._wake.notify()
         if self._thread is not None:
-            self._thread.join(_PARTING_S)
+            self._thread.join(_SHUTDOWN_TIMEOUT_S)
 
     def _work(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: once, the run stops in good order; twice, at once."""
+"""SIGINT and SIGTERM: once, the run stops cleanly; twice, immediately."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Activity:
         self._turn += self._turn % 2
 
     def look(self) -> float:
-        """How long the same turn of it has been going on without any work, judged by how often it was looked at."""
+        """How long the same turn of it has lasted without any work, judged by how often it was looked at."""
         seen = self._turn, self.work()
         self.looks = self.looks + 1 if seen[0] % 2 and seen == self._seen else 0
         self._seen = seen

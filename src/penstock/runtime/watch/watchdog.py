@@ -21,7 +21,7 @@ from penstock.runtime.watch.stalls import Activity
 __all__ = ["LOOP_LIMIT_S", "Watchdog"]
 
 LOOP_LIMIT_S = 120.0
-_PARTING_S = 90.0  # a process of our own whose run has not ended by then is ended at once
+_SHUTDOWN_TIMEOUT_S = 90.0  # the process exits then, if its run has not ended
 
 
 class Watchdog:
@@ -42,7 +42,7 @@ class Watchdog:
     @contextmanager
     def closing(self) -> Iterator[None]:
         """Around the end of a run. A disk that hangs may hold it up for ever; a process of our own ends then."""
-        timer = threading.Timer(_PARTING_S, os._exit, (Stalled.exit_code,))
+        timer = threading.Timer(_SHUTDOWN_TIMEOUT_S, os._exit, (Stalled.exit_code,))
         timer.daemon = True
         if self._own_process:
             timer.start()

@@ -102,8 +102,9 @@ def _by_name(
         places = [position for position in found[source, ordinal] if (position, path) not in taken]
         if len(places) != died:
             raise UsageError(
-                f"the source lists {source} {len(found[source, ordinal])} times, and its row {ordinal} is dead in {died} "
-                "of these places. The older version of Penstock that made this run did not record which, so these dead "
+                f"the source lists {source} {len(found[source, ordinal])} times, and its row {ordinal} is dead in "
+                f"{died} of these places. The older version of Penstock that made this run did not record which, "
+                "so these dead "
                 "rows can't be retried. Run the pipeline into a new folder with `penstock run PIPELINE --out DIR`.",
                 where=where,
             )

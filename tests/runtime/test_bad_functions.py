@@ -217,7 +217,7 @@ def test_a_function_may_give_the_source_columns_back(tmp_path: Path) -> None:
         "def g(row):\n    return [{**row, 'i': 0}, {'question': 'other', 'i': 1}]\n"
     )
     write(tmp_path, with_steps({"map": {"function": "own:f"}}, {"expand": {"function": "own:g"}}), questions(3))
-    support.run(tmp_path).says(3, "3 x function_result in step expand", "column 'question' is the source's")
+    support.run(tmp_path).says(3, "3 x function_result in step expand", "column 'question' is a source column")
     write(tmp_path, with_steps({"map": {"function": "own:f"}}), questions(3))
     support.run(tmp_path, "--out", "again").says(0, "3 out")
 

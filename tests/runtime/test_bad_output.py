@@ -102,7 +102,7 @@ def test_two_coordinators_on_one_folder(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text(slow)
     first = start(tmp_path)
     wait_until(lambda: committed(tmp_path) > 3, "the first to commit")
-    support.run(tmp_path).refuses(f"out: process {first.pid} on host", "Wait for it, stop it, or take the run over")
+    support.run(tmp_path).refuses(f"out: process {first.pid} on host", "Wait for it, stop it, or take over the run")
     # The first would need 40 s for what is left; a loaded machine may take some of them to start the second.
     support.run(tmp_path, "--takeover", "--set", "models.writer.engine_options.ms_per_row=1").says(0, "100 out")
     assert end_of(first, tmp_path) == 1
@@ -123,7 +123,9 @@ def test_two_coordinators_that_continue_from_a_limit(tmp_path: Path) -> None:
     wait_until(lambda: processes_of(tmp_path), "the first to have a replica")
     first.send_signal(signal.SIGSTOP)
     assert committed(tmp_path) == 5
-    support.run(tmp_path, *fast).refuses(f"out: process {first.pid} on host", "Wait for it, stop it, or take the run")
+    support.run(tmp_path, *fast).refuses(
+        f"out: process {first.pid} on host", "Wait for it, stop it, or take over the run"
+    )
     first.send_signal(signal.SIGCONT)
     first.kill()
     first.wait()

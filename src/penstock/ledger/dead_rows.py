@@ -104,8 +104,8 @@ def _by_name(
             raise UsageError(
                 f"the source lists {source} {len(found[source, ordinal])} times, and its row {ordinal} is dead in "
                 f"{died} of these places. The older version of Penstock that made this run did not record which, "
-                "so these dead "
-                "rows can't be retried. Run the pipeline into a new folder with `penstock run PIPELINE --out DIR`.",
+                "so these dead rows can't be retried. Run the pipeline into a new folder with "
+                "`penstock run PIPELINE --out DIR`.",
                 where=where,
             )
         free[source, ordinal, path] = iter(places)

@@ -54,6 +54,51 @@ def test_the_circuit_opens_after_several_deaths_and_the_pool_is_down() -> None:
     assert dispatch.tell(ev.Tick(), after_s=1e6) == []
 
 
+def given_up(**limits: int | float) -> DrivenDispatch:
+    """One replica, whose circuit is open and tried again after 30 s."""
+    dispatch = DrivenDispatch(1, circuit_deaths=2, circuit_window_s=1000.0, circuit_retry_s=30.0, **limits)
+    dispatch.ready(0)
+    dispatch.lose(0)
+    dispatch.bring_back(0)
+    dispatch.lose(0)
+    assert "circuit" in kinds(dispatch)
+    assert not dispatch.all(ev.PoolDown), "it will be tried again"
+    return dispatch
+
+
+def test_a_circuit_that_is_tried_again_closes_with_the_first_answer() -> None:
+    dispatch = given_up()
+    dispatch.submit(0)
+    dispatch.tell(ev.Tick(), after_s=29.0)
+    assert not dispatch.all(ev.StartReplica)
+    dispatch.tell(ev.Tick(), after_s=1.0)
+    incarnation = dispatch.only(ev.StartReplica).incarnation
+    dispatch.tell(ev.ReplicaReady(replica=0, incarnation=incarnation, slots=2, kv_tokens=0))
+    dispatch.tell(dispatch.answers(0, 0))
+    dispatch.lose(0)
+    assert "circuit" not in kinds(dispatch), "one death of two"
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_circuit_that_is_tried_again_opens_with_the_first_death(loaded: bool) -> None:
+    dispatch = given_up()
+    dispatch.tell(ev.Tick(), after_s=30.0)
+    if loaded:
+        dispatch.tell(ev.ReplicaReady(replica=0, incarnation=dispatch.incarnation(0), slots=2, kv_tokens=0))
+    dispatch.lose(0)
+    assert "circuit" in kinds(dispatch) and not dispatch.all(ev.PoolDown)
+    dispatch.tell(ev.Tick(), after_s=30.0)
+    assert dispatch.only(ev.StartReplica)
+
+
+def test_a_pool_is_down_once_none_of_its_replicas_will_be_tried_again() -> None:
+    dispatch = given_up()
+    dispatch.tell(ev.Tick(), after_s=30.0)
+    failed = ev.ReplicaLoadFailed(replica=0, incarnation=dispatch.incarnation(0), reason="no such model")
+    dispatch.tell(failed)
+    assert dispatch.only(ev.PoolDown)
+
+
 def test_a_device_that_fails_twice_is_given_up() -> None:
     dispatch = DrivenDispatch(2, circuit_deaths=5)
     dispatch.ready(0, 1)

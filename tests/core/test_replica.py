@@ -38,6 +38,7 @@ EXPECTED = {
     ("draining", "kill"): "killed",
     ("draining", "leave"): "leaving",
     ("failed", "leave"): "off",
+    ("failed", "start"): "starting",
     ("quarantined", "lost"): "waiting",
     ("quarantined", "kill"): "killed",
     ("quarantined", "sleep"): "falling_asleep",

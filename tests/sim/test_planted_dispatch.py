@@ -202,6 +202,43 @@ def restarted_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @plant
+def open_circuit_tried_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that was given up is tried again at once."""
+
+    def at_once(self: Restarts, now: float) -> None:
+        self.retry_at = now
+
+    monkeypatch.setattr(Restarts, "gave_up", at_once)
+
+
+@plant
+def half_open_circuit_counts_as_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that is tried again may die as often as any other."""
+
+    def closed(self: Restarts) -> None:
+        self.retry_at, self.never_ready = None, 0
+        self.deaths.clear()
+
+    monkeypatch.setattr(Restarts, "tries_again", closed)
+
+
+@plant
+def pool_down_though_a_circuit_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool is given up for good while one of its replicas could come back."""
+    check_pool = Supervisor.check_pool
+
+    def hasty(self: Supervisor, pool: Pool) -> None:
+        kept = [(replica.restarts, replica.restarts.retry_at) for replica in pool.replicas]
+        for restarts, _ in kept:
+            restarts.retry_at = None
+        check_pool(self, pool)
+        for restarts, retry_at in kept:
+            restarts.retry_at = retry_at
+
+    monkeypatch.setattr(Supervisor, "check_pool", hasty)
+
+
+@plant
 def take_back_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a host gives back is forgotten."""
     arrived = Dispatch._on_answers_arrived

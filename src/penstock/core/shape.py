@@ -121,6 +121,7 @@ class DispatchLimits(Struct, frozen=True):
     restart_backoff_max_s: float = 60.0
     circuit_deaths: int = 5  # within circuit_window_s; then the replica is given up
     circuit_window_s: float = 600.0
+    circuit_retry_s: float | None = None  # then a replica that was given up is tried again; None: never (a run ends)
     device_deaths: int = 2  # within the same time, where the device itself is said to have failed
     load_timeout_s: float = 1800.0
     silence_timeout_s: float = 60.0  # of a host that loads: it says something every half second, unless it is stopped

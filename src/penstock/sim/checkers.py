@@ -9,7 +9,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from penstock.core import events as ev
-from penstock.core.dispatch.restarts import LOADS_BEFORE_GIVING_UP
 from penstock.sim.replica_checks import KnownReplica, ReplicaChecks, weight
 from penstock.sim.replicas import SimAnswer
 from penstock.sim.scenario import Scenario
@@ -115,7 +114,8 @@ class RequestChecks(ReplicaChecks):
         replica.deaths = self.recent(replica.deaths, now, event.device_failed)
         if not in_lane:
             replica.sure_deaths = self.recent(replica.sure_deaths, now, event.device_failed)
-        if weight(replica.sure_deaths) >= self.limits.circuit_deaths or replica.never_ready >= LOADS_BEFORE_GIVING_UP:
+        deaths, loads = self.most(replica)
+        if weight(replica.sure_deaths) >= deaths or replica.never_ready >= loads:
             replica.may_start = False
 
     def _starved(self, replica: KnownReplica, out: dict[int, int], now: float) -> None:
@@ -249,6 +249,7 @@ class RequestChecks(ReplicaChecks):
         if self.tasks[answer.task].crashes >= self.limits.suspect_crashes:
             self.tally.hit("suspect answered")
         self._answered += 1
+        replica.half_open = False
         self._end(answer.task)
 
     def failed(self, number: int, code: str, now: float) -> None:

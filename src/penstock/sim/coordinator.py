@@ -224,7 +224,7 @@ class Coordinator:
     # ------------------------------------------------------------ replicas
 
     def _start_replica(self, start: ev.StartReplica) -> Iterable[Event]:
-        self.requests.started(start)
+        self.requests.started(start, self.world.now)
         host = self.hosts[start.replica] = Host(self, start.replica, start)
         host.start()
         return ()
@@ -331,6 +331,6 @@ class Coordinator:
         return (ev.StopRequested(reason="failed"),)
 
     def _recovered(self, recovered: ev.Recovered) -> Iterable[Event]:
-        self.requests.recovered(recovered)
+        self.requests.recovered(recovered, self.world.now)
         self.world.tally.hit(f"recovered: {recovered.kind}")
         return ()

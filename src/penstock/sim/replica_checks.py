@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from penstock.core import events as ev
 from penstock.core.dispatch.membership import REMOVED
+from penstock.core.dispatch.restarts import LOADS_BEFORE_GIVING_UP
 from penstock.core.shape import ReplicaShape
 from penstock.sim.scenario import Scenario
 from penstock.sim.tally import Coverage
@@ -47,6 +48,9 @@ class KnownReplica(Struct):
     begun: dict[int, None] = {}  # called back in vain
     fruitless: int = 0  # take-backs that brought nothing since it was last sent something, or answered
     never_ready: int = 0
+    hopeless: bool = False  # it said why it can't load
+    opened_at: float | None = None  # when it was given up, where it was for its deaths
+    half_open: bool = False  # tried again, and nothing answered since
     removed: bool = False  # from its pool; drains: to finish what it has first
     drains: bool = False
     evicted: bool = False  # ended at once for that: what it had is not suspect
@@ -189,6 +193,7 @@ class ReplicaChecks:
             replica.rung += 1
         elif not replica.lowered:
             replica.up = replica.ready = replica.may_start = False
+            replica.hopeless = True
 
     def recent(
         self, deaths: list[tuple[float, int]], now: float, device_failed: bool = False
@@ -198,8 +203,14 @@ class ReplicaChecks:
 
     # ------------------------------------------------------------ what the core says
 
-    def started(self, start: ev.StartReplica) -> None:
-        replica = self.replicas[start.replica]
+    def started(self, start: ev.StartReplica, now: float) -> None:
+        replica, retry_s = self.replicas[start.replica], self.limits.circuit_retry_s
+        if replica.opened_at is not None:
+            if retry_s is None or now < replica.opened_at + retry_s:
+                raise Violation(f"replica {start.replica} was given up, and is tried again: {replica}")
+            self.tally.hit("circuit: tried again")
+            replica.opened_at, replica.may_start, replica.half_open = None, True, True
+            replica.deaths, replica.sure_deaths, replica.never_ready, replica.times_slow = [], [], 0, 0
         if start.incarnation != replica.incarnation + 1 or replica.up or not replica.may_start:
             raise Violation(f"replica {start.replica} was started again as {start.incarnation}: {replica}")
         replica.incarnation = start.incarnation
@@ -230,8 +241,13 @@ class ReplicaChecks:
             replica.evicted = replica.evicted or not replica.killed
         replica.killed, replica.ready = True, False
 
-    def recovered(self, recovered: ev.Recovered) -> None:
+    def recovered(self, recovered: ev.Recovered, now: float) -> None:
         """Who is said to be slow serves, has something to do, tries no suspects, and another of its kind serves too."""
+        if recovered.kind == "circuit":
+            replica = self.replicas[recovered.replica]
+            if not self.given_up(replica):
+                raise Violation(f"replica {recovered.replica} is given up for no reason: {replica}")
+            replica.opened_at = now
         if recovered.kind == "slow":
             replica = self.replicas[recovered.replica]
             peers = [each for each in self.replicas if each.pool == replica.pool and each.like == replica.like]
@@ -242,13 +258,22 @@ class ReplicaChecks:
             replica.slow = True
             replica.times_slow += 1
 
+    def given_up(self, replica: KnownReplica) -> bool:
+        """Whether what is known of it is enough for its circuit to open."""
+        deaths, loads = self.most(replica)
+        too_slow = replica.slow and replica.times_slow >= self.limits.slow_times
+        return weight(replica.deaths) >= deaths or replica.never_ready >= loads or too_slow
+
+    def most(self, replica: KnownReplica) -> tuple[int, int]:
+        """Deaths, and loads that come to nothing, after which it is given up."""
+        return (1, 1) if replica.half_open else (self.limits.circuit_deaths, LOADS_BEFORE_GIVING_UP)
+
     def pool_down(self, pool: int) -> None:
         """Only when each of its replicas was given up, for a reason."""
         self.tally.hit("pool down")
         for index, replica in enumerate(self.replicas):
-            if replica.pool != pool or replica.removed or not replica.may_start or not self._belongs(replica):
+            if replica.pool != pool or replica.removed or replica.hopeless or not self._belongs(replica):
                 continue
-            given_up = weight(replica.deaths) >= self.limits.circuit_deaths
-            given_up |= replica.slow and replica.times_slow >= self.limits.slow_times
-            if replica.up or not given_up:
+            for_good = replica.opened_at is not None and self.limits.circuit_retry_s is None
+            if replica.up or not for_good:
                 raise Violation(f"pool {pool} is given up, but replica {index} could serve: {replica}")

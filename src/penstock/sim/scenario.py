@@ -278,6 +278,7 @@ def _draw_pace_limits(rng: Random, limits: DispatchLimits) -> DispatchLimits:
         slow_answers=rng.choice((2, 5)),
         slow_turns=rng.choice((0, 0, 3)),
         slow_times=rng.choice((2, 5)),
+        circuit_retry_s=rng.choice((None, None, 0.5, 4.0)),
     )
 
 

@@ -21,6 +21,7 @@ SOMETIMES = (
     "answer: twice",
     "answer: while killed",
     "asleep",
+    "circuit: tried again",
     "commit: full window",
     "commit: rejected rows",
     "commit: unpublished head",

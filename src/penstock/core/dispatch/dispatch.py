@@ -167,6 +167,7 @@ class Dispatch(StateMachine):
         replica.pace.advance(len(replica.in_flight), self._now)
         accepted, failed = self._match(replica, pool, event)
         if accepted:
+            replica.restarts.half_open = False  # it works
             if replica.trying:
                 pool.quarantine.fruitless = 0
             self._emit(ev.Deliver(batch=event.batch, replica=replica.index, accepted=accepted))

@@ -21,6 +21,8 @@ class Restarts:
     loaded       this incarnation has been ready
     never_ready  starts in a row that ended before it was
     last_reason  of its last end
+    retry_at     it was given up, and is tried again then; None: never
+    half_open    it is being tried: its first death opens the circuit again, its first answer closes it
     """
 
     def __init__(self, limits: DispatchLimits) -> None:
@@ -32,6 +34,8 @@ class Restarts:
         self.loaded = False
         self.never_ready = 0
         self.last_reason = ""
+        self.retry_at: float | None = None
+        self.half_open = False
 
     def became_ready(self, now: float) -> None:
         self.loaded = True
@@ -58,11 +62,20 @@ class Restarts:
             self.deaths.remove(forgiven)
 
     def circuit_open(self) -> bool:
-        return sum(weight for _, weight in self.deaths) >= self._limits.circuit_deaths
+        most = 1 if self.half_open else self._limits.circuit_deaths
+        return sum(weight for _, weight in self.deaths) >= most
 
     def exhausted(self) -> bool:
         """Whether another start is of no use."""
-        return self.circuit_open() or self.never_ready >= LOADS_BEFORE_GIVING_UP
+        return self.circuit_open() or self.never_ready >= (1 if self.half_open else LOADS_BEFORE_GIVING_UP)
+
+    def gave_up(self, now: float) -> None:
+        retry_s = self._limits.circuit_retry_s
+        self.retry_at = None if retry_s is None else now + retry_s
+
+    def tries_again(self) -> None:
+        self.half_open, self.retry_at, self.never_ready = True, None, 0
+        self.deaths.clear()
 
 
 class MemoryShare:

@@ -36,7 +36,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
     "killed": {"lost": "waiting", "load_failed": "failed", "ready": "killed", "leave": "leaving"},
     "waiting": {"start": "starting", "give_up": "failed", "leave": "off"},
     "draining": {"lost": "off", "kill": "killed", "leave": "leaving"},
-    "failed": {"lost": "failed", "leave": "off"},
+    "failed": {"lost": "failed", "start": "starting", "leave": "off"},
     "falling_asleep": {"asleep": "asleep", "lost": "off", "leave": "leaving"},
     "asleep": {"wake": "waking", "lost": "off", "leave": "leaving"},
     "waking": {"ready": "ready", "lost": "waiting", "kill": "killed", "leave": "leaving"},

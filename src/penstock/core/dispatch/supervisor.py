@@ -91,13 +91,19 @@ class Supervisor:
         too_slow = replica.ending_because == "slow" and replica.times_slow >= self._limits.slow_times
         if too_slow or replica.restarts.exhausted():
             replica.move("give_up")
+            replica.restarts.gave_up(self._dispatch.now)
             self._dispatch.emit(ev.Recovered(kind="circuit", replica=replica.index, count=1, reason=event.reason))
             self.check_pool(pool)
 
     def check_pool(self, pool: Pool) -> None:
-        """Say so when every replica that it has in this phase was given up."""
+        """Say so when every replica that it has in this phase was given up, and none is tried again.
+
+        A run ends then, so that nobody waits for a pool that will not answer. Where circuits are tried again
+        (`circuit_retry_s`, for a service) requests wait, for as long as their deadlines allow.
+        """
         here = [replica for replica in pool.replicas if self._dispatch.residency.belongs(replica)]
-        if here and all(replica.state == "failed" for replica in here) and not pool.down:
+        gone = all(replica.state == "failed" and replica.restarts.retry_at is None for replica in here)
+        if here and gone and not pool.down:
             pool.down = True
             reasons = sorted({replica.restarts.last_reason for replica in here})
             starved = all(replica.memory.failed for replica in here)
@@ -125,12 +131,25 @@ class Supervisor:
                 if self._dispatch.now >= replica.restarts.start_at and not self._dispatch.residency.closing:
                     self._restart(replica)
                 continue
+            if replica.state == "failed":
+                self._try_again(replica)
+                continue
             deadline = replica.progress_deadline()
             if deadline is not None and self._dispatch.now >= deadline:
                 if replica.state == "falling_asleep":
                     self._dispatch.residency.too_slow(replica)
                 else:
                     self._kill_hung(replica)
+
+    def _try_again(self, replica: Replica) -> None:
+        """Half open: what broke it may have been mended, or was not its own."""
+        retry_at, residency = replica.restarts.retry_at, self._dispatch.residency
+        pool = self._dispatch.pools[replica.shape.pool]
+        loads = pool.opened and not pool.lazy and residency.belongs(replica) and not residency.closing
+        if retry_at is not None and self._dispatch.now >= retry_at and loads and self._dispatch.draining_until is None:
+            replica.restarts.tries_again()
+            replica.times_slow = 0
+            self._restart(replica)
 
     def _restart(self, replica: Replica) -> None:
         died, reason = replica.ending_because != "memory", replica.restarts.last_reason

@@ -9,7 +9,7 @@ from planting import caught, planted
 
 from penstock.core import events as ev
 from penstock.core.dispatch.failover import Failover
-from penstock.core.dispatch.pace import Peers
+from penstock.core.dispatch.peers import Peers
 from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica

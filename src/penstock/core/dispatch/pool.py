@@ -7,7 +7,7 @@ from math import inf
 
 from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK, Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
-from penstock.core.dispatch.pace import Peers
+from penstock.core.dispatch.peers import Peers
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 

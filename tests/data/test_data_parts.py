@@ -70,7 +70,7 @@ def test_parquet_is_compressed_and_says_what_it_can_not_hold(tmp_path: Path) -> 
 
 
 def test_unknown_formats_name_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="parquet, jsonl, arrow"):
+    with pytest.raises(ConfigError, match="jsonl, parquet, arrow"):
         writer_for("xlsx")
 
 

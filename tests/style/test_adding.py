@@ -211,7 +211,70 @@ assert told("hello").returncode == 2
 """,
 )
 
-ADDITIONS = (STEP, ENGINE, COMMAND)
+SOURCE_FORMAT = Addition(
+    "a source format",
+    {
+        "data/paragraphs.py": '''"""Texts as a source: a row for each paragraph."""
+
+from penstock.data.lists import ListSource
+
+
+def open_paragraphs(files, every, given):
+    texts = [file.path.read_text(encoding="utf-8") for file in files]
+    return ListSource([{"text": part} for text in texts for part in text.strip().split("\\n\\n")])
+''',
+        "formats.py": (
+            Edit(
+                '        FormatInfo("csv"',
+                '        FormatInfo("paragraphs", (".txt",), reader="penstock.data.paragraphs:open_paragraphs"),\n',
+            ),
+        ),
+    },
+    """
+import penstock as ps
+import pyarrow.parquet as pq
+from penstock.spec.load import load_pipeline
+
+open("in.txt", "w").write("one\\n\\ntwo\\n")
+for form in ("auto", "paragraphs"):
+    file = "source: {path: in.txt, format: %s}\\nsteps:\\n  - filter: {expr: text}\\nsink: out-%s\\n" % (form, form)
+    assert ps.run(load_pipeline(file, "p.yaml"), ps.RunOptions(display="none")).exit_code == 0
+    assert pq.read_table("out-" + form + "/data").to_pylist() == [{"text": "one"}, {"text": "two"}]
+""",
+)
+
+SINK_FORMAT = Addition(
+    "a sink format",
+    {
+        "data/csv_parts.py": '''"""Parts as CSV."""
+
+import pyarrow as pa
+from pyarrow import csv
+
+from penstock.data.parts import FormatWriter
+
+
+def csv_writer():
+    def merge(part, rows, stream):
+        csv.write_csv(rows.into(csv.read_csv(part)), stream)
+
+    def join(parts, stream):
+        csv.write_csv(pa.concat_tables([csv.read_csv(part) for part in parts]), stream)
+
+    return FormatWriter(".csv", csv.write_csv, merge, join)
+''',
+        "formats.py": (Edit('reader="penstock.data.csvs:open_csv"', 'writer="penstock.data.csv_parts:csv_writer", '),),
+    },
+    """
+import penstock as ps
+
+rows = ps.read([{"id": 1, "word": "one"}, {"id": 2, "word": "two"}]).filter("id > 0").write("out", format="csv")
+assert rows.run(display="none").exit_code == 0
+assert open("out/data/part-00000.csv").read() == '"id","word"\\n1,"one"\\n2,"two"\\n'
+""",
+)
+
+ADDITIONS = (STEP, ENGINE, SOURCE_FORMAT, SINK_FORMAT, COMMAND)
 
 
 def files_in_table() -> dict[str, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from style_source import PACKAGE, Finding, Import, assert_none, imports, python_files
 
-FOUNDATION = {"engine_info", "errors", "version", "faults", "file_names", "redaction", "terminal", "units"}
+FOUNDATION = {"engine_info", "errors", "version", "faults", "file_names", "formats", "redaction", "terminal", "units"}
 TRUNK = FOUNDATION | {"spec", "core", "planner", "protocol"}
 MIDDLE = TRUNK | {"engines", "data", "report"}
 SHELL = MIDDLE | {"host", "executors", "steps", "ledger", "planning", "runtime"}
@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "faults": set(),
     "file_names": set(),
+    "formats": set(),
     "redaction": set(),
     "terminal": set(),
     "units": set(),

@@ -17,14 +17,17 @@ import msgspec
 import pyarrow as pa
 import pyarrow.types as pt
 
-from penstock.data.base import Chunk, Row, Unreadable
+from penstock.data.base import Chunk, Row, Source, Unreadable
 from penstock.data.checks import Fault
+from penstock.data.files import FilesSource
 from penstock.data.limits import CHUNK_BYTES, COLUMN_BYTES, INPUT_CHARS, MAX_LINE_BYTES, ROW_BYTES
 from penstock.data.lines import LineReader, LongLine
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof
+from penstock.data.sample import refuse_columns_of, sample_rows
+from penstock.data.sizes import shown_names
 from penstock.data.streams import FileStream
-from penstock.errors import InputError
+from penstock.errors import ConfigError, InputError
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -291,3 +294,27 @@ def infer_csv_schema(names: list[str], rows: Iterable[Row]) -> pa.Schema:
         for name, cell in row.items():
             columns[name].add(cell)
     return pa.schema([pa.field(name, cells.type()) for name, cells in columns.items()])
+
+
+def open_csv(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
+    names = list(dict.fromkeys(name for file in files for name in read_header(file)))
+    refuse_columns_of(names, files[0])
+    if given is not None:
+        _check_given_csv(given, names)
+        schema = pa.schema([pa.field(name, _given_or_text(given, name)) for name in names])
+    else:
+        sample = sample_rows(FilesSource(files, pa.schema([]), lambda file, base, _: CsvReader(file, base, None)))
+        schema = infer_csv_schema(names, sample)
+    return FilesSource(files, schema, lambda file, base, proof: CsvReader(file, base, schema, proof), every=every)
+
+
+def _given_or_text(given: pa.Schema, name: str) -> pa.DataType:
+    return given.field(name).type if name in given.names else pa.string()
+
+
+def _check_given_csv(given: pa.Schema, names: list[str]) -> None:
+    for field in given:
+        if field.name not in names:
+            raise ConfigError(f"schema: no column {field.name!r} in the CSV; it has {shown_names(names)}")
+        if field.type not in (pa.string(), pa.int64(), pa.float64(), pa.bool_()):
+            raise ConfigError(f"schema: column {field.name!r}: CSV holds string, int64, float64 or bool")

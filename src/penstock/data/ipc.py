@@ -8,11 +8,13 @@ from itertools import count
 import pyarrow as pa
 
 from penstock.data.arrow_rows import storage_schema
+from penstock.data.base import Source
 from penstock.data.ipc_sizes import unfolded_bytes
 from penstock.data.limits import MAX_BATCH_BYTES
 from penstock.data.passing import may_pass
 from penstock.data.paths import DataFile
-from penstock.data.proof import FileProof, byte_range
+from penstock.data.proof import FileProof, byte_content, byte_range
+from penstock.data.tables import open_tables
 from penstock.errors import InputError
 
 _FILE_MAGIC = b"ARROW1"
@@ -99,3 +101,7 @@ def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
             if "UTF8" not in str(error):  # that is one row's fault, and found when its text is decoded
                 raise
         yield part
+
+
+def open_arrow(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
+    return open_tables(files, every, given, IpcBatches, byte_content)

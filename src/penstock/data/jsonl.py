@@ -6,20 +6,26 @@ The common path is one C decode a line and a check of whole columns; everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
-from penstock.data.base import Chunk, Row, Unreadable
+from penstock.data.base import Chunk, Row, Source, Unreadable
 from penstock.data.checks import Fault, RowChecker
+from penstock.data.files import FilesSource
+from penstock.data.infer import infer_schema
 from penstock.data.json_faults import depth_of, line_fault, may_repeat_a_key, repeated_key
 from penstock.data.limits import CHUNK_BYTES, INPUT_CHARS, MAX_DEPTH, ROW_BYTES, SIZED_LINE_BYTES
 from penstock.data.lines import Line, LineReader, LongLine, is_blank
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof
+from penstock.data.sample import sample_rows
 from penstock.data.sizes import memory_of
 from penstock.data.streams import FileStream
+from penstock.errors import InputError
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
 
@@ -159,3 +165,38 @@ class JsonlReader:
 def _kind(value: Any) -> str:
     names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def open_jsonl(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
+    for file in files:
+        _refuse_whole_document(file)
+    schema = given
+    if schema is None:
+        empty = pa.schema([])
+        sample = sample_rows(FilesSource(files, empty, lambda file, base, _: JsonlReader(file, base, None)))
+        with closing(sample):
+            schema = _inferred(sample, files[0])
+    checker = RowChecker(schema)
+    return FilesSource(files, schema, lambda file, base, proof: JsonlReader(file, base, checker, proof), every=every)
+
+
+def _inferred(rows: Iterable[Row], first: DataFile) -> pa.Schema:
+    try:
+        return infer_schema(rows)
+    except InputError as error:
+        raise error if error.where else InputError(error.message, where=first.name) from None
+
+
+def _refuse_whole_document(file: DataFile) -> None:
+    """A file that is one JSON document over many lines would die line by line; say so once instead."""
+    lines = LineReader(FileStream(file))
+    try:
+        first = lines.take(1)
+    finally:
+        lines.close()
+    begun = first[0].strip() if first and isinstance(first[0], bytes) else b""
+    if begun in (b"[", b"{") or (begun.startswith(b"[{") and file.path.name.endswith(".json")):
+        what, convert = ("one JSON list", ".[]") if begun.startswith(b"[") else ("one JSON object over many lines", ".")
+        raise InputError(
+            f"is {what}, not one object per line; convert it (jq -c '{convert}' FILE > FILE.jsonl)", where=file.name
+        )

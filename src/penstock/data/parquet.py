@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.data.arrow_rows import storage_schema
+from penstock.data.base import Source
 from penstock.data.decoded import longest_named
 from penstock.data.limits import MAX_ROWS_PER_FILE_BYTE
 from penstock.data.passing import may_pass
 from penstock.data.paths import DataFile
 from penstock.data.proof import FileProof, byte_range
+from penstock.data.tables import open_tables
 from penstock.errors import InputError
 
 _BATCH_ROWS = 1024  # rows handed on at once: bounds memory whatever the size of a row group
@@ -145,3 +147,8 @@ def _no_parquet(file: DataFile, error: Exception) -> str:
     if "encrypt" in text.lower():
         return "is an encrypted Parquet file; decrypt it first"
     return f"is not a Parquet file: {text.splitlines()[0] if text else type(error).__name__}"
+
+
+def open_parquet(files: list[DataFile], every: list[DataFile], given: pa.Schema | None) -> Source:
+    """Files are hashed by row groups."""
+    return open_tables(files, every, given, ParquetBatches, parquet_content)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from penstock.data.arrow_rows import column_values
 from penstock.data.base import PartWriter, Row
 from penstock.errors import ConfigError
+from penstock.formats import FORMATS, WRITTEN_FORMATS, format_function
 
 _GROUP_ROWS, _GROUP_BYTES = 100_000, 64 << 20  # of a joined part that are written at once
 _ROWS_PER_BATCH = 4096  # converted to Python at once when writing JSON
@@ -66,15 +67,25 @@ def _durable(path: Path, write: Callable[[BinaryIO], None]) -> int:
 
 
 def writer_for(format: str) -> PartWriter:
-    """The writer of `parquet` (zstd), `jsonl` or `arrow` (IPC file, not compressed, so that it maps into memory)."""
-    writers = {
-        "parquet": FormatWriter(".parquet", _write_parquet, _merge_parquet, _join_parquet),
-        "jsonl": FormatWriter(".jsonl", _write_jsonl, _merge_jsonl, _join_jsonl),
-        "arrow": FormatWriter(".arrow", _write_arrow, _merge_arrow, _join_arrow),
-    }
-    if format not in writers:
-        raise ConfigError(f"unknown sink format {format!r}; one of: {', '.join(writers)}")
-    return writers[format]
+    """The writer of a format's parts. Raises ConfigError."""
+    if format not in WRITTEN_FORMATS:
+        raise ConfigError(f"the sink format {format!r} is not known; one of: {', '.join(WRITTEN_FORMATS)}")
+    writer: PartWriter = format_function(FORMATS[format].writer)()
+    return writer
+
+
+def parquet_writer() -> PartWriter:
+    """Compressed with zstd."""
+    return FormatWriter(".parquet", _write_parquet, _merge_parquet, _join_parquet)
+
+
+def jsonl_writer() -> PartWriter:
+    return FormatWriter(".jsonl", _write_jsonl, _merge_jsonl, _join_jsonl)
+
+
+def arrow_writer() -> PartWriter:
+    """The IPC file format, not compressed, so that it maps into memory."""
+    return FormatWriter(".arrow", _write_arrow, _merge_arrow, _join_arrow)
 
 
 def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:

@@ -16,22 +16,14 @@ from pathlib import Path
 import msgspec
 
 from penstock.errors import InputError
+from penstock.formats import FORMATS, READ_FORMATS
 
-SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".arrows": "arrow",
-}
+SUFFIXES = {suffix: info.name for info in FORMATS.values() if info.reader for suffix in info.suffixes}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-FORMATS = ("jsonl", "parquet", "csv", "arrow")
-TEXT_FORMATS = ("jsonl", "csv")
-SUPPORTED = ".jsonl .ndjson .json .csv (each also with .gz or .zst), .parquet, .arrow, .feather"
+TEXT_FORMATS = tuple(name for name in READ_FORMATS if FORMATS[name].is_text)
+_TEXT = " ".join(suffix for suffix, name in SUFFIXES.items() if name in TEXT_FORMATS)
+_TABLES = ", ".join(suffix for suffix, name in SUFFIXES.items() if name not in TEXT_FORMATS)
+SUPPORTED = f"{_TEXT} (each also with .gz or .zst), {_TABLES}"
 
 
 class DataFile(msgspec.Struct, frozen=True):
@@ -47,8 +39,8 @@ class DataFile(msgspec.Struct, frozen=True):
 
 def resolve(paths: Sequence[str] | str, format: str = "auto") -> list[DataFile]:
     """The files that `paths` mean. Raises InputError where one can't be found, read or understood."""
-    if format != "auto" and format not in FORMATS:
-        raise InputError(f"unknown format {format!r}; one of: auto, {', '.join(FORMATS)}")
+    if format != "auto" and format not in READ_FORMATS:
+        raise InputError(f"unknown format {format!r}; one of: auto, {', '.join(READ_FORMATS)}")
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not given:
         raise InputError("the source has no files; give a path, a list of paths, a glob or a folder")

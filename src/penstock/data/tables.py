@@ -8,13 +8,16 @@ from typing import Protocol
 import pyarrow as pa
 
 from penstock.data.arrow_rows import batch_rows
-from penstock.data.base import Chunk, Unreadable
+from penstock.data.base import Chunk, Source, Unreadable
 from penstock.data.decoded import fitting_rows
-from penstock.data.limits import MAX_LINE_BYTES
+from penstock.data.files import FilesSource
+from penstock.data.limits import MAX_COLUMNS, MAX_LINE_BYTES
 from penstock.data.passing import may_pass
 from penstock.data.paths import DataFile
-from penstock.data.proof import FileProof
-from penstock.errors import InputError
+from penstock.data.proof import Content, FileProof
+from penstock.data.sample import refuse_columns_of
+from penstock.data.sizes import shown_names
+from penstock.errors import ConfigError, InputError
 
 
 class Batches(Protocol):
@@ -145,3 +148,64 @@ class TableReader:
     def _unreadable(self, position: int, code: str, message: str) -> Unreadable:
         row = position - self._base
         return Unreadable(position, self._file.name, row, code, f"row {row}: {message}", "")
+
+
+def open_tables(
+    files: list[DataFile],
+    every: list[DataFile],
+    given: pa.Schema | None,
+    open_batches: Callable[[DataFile, FileProof | None], Batches],
+    content: Content,
+) -> Source:
+    """A source of files that hold typed columns. content: how they are hashed."""
+    schema = pa.schema([])
+    rows: list[int] = []
+    counted = True
+    for file in files:
+        batches = open_batches(file, None)
+        schema = _joined(schema, batches.schema, file)
+        counted = counted and batches.rows is not None
+        rows.append(batches.rows or 0)
+        batches.close()
+    _check_given_tables(given, schema)
+    return FilesSource(
+        files,
+        schema,
+        lambda file, base, proof: TableReader(file, base, schema, open_batches(file, proof), proof),
+        rows=rows if counted else None,
+        every=every,
+        content=content,
+    )
+
+
+def _joined(schema: pa.Schema, more: pa.Schema, file: DataFile) -> pa.Schema:
+    """Columns of both; a column has one type in all files, except that one without values fits any."""
+    if len(more.names) > MAX_COLUMNS:
+        refuse_columns_of(more.names, file)
+    if not schema.names or schema.equals(more):
+        return more
+    for field in more:
+        if field.name not in schema.names:
+            schema = schema.append(field)
+            continue
+        index = schema.get_field_index(field.name)
+        known = schema.field(index).type
+        if known == field.type or field.type == pa.null():
+            continue
+        if known != pa.null():
+            raise InputError(
+                f"column {field.name!r} is {field.type} here and {known} in the files before; write the files with "
+                "one type",
+                where=file.name,
+            )
+        schema = schema.set(index, field)
+    return schema
+
+
+def _check_given_tables(given: pa.Schema | None, schema: pa.Schema) -> None:
+    for field in given or ():
+        if field.name not in schema.names:
+            raise ConfigError(f"schema: no column {field.name!r} in the files; they have {shown_names(schema.names)}")
+        found = schema.field(field.name).type
+        if found != field.type:
+            raise ConfigError(f"schema: column {field.name!r} is {found} in the files, not {field.type}")

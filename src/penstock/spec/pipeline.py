@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, PrivateAttr, model_validator
 
+from penstock.formats import READ_FORMATS, WRITTEN_FORMATS
 from penstock.spec.base import Part, Spec
 from penstock.spec.branches import branch_problems
 from penstock.spec.fields import (
@@ -29,8 +30,6 @@ from penstock.spec.outputs import collision_problems
 from penstock.spec.problems import InvalidSpec, KeyPath, dotted, shown
 from penstock.spec.steps import Step
 
-SOURCE_FORMATS = ("auto", "jsonl", "parquet", "csv", "arrow")
-SINK_FORMATS = ("parquet", "jsonl", "arrow")
 MAX_DEAD = 0.05  # of the source rows: a run with more has something wrong with it
 COMMIT_EVERY_S = 10.0  # of work at risk
 
@@ -45,7 +44,7 @@ class Source(Spec):
 
     paths: FilePaths = Field(default=(), alias="path")
     rows: RowList = None
-    format: Annotated[Literal["auto", "jsonl", "parquet", "csv", "arrow"], one_of(*SOURCE_FORMATS)] = "auto"
+    format: Annotated[str, one_of("auto", *READ_FORMATS)] = "auto"
     batch_size: OptionalCount = None
     column_types: ColumnTypes = Field(default=None, alias="schema")
 
@@ -60,7 +59,7 @@ class Sink(Spec):
     """Where rows end. `path` is the folder of the run; `order` input keeps the order of the source."""
 
     path: FilePath
-    format: Annotated[Literal["parquet", "jsonl", "arrow"], one_of(*SINK_FORMATS)] = "parquet"
+    format: Annotated[str, one_of(*WRITTEN_FORMATS)] = "parquet"
     order: Annotated[Literal["input", "completion"], one_of("input", "completion")] = "input"
     batch_size: OptionalCount = None
 

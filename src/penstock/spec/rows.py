@@ -31,7 +31,7 @@ PIPELINE_SETTINGS = ("max_dead", "commit_every_s", "resources", "window", "seed"
 def read(
     source: PathLike | Sequence[PathLike] | Sequence[Mapping[str, Any]],
     *,
-    format: Literal["auto", "jsonl", "parquet", "csv", "arrow"] = "auto",
+    format: str = "auto",
     schema: Mapping[str, str] | None = None,
     batch_size: int | None = None,
 ) -> Rows:
@@ -143,7 +143,7 @@ class Rows:
         self,
         path: PathLike,
         *,
-        format: Literal["parquet", "jsonl", "arrow"] = "parquet",
+        format: str = "parquet",
         order: Literal["input", "completion"] = "input",
     ) -> Rows:
         """Says where the rows go. It comes last."""

@@ -24,7 +24,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / 
 from hosted import bare, hosted, one_pass  # noqa: E402
 
 import penstock  # noqa: E402
-from penstock.protocol.messages import EngineConfig, Sampling  # noqa: E402
+from penstock.protocol.messages import EngineConfig  # noqa: E402
+from penstock.protocol.options import Sampling  # noqa: E402
 
 DOCWRITER = str(Path(penstock.__file__).parent / "models" / "docwriter")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.protocol.messages import Answer, EngineConfig, Ready, Request, Sampling, requests_message
+from penstock.protocol.messages import Answer, EngineConfig, Ready, Request, requests_message
+from penstock.protocol.options import Sampling
 from penstock.testing.harness import HostHarness
 
 LOAD_S = 900.0

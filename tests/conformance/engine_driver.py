@@ -9,7 +9,8 @@ from typing import Any
 
 import penstock
 from penstock.engines.base import Engine
-from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request, Sampling
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request
+from penstock.protocol.options import Sampling
 
 DOCWRITER = str(Path(penstock.__file__).parent / "models" / "docwriter")
 PATIENCE_S = 120.0

@@ -22,7 +22,8 @@ from penstock.engines.openai.engine import OpenAIEngine
 from penstock.engines.openai.failures import CallFailed
 from penstock.engines.openai.request import address
 from penstock.engines.openai.retry import Backoff, backoff_s, retry_after_s
-from penstock.protocol.messages import EngineConfig, Sampling
+from penstock.protocol.messages import EngineConfig
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import TokenIds, chat
 
 AT_ONCE = Backoff(first_s=0.0, most_s=0.0)

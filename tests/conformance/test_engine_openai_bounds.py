@@ -24,7 +24,8 @@ from penstock.engines.openai.body import MAX_HELD_BYTES, MAX_REFUSAL_BYTES, Body
 from penstock.engines.openai.engine import OpenAIEngine
 from penstock.engines.openai.failures import CallFailed, OutsizedReply
 from penstock.engines.openai.retry import Backoff
-from penstock.protocol.messages import Answer, EngineConfig, Sampling
+from penstock.protocol.messages import Answer, EngineConfig
+from penstock.protocol.options import Sampling
 from penstock.testing.proxy import LoopbackServer
 
 MIB = 1 << 20

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.engines.sampling import DEFAULT_MAX_TOKENS, Defaults, RowFault, fit, resolve
-from penstock.protocol.messages import Request, Sampling
+from penstock.protocol.messages import Request
+from penstock.protocol.options import Sampling
 
 NOTHING = Defaults()
 

@@ -16,7 +16,8 @@ from engine_driver import DOCWRITER, EngineDriver, signatures, texts, tokens  # 
 
 from penstock.engines.base import EngineLoadError  # noqa: E402
 from penstock.engines.transformers.engine import TransformersEngine  # noqa: E402
-from penstock.protocol.messages import EngineConfig, Sampling  # noqa: E402
+from penstock.protocol.messages import EngineConfig  # noqa: E402
+from penstock.protocol.options import Sampling  # noqa: E402
 from penstock.protocol.payloads import Messages, Pair, chat  # noqa: E402
 
 pytestmark = pytest.mark.transformers

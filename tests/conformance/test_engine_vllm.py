@@ -19,7 +19,8 @@ pytest.importorskip("transformers")
 
 from engine_driver import DOCWRITER, signatures, tokens
 
-from penstock.protocol.messages import EngineConfig, Requests, Sampling, WireRequest
+from penstock.protocol.messages import EngineConfig, Requests, WireRequest
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Messages, chat
 from penstock.testing.harness import HostEnded, HostHarness, LoadingFailed
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.engines.mock.text import MockWriter, prompt_text
-from penstock.protocol.messages import Sampling
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import TokenIds, chat
 
 

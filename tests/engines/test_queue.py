@@ -8,21 +8,8 @@ from penstock.engine_info import EngineInfo
 from penstock.host.acceptance import Acceptance
 from penstock.host.budget import TokenBudget
 from penstock.host.queue import RequestQueue
-from penstock.protocol.messages import (
-    Answer,
-    Capacity,
-    Classification,
-    Embedding,
-    Options,
-    Output,
-    Request,
-    Requests,
-    Sampling,
-    Scoring,
-    Structured,
-    WireRequest,
-    requests_message,
-)
+from penstock.protocol.messages import Answer, Capacity, Output, Request, Requests, WireRequest, requests_message
+from penstock.protocol.options import Classification, Embedding, Options, Sampling, Scoring, Structured
 from penstock.protocol.payloads import (
     ImagePart,
     Message,

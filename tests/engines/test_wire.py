@@ -24,11 +24,11 @@ from penstock.protocol.messages import (
     PythonWork,
     Ready,
     Requests,
-    Sampling,
     Setup,
     TakeBack,
     WireRequest,
 )
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import chat
 from penstock.protocol.wire import WireError, coordinator_decoder, encode, host_decoder
 

@@ -21,7 +21,8 @@ from penstock.core.flow.flow import Flow
 from penstock.core.shape import FlowLimits, FlowShape, Progress, StepShape
 from penstock.errors import InvariantError, PoolFailed
 from penstock.planning.launches import dispatch_shape, launches_of
-from penstock.protocol.messages import Answer, Request, Sampling, WireRequest
+from penstock.protocol.messages import Answer, Request, WireRequest
+from penstock.protocol.options import Sampling
 from penstock.runtime.driver import Driver, Table
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.pool.calls import Call, Generation

@@ -18,9 +18,9 @@ from penstock.protocol.messages import (
     LoadFailed,
     Loading,
     Ready,
-    Sampling,
     Setup,
 )
+from penstock.protocol.options import Sampling
 from penstock.testing.harness import HostEnded, HostHarness, LoadingFailed
 
 pytestmark = pytest.mark.process

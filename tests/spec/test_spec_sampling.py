@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.protocol.messages import Sampling
+from penstock.protocol.options import Sampling
 from penstock.spec.sampling import SAMPLING_RULES
 from penstock.spec.steps import Generate
 

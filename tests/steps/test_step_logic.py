@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from penstock.data.columns import TableBuilder
 from penstock.errors import DEAD_CODES, ConfigError
-from penstock.protocol.messages import Answer, Output, Request, Sampling
+from penstock.protocol.messages import Answer, Output, Request
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import chat
 from penstock.spec.steps import Embed, Expand, Filter, Generate, Map
 from penstock.steps.base import Children, Columns, Failed, Filtered

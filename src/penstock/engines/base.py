@@ -4,7 +4,8 @@ An engine lives in a host process of its own. The host owns the socket, the queu
 the model. Five methods:
 
     load      blocking; returns what the engine can hold
-    submit    non-blocking; each request is answered exactly once through `emit`, in any order, from any thread
+    submit    non-blocking; each request is answered exactly once through `emit`, in any order, from any thread;
+              a request with a listener may have its parts emitted before (engines whose record honours `parts`)
     abort     best effort; an aborted request is never answered
     progress  a number that grows while the engine gets anywhere
     close     blocking; nothing is answered afterwards
@@ -26,9 +27,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request
+from penstock.protocol.messages import Answer, AnswerPart, Capacity, EngineConfig, Request
 
-Emit = Callable[[Sequence[Answer]], None]
+Emit = Callable[[Sequence[Answer | AnswerPart]], None]
 
 
 class EngineLoadError(Exception):

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.protocol.messages import Answer, Request, Sampling
+from penstock.protocol.messages import Answer, Request
+from penstock.protocol.options import Sampling
 
 __all__ = ["DEFAULT_MAX_TOKENS", "Defaults", "Resolved", "RowFault", "fit", "resolve"]
 

@@ -4,7 +4,8 @@ no engine has to look for what it was never made for, and none ignores it in sil
 from __future__ import annotations
 
 from penstock.engine_info import EngineInfo
-from penstock.protocol.messages import PARTS, Options, Request, Sampling, tag_of
+from penstock.protocol.messages import Request
+from penstock.protocol.options import PARTS, Options, Sampling, tag_of
 from penstock.protocol.payloads import kind_of
 
 __all__ = ["Acceptance"]

@@ -108,6 +108,8 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
     try:
         engine = _make(setup, functions)
         capacity = cut_capacity(engine.load(setup.config, loop.emit, loop.note), setup.share)
+        if not capacity.version:
+            capacity = msgspec.structs.replace(capacity, version=setup.version)
     except BaseException as error:  # SystemExit too: some libraries end the process where they should raise
         print_traceback(error)
         loop.load_failed(failure_of(error, read_tail("/proc/self/fd/2")))

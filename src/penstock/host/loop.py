@@ -27,11 +27,13 @@ from penstock.faults import fault
 from penstock.host.acceptance import Acceptance
 from penstock.host.figures import Figures
 from penstock.host.log import print_traceback
+from penstock.host.parts import Streams
 from penstock.host.queue import RequestQueue
 from penstock.protocol.channel import Channel
 from penstock.protocol.messages import (
     Abort,
     Answer,
+    AnswerPart,
     Answers,
     Asleep,
     Capacity,
@@ -82,13 +84,15 @@ class HostLoop(threading.Thread):
         self._channel = channel
         self._hello = hello
         self._queue = RequestQueue()
-        self._answers: WakeQueue[Answer] = WakeQueue()
+        self._answers: WakeQueue[Answer | AnswerPart] = WakeQueue()
         self._news: WakeQueue[Loading | LoadFailed | Asleep | tuple[Ready, Engine]] = WakeQueue()
         self._figures = Figures()
         self._engine: Engine | None = None
         self._worker: MainThreadWorker | None = None
         self._out: list[Answer] = []
         self._sizes: deque[tuple[int, int]] = deque()  # (id, prompt tokens), from whichever thread tokenises
+        self._streams = Streams()
+        self._version = ""
         self._hungry = False  # a turn ended with more to feed
         self._progress = 0
         self._beat_at_s = 0.0
@@ -96,7 +100,7 @@ class HostLoop(threading.Thread):
 
     # ------------------------------------------------------------ called by the engine and the main thread
 
-    def emit(self, answers: Sequence[Answer]) -> None:
+    def emit(self, answers: Sequence[Answer | AnswerPart]) -> None:
         self._answers.put_all(answers)
 
     def note(self, message: str) -> None:
@@ -197,6 +201,7 @@ class HostLoop(threading.Thread):
                 self._begin(*item)
 
     def _begin(self, ready: Ready, engine: Engine) -> None:
+        self._version = ready.capacity.version
         if self._engine is engine:  # awake again: its figures continue
             self._channel.send(ready)
             return
@@ -232,12 +237,23 @@ class HostLoop(threading.Thread):
 
     def _settle(self) -> None:
         known = self._queue.unmatched_answers
-        self._out += self._queue.settle(self._answers.take())
+        self._out += self._taken()
         if self._queue.unmatched_answers > known:
             print(
                 f"penstock: {self._queue.unmatched_answers} answers so far to requests that are not executing",
                 file=sys.stderr,
             )
+
+    def _taken(self) -> list[Answer]:
+        """What the engine has answered; parts go out ahead of it."""
+        answers, parts = self._streams.sort(self._answers.take(), self._queue.executing)
+        for message in parts:
+            self._channel.send(message)
+        wanted = self._queue.settle(answers)
+        if self._version:
+            for answer in wanted:
+                answer.version = answer.version or self._version
+        return wanted
 
     def _report(self) -> None:
         if self._out or self._sizes:
@@ -304,7 +320,7 @@ class HostLoop(threading.Thread):
         else:
             print_traceback(error)
         self._engine = None
-        out = self._out + self._queue.settle(self._answers.take())
+        out = self._out + self._taken()
         self._out = []
         if out and not self._channel.closed:
             self._put(Answers(out, self._load()))

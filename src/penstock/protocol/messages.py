@@ -5,7 +5,7 @@ Structures on the hot path are arrays on the wire (`array_like`), carry no type 
 references that the garbage collector would have to follow (`gc=False`).
 
     coordinator -> host     Setup, Requests, TakeBack, Abort, Sleep, Wake, Close
-    host -> coordinator     Hello, Loading, Ready, LoadFailed, Asleep, Answers, Heartbeat
+    host -> coordinator     Hello, Loading, Ready, LoadFailed, Asleep, AnswerParts, Answers, Heartbeat
 
 One conversation: the host sends Hello; the coordinator checks the version and sends Setup; Loading messages tell
 what takes so long; then Ready or LoadFailed. From then on Requests flow one way and Answers the other, and a
@@ -15,10 +15,11 @@ Heartbeat is sent at least once a second, also while loading. Sleep is answered 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
+from penstock.protocol.options import Options, Sampling
 from penstock.protocol.payloads import Payload
 
 PROTOCOL_VERSION = 2
@@ -30,82 +31,6 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 """Of one answer: the sum over all rows of a run fits into 64 bits."""
 Figure = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 """Finite."""
-
-
-class Structured(msgspec.Struct, frozen=True):
-    """The form that an output must have. text: a JSON schema, a regular expression, or a grammar; choice: a JSON list
-    of texts."""
-
-    kind: Literal["json", "regex", "grammar", "choice"]
-    text: str
-
-
-class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, tag="sampling"):
-    """How to sample one request. None: the model's generation config, else the field's neutral value.
-
-    labels: the answer is the log-probability of each of these as the first token, not a text
-    """
-
-    max_tokens: int | None = None
-    min_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    stop: tuple[str, ...] | None = None
-    seed: int | None = None
-    logprobs: int | None = None
-    n: int = 1
-    ignore_eos: bool = False
-    structured: Structured | None = None
-    labels: tuple[str, ...] | None = None
-
-
-class Embedding(msgspec.Struct, frozen=True, omit_defaults=True, tag="embedding"):
-    """A vector of each text. None: as the model's files say.
-
-    route       document | query | plain: which of the model's own prompts and routes; prompt: text put before instead
-    truncate    a longer text is cut at its end, is an error, or becomes several vectors
-    chunk_tokens, chunk_stride, combine    of the last; 0: max_model_len tokens
-    dimensions  the first so many, before the vector is normalized
-    """
-
-    route: Literal["document", "query", "plain"] = "plain"
-    prompt: str | None = None
-    truncate: Literal["end", "error", "chunk"] = "end"
-    chunk_tokens: int = 0
-    chunk_stride: int = 0
-    combine: Literal["mean", "separate"] = "mean"
-    dimensions: int | None = None
-    normalize: bool | None = None
-    precision: Literal["float32", "float16", "int8", "binary"] = "float32"
-
-
-class Scoring(msgspec.Struct, frozen=True, omit_defaults=True, tag="scoring"):
-    """A number for each text of a Pair. activation None: as the model's files say."""
-
-    activation: Literal["sigmoid", "none"] | None = None
-    truncate: Literal["end", "error"] = "end"
-
-
-class Classification(msgspec.Struct, frozen=True, omit_defaults=True, tag="classification"):
-    """The scores of all labels, in the model's order."""
-
-    truncate: Literal["end", "error"] = "end"
-
-
-Options = Sampling | Embedding | Scoring | Classification
-
-PARTS = "parts"
-"""Among what an engine honours: it answers in parts (`Request.listener`)."""
-
-
-def tag_of(options: Options) -> str:
-    """sampling | embedding | scoring | classification."""
-    return str(options.__struct_config__.tag)
 
 
 BATCH_PRIORITY = 100
@@ -172,8 +97,9 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     code      "" when it succeeded; else a code of `errors.DEAD_CODES` (the row's failure, not retried) or
               "retry" (the attempt's failure: try again, perhaps elsewhere)
     outputs   n of them for generate, else empty
-    value     embed: list of floats, or bytes of float32; python: what the function returned
+    value     python: what the function returned; embedding, scores: an `Array`
     tokens_in the true length of the prompt, 0 where there are no tokens
+    version   of the weights that answered, as `Capacity.version`; the host sets it where the engine does not
     """
 
     id: int
@@ -183,6 +109,25 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     outputs: list[Output] = []
     value: Any = None
     tokens_in: Tokens = 0
+    version: str = ""
+
+
+class AnswerPart(msgspec.Struct, array_like=True, gc=False):
+    """A piece of an answer, sent as it comes; the answer itself comes whole at the end.
+
+    output         which of the n outputs
+    text           what is new of it
+    finish_reason  on the last piece of an output, else ""
+    data           bytes of the stream that a raw body asked for, in place of a text
+    """
+
+    id: int
+    attempt: int
+    output: int
+    text: str
+    token_ids: list[int] | None = None
+    finish_reason: str = ""
+    data: bytes = b""
 
 
 class Load(msgspec.Struct, array_like=True, gc=False):
@@ -213,6 +158,7 @@ class Capacity(msgspec.Struct, frozen=True):
 
     shared: the slots share one device, so that more requests at once slow each other down (all real models).
     can_sleep: it can give its devices' memory back and take it again
+    version: of the weights; "" where nobody gave one
     """
 
     slots: Count
@@ -221,6 +167,7 @@ class Capacity(msgspec.Struct, frozen=True):
     facts: dict[str, str | int | float] = {}
     shared: bool = False
     can_sleep: bool = False
+    version: str = ""
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
@@ -277,6 +224,18 @@ class Setup(msgspec.Struct, tag="setup"):
     config: EngineConfig
     work: PythonWork | None = None
     share: float = 1.0  # of the engine's slots and tokens that are used; less after it ran out of memory at work
+    version: str = ""  # of the weights that are loaded, for engines that do not say it themselves
+
+
+class AnswerParts(msgspec.Struct, tag="parts"):
+    """Parts for one listener. The coordinator hands `frame` on unread (`wire.decode_parts` reads it).
+
+    first  (id, attempt) of the requests whose first part is in here: they must not be run again
+    """
+
+    listener: int
+    first: list[tuple[int, int]]
+    frame: bytes
 
 
 class Requests(msgspec.Struct, tag="requests"):
@@ -366,4 +325,4 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
 
 
 ToHost = Setup | Requests | TakeBack | Abort | Sleep | Wake | Close
-ToCoordinator = Hello | Loading | Ready | LoadFailed | Asleep | Answers | Heartbeat
+ToCoordinator = Hello | Loading | Ready | LoadFailed | Asleep | AnswerParts | Answers | Heartbeat

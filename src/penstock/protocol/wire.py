@@ -15,8 +15,8 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.protocol import messages
-from penstock.protocol.messages import Answer, Answers, Requests, ToCoordinator, ToHost, WireRequest
-from penstock.protocol.values import UnsendableValue, as_extension, for_function, from_extension, to_wire
+from penstock.protocol.messages import Answer, AnswerPart, Answers, Requests, ToCoordinator, ToHost, WireRequest
+from penstock.protocol.values import UnsendableValue, as_extension, escaped, for_function, from_extension, to_wire
 
 __all__ = [
     "Decoder",
@@ -24,15 +24,18 @@ __all__ = [
     "WireError",
     "coordinator_decoder",
     "decode_answer",
+    "decode_parts",
     "encode",
     "encode_answer",
     "encode_answers",
+    "encode_parts",
     "encode_requests",
     "host_decoder",
 ]
 
 _LENGTH = struct.Struct(">I")
 _encoder = msgspec.msgpack.Encoder(enc_hook=as_extension)
+_parts = msgspec.msgpack.Decoder(list[AnswerPart])
 _answers = msgspec.msgpack.Decoder(Answer, ext_hook=from_extension)
 
 Message = TypeVar("Message")
@@ -174,6 +177,22 @@ def decode_answer(data: bytes) -> Answer:
         return _answers.decode(data)
     except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError, struct.error) as error:
         raise WireError(f"an answer that was kept can't be read: {error}") from None
+
+
+def encode_parts(parts: list[AnswerPart]) -> bytes:
+    """The frame of a `AnswerParts`."""
+    try:
+        return _encoder.encode(parts)
+    except UnicodeEncodeError:
+        return _encoder.encode([msgspec.structs.replace(part, text=escaped(part.text)) for part in parts])
+
+
+def decode_parts(frame: bytes) -> list[AnswerPart]:
+    """The inverse of `encode_parts`. Raises WireError."""
+    try:
+        return _parts.decode(frame)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise WireError(f"parts of answers that can't be read: {error}") from None
 
 
 def host_decoder() -> Decoder[ToHost]:

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.data.base import Row
 from penstock.data.templates import Template, TemplateFailure
 from penstock.errors import ConfigError
-from penstock.protocol.messages import Sampling
+from penstock.protocol.options import Sampling
 from penstock.spec.sampling import SAMPLING_RULES
 from penstock.spec.templates import is_template
 

@@ -14,10 +14,24 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from msgspec.structs import replace
 
+from penstock.engine_info import engines
 from penstock.errors import DEAD_CODES
-from penstock.protocol.messages import Abort, Answer, EngineConfig, Ready, Sampling
-from penstock.protocol.payloads import Message, Messages
+from penstock.protocol.arrays import Array
+from penstock.protocol.messages import (
+    Abort,
+    Answer,
+    AnswerParts,
+    Answers,
+    EngineConfig,
+    Ready,
+    Request,
+    requests_message,
+)
+from penstock.protocol.options import PARTS, Classification, Embedding, Options, Sampling, Structured
+from penstock.protocol.payloads import ImagePart, Message, Messages, Pair, Payload, RawBody, TextPart
+from penstock.protocol.wire import decode_parts
 from penstock.testing.harness import HostHarness, LoadingFailed
 
 __all__ = ["EngineConformance"]
@@ -160,6 +174,74 @@ class EngineConformance:
         assert sorted([*returned, *(answer.id for answer in answers)]) == sorted(ids)
         self._expect_silence(host)
 
+    def test_it_refuses_the_payloads_that_its_record_does_not_name(self, host: HostHarness) -> None:
+        info = engines()[self.config.engine]
+        others: dict[str, Payload] = {
+            "images": Messages([Message("user", [TextPart("What is this?"), ImagePart(data=b"\x89PNG")])]),
+            "pair": Pair("a query", ["a text"]),
+            "body": RawBody(b"{}", "/v1/chat/completions"),
+            "row": {"a": 1},
+        }
+        asked = {kind: payload for kind, payload in others.items() if kind not in info.payloads}
+        for kind, answer in zip(asked, self.ask(host, list(asked.values())), strict=True):
+            assert (answer.code, answer.outputs) == ("refused", []), kind
+            assert f"not {kind}" in answer.message and info.name in answer.message
+        self._expect_silence(host)
+
+    def test_it_refuses_the_options_that_its_record_does_not_name(self, host: HostHarness) -> None:
+        info = engines()[self.config.engine]
+        structured = replace(self.short, structured=Structured("regex", "a+"))
+        others: dict[str, Options] = {
+            "embedding": Embedding(),
+            "classification": Classification(),
+            "structured": structured,
+            "labels": replace(self.short, labels=("a", "b")),
+        }
+        for name, options in others.items():
+            if name not in info.honours:
+                (answer,) = host.ask([self.prompts[0]], options, patience_s=self.patience_s)
+                assert answer.code == "refused" and name in answer.message
+        self._expect_silence(host)
+
+    def test_vectors_come_as_arrays(self, host: HostHarness) -> None:
+        if "embedding" not in engines()[self.config.engine].honours:
+            pytest.skip("this engine does not embed")
+        first, second, other = (
+            answer.value for answer in host.ask([*self.prompts[:1] * 2, self.prompts[1]], Embedding())
+        )
+        assert isinstance(first, Array) and first.dtype == "float32" and len(first.shape) == 1
+        assert first == second and other.shape == first.shape and other != first
+
+    def test_a_request_of_a_better_class_goes_before_those_that_wait(
+        self, host: HostHarness, loaded: tuple[HostHarness, Ready]
+    ) -> None:
+        waiting = [Request(prompt, self.long, 10**6 + at, 1) for at, prompt in enumerate(self.many(20))]
+        urgent = Request(self.prompts[0], self.long, 10**6 - 1, 1, priority=0)
+        filling = [Request(prompt, self.long, 2 * 10**6 + at, 1) for at, prompt in enumerate(self._fill(loaded))]
+        host.send(requests_message([*filling, *waiting, urgent]))
+        answers = host.answers(len(filling) + len(waiting) + 1, self.patience_s)
+        assert answers[-1].id != urgent.id
+        assert all(answer.code == "" for answer in answers)
+        self._expect_silence(host)
+
+    def _fill(self, loaded: tuple[HostHarness, Ready]) -> list[Any]:
+        return self.many(min(loaded[1].capacity.slots, 200))
+
+    def test_parts_come_before_the_answer_and_add_up_to_it(self, host: HostHarness) -> None:
+        known = len(host.seen)
+        id = host.request(self.prompts[0], self.short, listener=3)
+        (answer,) = host.answers(1, self.patience_s)
+        messages = [message for message in host.seen[known:] if isinstance(message, AnswerParts)]
+        if PARTS not in engines()[self.config.engine].honours:
+            assert answer.code == "refused" and "stream" in answer.message and not messages
+            return
+        assert answer.code == "" and {message.listener for message in messages} == {3}
+        assert [first for message in messages for first in message.first] == [(id, 1)]
+        parts = [part for message in messages for part in decode_parts(message.frame)]
+        assert "".join(part.text for part in parts) == answer.outputs[0].text
+        assert [part.finish_reason for part in parts if part.finish_reason] == [answer.outputs[0].finish_reason]
+        assert isinstance(host.seen[-1], Answers), "the answer comes last"
+
     def test_progress_and_busy_time_grow_with_work(self, host: HostHarness) -> None:
         before = host.figures
         assert before is not None
@@ -184,8 +266,9 @@ class EngineConformance:
 
     def test_it_ends_in_good_order(self, tmp_path: Path) -> None:
         with self.start(tmp_path / "log") as host:
-            host.load(self.config, patience_s=self.patience_s)
-            self.ask(host, [self.prompts[0]])
+            ready = host.load(self.config, version="weights-7", patience_s=self.patience_s)
+            (answer,) = self.ask(host, [self.prompts[0]])
+            assert answer.version == ready.capacity.version != "", "an answer says which weights gave it"
             assert host.close() == 0, host.tail()
 
     def _expect_silence(self, host: HostHarness) -> None:

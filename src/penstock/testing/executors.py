@@ -23,11 +23,11 @@ from penstock.protocol.messages import (
     LoadFailed,
     Ready,
     Requests,
-    Sampling,
     Setup,
     ToCoordinator,
     WireRequest,
 )
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Payload
 from penstock.protocol.wire import coordinator_decoder
 

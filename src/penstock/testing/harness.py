@@ -26,7 +26,6 @@ from penstock.protocol.messages import (
     Load,
     LoadFailed,
     Loading,
-    Options,
     PythonWork,
     Ready,
     Request,
@@ -36,6 +35,7 @@ from penstock.protocol.messages import (
     ToCoordinator,
     requests_message,
 )
+from penstock.protocol.options import Options
 from penstock.protocol.payloads import Payload
 from penstock.protocol.wire import coordinator_decoder
 
@@ -112,11 +112,13 @@ class HostHarness:
         *,
         functions: Sequence[str] = (),
         timeout_s: float | None = None,
+        version: str = "",
         patience_s: float = 120.0,
     ) -> Ready:
         """Send the Setup and wait for Ready. Raises LoadingFailed."""
         self.expect(Hello, patience_s)
-        self.send(Setup("test-0", config, PythonWork(tuple(functions), timeout_s=timeout_s) if functions else None))
+        work = PythonWork(tuple(functions), timeout_s=timeout_s) if functions else None
+        self.send(Setup("test-0", config, work, version=version))
         answer = self.expect_first((Ready, LoadFailed), patience_s)
         if isinstance(answer, LoadFailed):
             raise LoadingFailed(answer)

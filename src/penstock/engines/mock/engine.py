@@ -12,6 +12,7 @@
     fail_on            a request whose prompt holds this is refused
     crash_on           the process kills itself when such a request starts
     hang_on            the whole replica stops answering when such a request starts; heartbeats continue
+    dimension          of the vectors of a text (384)
     oom_over_tokens    the process ends when the tokens executing (prompts and outputs) exceed this
 
 A request takes one slot. Slots keep an absolute schedule (see `schedule`), so that the time a sleep overshoots is
@@ -31,8 +32,10 @@ import msgspec
 
 from penstock.engines.base import Emit, EngineLoadError, Sleeper
 from penstock.engines.mock.schedule import SlotSchedule
-from penstock.engines.mock.text import MAX_OUTPUT_TOKENS, MockWriter, prompt_text
-from penstock.protocol.messages import Answer, Capacity, EngineConfig, Output, Request
+from penstock.engines.mock.text import MAX_OUTPUT_TOKENS, MockWriter, parts_of, prompt_text
+from penstock.engines.mock.vectors import value_of
+from penstock.engines.sampling import RowFault
+from penstock.protocol.messages import Answer, AnswerPart, Capacity, EngineConfig, Output, Request
 
 __all__ = ["MockEngine", "MockOptions"]
 
@@ -51,6 +54,7 @@ class MockOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     oom_over_tokens: int | None = None
     wake_ms: float | None = None
     load_oom_over_seqs: int | None = None
+    dimension: int = 384
 
     def __post_init__(self) -> None:
         if self.slots < 1:
@@ -74,10 +78,6 @@ class MockEngine(Sleeper):
         self._marks = False
 
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
-        if config.task != "generate":
-            raise EngineLoadError(
-                f"the mock engine does not support the task {config.task!r}, only generate", code="bad_model"
-            )
         self._options = options = _options(config.engine_options)
         self._writer = MockWriter(options.seed, options.eos_median_tokens, options.eos_sigma)
         self._marks = any((options.fail_on, options.crash_on, options.hang_on))
@@ -106,13 +106,11 @@ class MockEngine(Sleeper):
         return self._capacity()
 
     def submit(self, requests: Sequence[Request]) -> None:
-        answers: list[Answer] = []
+        answers: list[Answer | AnswerPart] = []
         for request in requests:
             if self._hung:
                 return
-            answer = self._start(request)
-            if answer is not None:
-                answers.append(answer)
+            answers += self._start(request)
         if answers:
             self._finish(answers)
 
@@ -131,34 +129,45 @@ class MockEngine(Sleeper):
         if self._schedule is not None:
             self._schedule.close()
 
-    def _start(self, request: Request) -> Answer | None:
-        """Begin a request; its answer where that is ready at once."""
+    def _start(self, request: Request) -> Sequence[Answer | AnswerPart]:
+        """Begin a request; its parts and its answer where they are ready at once."""
         prompt = prompt_text(request.payload)
         if self._marks:
             refusal = self._meet_mark(prompt)
             if refusal is not None:
-                return Answer(request.id, request.attempt, "refused", refusal)
+                return [Answer(request.id, request.attempt, "refused", refusal)]
             if self._hung:
-                return None
+                return ()
         refusal = _refusal(request)
         if refusal is not None:
-            return Answer(request.id, request.attempt, "refused", refusal)
-        outputs = self._writer.write(prompt, request.sampling)
+            return [Answer(request.id, request.attempt, "refused", refusal)]
         tokens_in = len(prompt.split())
-        answer = Answer(request.id, request.attempt, "", "", outputs, None, tokens_in)
+        outputs: list[Output] = []
+        value = None
+        if request.options is None or request.sampling is not None:
+            outputs = self._writer.write(prompt, request.sampling)
+        else:
+            try:
+                value = value_of(request, self._options.seed, self._options.dimension)
+            except RowFault as fault:
+                return [fault.answer(request)]
+        answer = Answer(request.id, request.attempt, "", "", outputs, value, tokens_in)
         if self._options.oom_over_tokens is not None:
             self._hold(request.id, tokens_in + _tokens_out(outputs))
+        parts = parts_of(request, outputs) if request.listener else []
         if self._schedule is None:
-            return answer
-        cost_ms = self._options.ms_per_row + self._options.ms_per_token * _tokens_out(outputs)
-        self._schedule.add(answer, request.arrived_s, cost_ms / 1000)
-        return None
+            return [*parts, answer]
+        row_s, token_s = self._options.ms_per_row / 1000, self._options.ms_per_token / 1000
+        timed = [(row_s + at * token_s, part) for at, part in enumerate(parts)]
+        self._schedule.add(answer, request.arrived_s, row_s + token_s * _tokens_out(outputs), timed)
+        return ()
 
-    def _finish(self, answers: list[Answer]) -> None:
+    def _finish(self, answers: list[Answer | AnswerPart]) -> None:
         self._answered += len(answers)
         if self._tokens:
             for answer in answers:
-                self._tokens.pop(answer.id, None)
+                if isinstance(answer, Answer):
+                    self._tokens.pop(answer.id, None)
         self._emit(answers)
 
     def _meet_mark(self, prompt: str) -> str | None:

@@ -6,6 +6,8 @@ INFO = EngineInfo(
     name="mock",
     adapter="penstock.engines.mock.engine:MockEngine",
     tasks=("generate", "embed"),
+    payloads=frozenset({"text", "tokens", "messages", "pair"}),
+    honours=frozenset({"sampling", "embedding", "scoring", "classification", "parts"}),
     devices_if_split=True,
     ref_prefix="mock:",
     slots=1,
@@ -23,6 +25,7 @@ INFO = EngineInfo(
         "wake_ms": EngineOption("number"),
         "load_oom_over_seqs": EngineOption("count"),
         "eos_median_tokens": EngineOption("number", answers=True, default=0),
+        "dimension": EngineOption("count", answers=True, default=384),
         "eos_sigma": EngineOption("number", answers=True, default=0),
     },
 )

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 
-from penstock.protocol.messages import Answer
+from penstock.protocol.messages import Answer, AnswerPart
 
 __all__ = ["SlotSchedule"]
 
@@ -30,9 +30,9 @@ class SlotSchedule:
     More requests than slots queue: each takes the slot that ends first.
     """
 
-    def __init__(self, slots: int, give: Callable[[list[Answer]], None]) -> None:
+    def __init__(self, slots: int, give: Callable[[list[Answer | AnswerPart]], None]) -> None:
         self._slot_ends_s = [0.0] * slots  # heap: the scheduled end of the last request of each slot
-        self._running: list[tuple[float, int, Answer]] = []  # heap by end; the number decides between equal ends
+        self._running: list[tuple[float, int, Answer | AnswerPart]] = []  # heap by end, then number
         self._number = 0
         self._ticks = 0
         self._give = give
@@ -40,22 +40,28 @@ class SlotSchedule:
         self._changed = threading.Condition()
         threading.Thread(target=self._serve, name="penstock-mock", daemon=True).start()
 
-    def add(self, answer: Answer, arrived_s: float, cost_s: float) -> None:
+    def add(
+        self, answer: Answer, arrived_s: float, cost_s: float, parts: Sequence[tuple[float, AnswerPart]] = ()
+    ) -> None:
+        """parts: each with the seconds after the start at which it is given."""
         with self._changed:
-            end_s = max(self._slot_ends_s[0], arrived_s) + cost_s
-            heapreplace(self._slot_ends_s, end_s)
-            self._number += 1
-            heappush(self._running, (end_s, self._number, answer))
-            if self._running[0][1] == self._number:
-                self._changed.notify()  # it ends before all others: the sleeper has to sleep less
+            start_s = max(self._slot_ends_s[0], arrived_s)
+            heapreplace(self._slot_ends_s, start_s + cost_s)
+            before = self._running[0] if self._running else None
+            entries: list[tuple[float, Answer | AnswerPart]] = [*parts, (cost_s, answer)]
+            for after_s, item in entries:
+                self._number += 1
+                heappush(self._running, (start_s + after_s, self._number, item))
+            if self._running[0] is not before:
+                self._changed.notify()  # it comes before all others: the sleeper has to sleep less
 
     def cancel(self, ids: Sequence[int]) -> None:
         """Forget these; their slots are free from now on."""
         gone = set(ids)
         with self._changed:
             now_s = time.monotonic()
-            for end_s, _, answer in self._running:
-                if answer.id in gone and end_s in self._slot_ends_s:
+            for end_s, _, item in self._running:
+                if isinstance(item, Answer) and item.id in gone and end_s in self._slot_ends_s:
                     self._slot_ends_s[self._slot_ends_s.index(end_s)] = min(end_s, now_s)
             self._running = [entry for entry in self._running if entry[2].id not in gone]
             heapify(self._slot_ends_s)
@@ -84,8 +90,8 @@ class SlotSchedule:
                     continue
             self._give(due)
 
-    def _take_due(self, now_s: float) -> list[Answer]:
-        due: list[Answer] = []
+    def _take_due(self, now_s: float) -> list[Answer | AnswerPart]:
+        due: list[Answer | AnswerPart] = []
         while self._running and self._running[0][0] <= now_s:
             due.append(heappop(self._running)[2])
         return due

@@ -8,10 +8,11 @@ import struct
 
 import msgspec
 
-from penstock.protocol.messages import Output, Sampling
-from penstock.protocol.payloads import Messages, Payload, TokenIds
+from penstock.protocol.messages import AnswerPart, Output, Request
+from penstock.protocol.options import Sampling
+from penstock.protocol.payloads import Messages, Pair, Payload, TokenIds
 
-__all__ = ["MAX_OUTPUT_TOKENS", "MockWriter", "prompt_text"]
+__all__ = ["MAX_OUTPUT_TOKENS", "MockWriter", "parts_of", "prompt_text"]
 
 MAX_OUTPUT_TOKENS = 1_000_000  # of one output; far beyond any model's context, and text that still fits a message
 DEFAULT_OUTPUT_TOKENS = 16
@@ -30,7 +31,20 @@ def prompt_text(payload: Payload | None) -> str:
             return "\n".join(f"{each['role']}: {each['content']}" for each in payload.as_dicts())
         case TokenIds():
             return " ".join(map(str, payload.ids))
+        case Pair():
+            return "\n".join([payload.query, *payload.texts])
     raise TypeError(f"the mock engine can't read a payload of type {type(payload).__name__}")
+
+
+def parts_of(request: Request, outputs: list[Output]) -> list[AnswerPart]:
+    """A part for each word of each output."""
+    parts: list[AnswerPart] = []
+    for index, output in enumerate(outputs):
+        words = output.text.split(" ")
+        for at, word in enumerate(words):
+            reason = output.finish_reason if at == len(words) - 1 else ""
+            parts.append(AnswerPart(request.id, request.attempt, index, f" {word}" if at else word, None, reason))
+    return parts
 
 
 class MockWriter:

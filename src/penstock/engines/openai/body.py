@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from penstock.engines.openai.failures import CallFailed, OutsizedReply
-from penstock.protocol.messages import Sampling
+from penstock.protocol.options import Sampling
 
 __all__ = [
     "ACCEPTED_CODINGS",

@@ -15,7 +15,8 @@ from penstock.engines.openai.body import MAX_REPLY_BYTES, reply_limit_bytes
 from penstock.engines.openai.failures import CallFailed
 from penstock.engines.openai.retry import retry_after_s
 from penstock.engines.sampling import RowFault
-from penstock.protocol.messages import Answer, Output, Request, Sampling
+from penstock.protocol.messages import Answer, Output, Request
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Messages, TokenIds, texts_in
 from penstock.redaction import Redactor, is_secret_name, secrets_of_url, texts_of
 

@@ -19,7 +19,8 @@ from penstock.engines.base import Emit, PromptCounter, Sleeper
 from penstock.engines.sampling import RowFault, fit, resolve
 from penstock.engines.transformers.load import Loaded, load_model
 from penstock.engines.transformers.row import Job, Row, rows_of
-from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request, Sampling
+from penstock.protocol.messages import Answer, Capacity, EngineConfig, Request
+from penstock.protocol.options import Sampling
 
 if TYPE_CHECKING:
     from penstock.engines.transformers.cohorts import CohortDecoder

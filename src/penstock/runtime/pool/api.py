@@ -27,7 +27,8 @@ from penstock.errors import PoolFailed, UsageError
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import Place, open_place
-from penstock.protocol.messages import Request, Sampling
+from penstock.protocol.messages import Request
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Message, Messages, Payload, TokenIds
 from penstock.runtime.pool.calls import Call, Generation, GenerationError
 from penstock.runtime.pool.thread import PoolThread

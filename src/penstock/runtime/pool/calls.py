@@ -13,7 +13,8 @@ from penstock.core import events as ev
 from penstock.core.events import Event
 from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.errors import PoolFailed
-from penstock.protocol.messages import Answer, Request, Sampling
+from penstock.protocol.messages import Answer, Request
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import guessed_tokens
 
 __all__ = ["Begin", "Call", "Cancel", "CloseLoop", "Generation", "GenerationError"]
@@ -25,6 +26,7 @@ class Generation(msgspec.Struct, frozen=True):
     finish_reasons  stop | length, one per text
     tokens_in, tokens_out  of the prompt, and of all texts together
     logprobs        per text one number per output token, natural log, where they were asked for
+    version         of the weights that answered, "" where none was given
     """
 
     texts: tuple[str, ...]
@@ -32,6 +34,7 @@ class Generation(msgspec.Struct, frozen=True):
     tokens_in: int
     tokens_out: int
     logprobs: tuple[tuple[float, ...] | None, ...] = ()
+    version: str = ""
 
     @property
     def text(self) -> str:
@@ -156,6 +159,7 @@ def generation_of(answer: Answer) -> Generation:
         finish_reasons=tuple(output.finish_reason for output in outputs),
         tokens_in=answer.tokens_in,
         tokens_out=sum(output.tokens_out for output in outputs),
+        version=answer.version,
         logprobs=tuple(None if output.logprobs is None else tuple(output.logprobs) for output in outputs),
     )
 

@@ -17,6 +17,7 @@ from penstock.host.causes import is_device_failure, is_out_of_memory
 from penstock.protocol.messages import (
     Abort,
     Answer,
+    AnswerParts,
     Answers,
     Hello,
     LoadFailed,
@@ -59,6 +60,7 @@ class Replicas:
         self._selector, self._requests_of = selector, requests_of
         self._names = [rungs[0].replica for rungs in launches]
         self._index = {name: index for index, name in enumerate(self._names)}
+        self.listeners: dict[int, Callable[[bytes], None]] = {}  # of parts, by Request.listener
         self._next_batch = 1
         self._answered: list[Link] = []
         self._has_news = False
@@ -239,6 +241,8 @@ class Replicas:
                 self._record.answered(link.index, now)
                 self._answered.append(link)
                 events.append(event)
+            elif isinstance(message, AnswerParts):
+                events += self._parts(link, message)
             elif isinstance(message, Hello):
                 refusal = link.greet(message, __version__)
                 if refusal:
@@ -253,6 +257,17 @@ class Replicas:
             # The processes may still be there; their Exit tells the core, once nothing can come any more.
             self._forget(link)
             self._end(link.index, link.incarnation)
+
+    def _parts(self, link: Link, message: AnswerParts) -> Iterable[Event]:
+        """Hand parts on, unread. Where nobody listens any more nothing was sent, and the request may run again."""
+        listen = self.listeners.get(message.listener)
+        if listen is None:
+            return ()
+        listen(message.frame)
+        if not message.first:
+            return ()
+        tasks, attempts = map(list, zip(*message.first, strict=True))
+        return [ev.FirstParts(replica=link.index, incarnation=link.incarnation, tasks=tasks, attempts=attempts)]
 
     def _kept(self, answers: Sequence[Answer]) -> int:
         """The number under which these answers lie in `batches` for this turn."""

@@ -19,7 +19,8 @@ from penstock.data.sizes import memory_of
 from penstock.engines.sampling import DEFAULT_MAX_TOKENS
 from penstock.errors import InvariantError
 from penstock.ledger.base import PaidResult, PaidResults
-from penstock.protocol.messages import Answer, Request, Sampling
+from penstock.protocol.messages import Answer, Request
+from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Payload, guessed_tokens
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.retry.scope import Selection

@@ -160,6 +160,47 @@ def test_nothing_is_called_back_while_requests_wait() -> None:
     assert pool.to_take_back() == {}
 
 
+def test_a_higher_class_takes_the_place_of_look_ahead_and_no_more() -> None:
+    pool = pool_of(2, lookahead=4)
+    fill(pool, 10)
+    assert pool.to_take_back() == {}, "one class only"
+    for task in (20, 21):
+        pool.lanes.push(request(task, priority=0))
+    assert pool.fill(0.0) == {}
+    newest = list(pool.replicas[0].in_flight)[::-1]
+    assert pool.to_take_back() == {0: newest[:2]}, "one for each that waits, the last sent first"
+    assert pool.to_take_back() == {}, "they are on their way"
+    for task in newest[:2]:
+        made = pool.replicas[0].in_flight[task]
+        pool.replicas[0].refund(made)
+        pool.lanes.push(made)
+    pool.offer(pool.replicas[0])
+    pool.recount(pool.replicas[0])
+    assert pool.fill(0.0) == {0: ([20, 21], [1, 1])}
+    assert pool.to_take_back() == {}, "a higher class is never called back for a lower one"
+
+
+def test_an_idle_slot_takes_what_goes_before_a_request_that_is_too_long_for_it() -> None:
+    pool = pool_of(1, 2, kv_tokens=100, lookahead=2)
+    first = [request(task, out=20) for task in range(3)]
+    for made in first:
+        pool.appraise(made)
+        made.attempt += 1
+        pool.replicas[0].charge(made)
+    busy = request(50, out=60)
+    pool.appraise(busy)
+    busy.attempt += 1
+    pool.replicas[1].charge(busy)
+    for replica in pool.replicas:
+        pool.offer(replica)
+        pool.recount(replica)
+    pool.lanes.push(request(9, out=90))
+    assert pool.fill(0.0) == {}, "too long for either"
+    assert pool.to_take_back() == {0: [2]}, "the idle slot can run it, and it goes before the one that waits"
+    pool.replicas[0].in_flight[1].order = 10
+    assert pool.to_take_back() == {}, "what goes after it would only wait behind it"
+
+
 def test_a_drain_calls_all_look_ahead_back() -> None:
     pool = pool_of(2, 1, lookahead=4)
     fill(pool, 30)

@@ -143,6 +143,17 @@ def offer_forgotten_after_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@plant
+def taken_back_only_while_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A higher class waits until the look-ahead of a lower one is through."""
+    take_back = Pool.to_take_back
+
+    def idle_only(self: Pool, *, everything: bool = False) -> dict[int, list[int]]:
+        return {} if self.lanes.count and not everything else take_back(self, everything=everything)
+
+    monkeypatch.setattr(Pool, "to_take_back", idle_only)
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTED[name](monkeypatch)

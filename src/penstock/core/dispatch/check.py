@@ -156,6 +156,16 @@ def _check_tail(dispatch: Dispatch, pool: Pool) -> None:
         raise dispatch._broken(
             f"{idle} slots of {pool.name} are idle, {excess} requests wait in hosts, {recalled} come"
         )
+    head = pool.lanes.first()
+    if head is None or recalled:
+        return
+    pool.appraise(head)
+    if any(replica.spare(head.priority) > 0 and replica.fits(head.cost) for replica in pool.replicas):
+        return
+    for replica in pool.replicas:
+        lower = (r.priority > head.priority and not (r.recalled or r.kept) for r in replica.in_flight.values())
+        if replica.count()[0] and any(lower):
+            raise dispatch._broken(f"request {head.task} waits, and a lower class waits in the host of {replica.index}")
 
 
 def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:

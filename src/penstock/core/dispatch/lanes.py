@@ -216,6 +216,11 @@ class Lanes:
         """The request that goes next."""
         return next((lane.first() for lane in self.ranked if lane), None)
 
+    def goes_before(self, request: Request, other: Request) -> bool:
+        """Whether `request` would go before `other` if it waited as well."""
+        first, second = self._policy.lane_of(request), self._policy.lane_of(other)
+        return (first, request.deadline, request.order) < (second, other.deadline, other.order)
+
     def may_pass(self, lane: Lane, blocked: Lane | None) -> bool:
         return blocked is None or self._policy.may_pass(lane, blocked)
 

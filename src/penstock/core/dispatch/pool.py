@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace
-from math import inf
 
 from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK, Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
@@ -208,34 +208,54 @@ class Pool:
         self._recalled += replica.counted[2] - counted[2]
 
     def to_take_back(self, *, everything: bool = False) -> dict[int, list[int]]:
-        """Requests to call back from hosts: those sent last to the fullest replicas, as many as idle slots could run.
-
-        Only when nothing else waits: then look-ahead in one host is work that another replica could do now. What no
-        idle replica has the tokens for stays, or it would go back and forth.
-        """
-        wanted = self._excess if everything else min(self._excess, self._idle - self._recalled)
-        if wanted <= 0 or (self.lanes.count and not everything):
-            return {}
-        most_tokens = inf if everything else self._room_in_idle_slots()
+        """Requests to call back from hosts, those sent last to the fullest replicas first. Only what waits in a host
+        comes back; what the host keeps has begun, and is not asked for again."""
+        wanted, wants = (self._excess, _whatever) if everything else self._wanted_back()
         recalls: dict[int, list[int]] = {}
+        if wanted <= 0:
+            return recalls
         for replica in sorted(self.replicas, key=lambda r: -r.counted[0]):
             count = min(wanted, replica.counted[0])
             if count <= 0:
                 break
-            tasks = self._recall(replica, count, most_tokens)
+            tasks = self._recall(replica, count, wants)
             if tasks:
                 recalls[replica.index] = tasks
                 self.recount(replica)
                 wanted -= len(tasks)
         return recalls
 
+    def _wanted_back(self) -> tuple[int, Callable[[Request], bool]]:
+        """How many requests could run elsewhere now, or are in the way of a higher class; and which.
+
+        None goes back and forth: an idle slot takes only what it has the tokens for and what goes before the request
+        that waits, and a lower class makes room for a higher one, never the other way.
+        """
+        head, idle = self.lanes.first(), max(0, self._idle - self._recalled)
+        if head is None:
+            room = self._room_in_idle_slots() if idle else 0.0
+            return min(self._excess, idle), lambda request: request.cost <= room
+        several = len(self._offers) > 1  # classes
+        if not (idle or several) or not self._excess:
+            return 0, _whatever
+        self.appraise(head)
+        if any(replica.spare(head.priority) > 0 and replica.fits(head.cost) for replica in self.replicas):
+            return 0, _whatever  # it is held back for others that are loading, not short of a place
+        room = self._room_in_idle_slots()
+        same = sum(len(lane) for lane in self.lanes.ranked if lane.priority == head.priority) if several else 0
+        priority, before = head.priority, self.lanes.goes_before
+        return (
+            min(self._excess, max(idle, same - self._recalled)),
+            lambda request: request.priority > priority or (request.cost <= room and before(request, head)),
+        )
+
     def _room_in_idle_slots(self) -> float:
         return max((r.token_room() for r in self.replicas if r.counted[1]), default=0.0)
 
-    def _recall(self, replica: Replica, count: int, most_tokens: float) -> list[int]:
+    def _recall(self, replica: Replica, count: int, wants: Callable[[Request], bool]) -> list[int]:
         tasks: list[int] = []
         for request in reversed(replica.in_flight.values()):
-            if not request.recalled and not request.kept and request.cost <= most_tokens:
+            if not request.recalled and not request.kept and wants(request):
                 request.recalled = True
                 tasks.append(request.task)
                 if len(tasks) == count:
@@ -245,3 +265,7 @@ class Pool:
 
     def waiting(self) -> int:
         return self.lanes.count + self.quarantine.count
+
+
+def _whatever(request: Request) -> bool:
+    return True

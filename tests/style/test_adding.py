@@ -203,11 +203,11 @@ def hello(name: str, /) -> int:
     },
     """
 import subprocess, sys
-def told(*words):
+def answer(*words):
     return subprocess.run([sys.executable, "-m", "penstock.cli", *words], capture_output=True, text=True)
-assert told("hello", "you").stdout == "hello you\\n"
-assert "Greet somebody." in told("--help").stdout
-assert told("hello").returncode == 2
+assert answer("hello", "you").stdout == "hello you\\n"
+assert "Greet somebody." in answer("--help").stdout
+assert answer("hello").returncode == 2
 """,
 )
 

@@ -142,7 +142,7 @@ class Supervisor:
                     self._kill_hung(replica)
 
     def _try_again(self, replica: Replica) -> None:
-        """Half open: what broke it may have been mended, or was not its own."""
+        """Half open: what broke it may have been fixed, or was not its own."""
         retry_at, residency = replica.restarts.retry_at, self._dispatch.residency
         pool = self._dispatch.pools[replica.shape.pool]
         loads = pool.opened and not pool.lazy and residency.belongs(replica) and not residency.closing

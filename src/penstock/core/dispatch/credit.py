@@ -73,6 +73,7 @@ class Credit:
 
     def token_room(self) -> float:
         """How costly a request may be to fit."""
+        # Else a request larger than the estimate of its replica's room would wait for ever.
         if not self.in_flight:
             return inf
         if not self.kv_tokens:
@@ -84,6 +85,7 @@ class Credit:
         return self.tokens_in_flight >= self.limits.most_tokens_out
 
     def _most_tokens(self) -> float:
+        # A little more than the cache holds, so that the engine never waits for a request to travel.
         return self.kv_tokens * min(1.0 + self.lookahead / self.slots, 1.25)
 
     def refund_all(self) -> list[Request]:
@@ -111,6 +113,7 @@ class Credit:
             self._burst *= _BURST_DECAY
             needed = max(needed, ceil(self._rate_per_s * turnaround_s * _HEADROOM) + 1)
             self.lookahead = max(needed, self.lookahead * 3 // 4)
+        # The measure was too low, and what it costs is idle slots: up fast, down slowly.
         if starved:
             self.lookahead *= 2
         self.lookahead = min(max(self.lookahead, needed), self.limits.max_lookahead)

@@ -34,6 +34,7 @@ class Failover:
         if replica.ending_because in NO_DEATH:
             self.requeue(pool, replica, event.reason)
             return True
+        # It says so itself, so no request need be suspected; a start that runs out is the ladder's (residency.py).
         if event.out_of_memory and replica.restarts.loaded:
             return self._starved(pool, replica, event.reason)
         in_lane = replica.trying > 0 and not pool.quarantine.died()
@@ -55,7 +56,9 @@ class Failover:
         for request in requests:
             request.recalled = request.kept = False
             request.crashes += 1
+            # Only a death alone is evidence: beside others any of them may have done it.
             request.solo_crashes += request.task == alone
+            # Deaths in the lane are not held against a replica, so there is nothing to take back for them.
             if not in_lane:
                 request.killed, request.killed_at = replica.index, dispatch.now
             if request.solo_crashes >= limits.solo_crashes:
@@ -142,6 +145,7 @@ class Failover:
     def try_suspects(self, pool: Pool, sends: Tasks) -> None:
         """The lane runs one group of suspects after another, once what it had in flight is done."""
         quarantine, now, others_wait = pool.quarantine, self._dispatch.now, pool.lanes.count > 0
+        # The checks ask what was due when the lane was last looked at, not what has become due since.
         quarantine.looked_at = now
         replica = quarantine.choose(now, others_wait=others_wait)
         apart = replica is not None and replica.state == "quarantined"
@@ -160,6 +164,7 @@ class Failover:
             self._dispatch.emit(
                 ev.Recovered(kind="suspect", replica=replica.index, count=quarantine.count, reason="tried apart")
             )
+        # What it had when it was chosen ends first: a death with it in flight would make suspects of innocents.
         if not replica.in_flight:
             self._try_group(pool, replica, sends)
 

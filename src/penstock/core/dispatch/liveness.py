@@ -35,6 +35,7 @@ class Liveness:
 
         A host that reports nothing executing while requests are out has not begun them yet, or has lost them.
         """
+        # Not by heartbeats: a host's thread beats on while its engine is stuck.
         if progress != self.progress or not owes:
             if self.progress >= 0 and executing:
                 self.longest_gap_s = max(self.longest_gap_s, now - self.progress_at)

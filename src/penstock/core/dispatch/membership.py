@@ -49,6 +49,7 @@ class Membership:
         if not (replica.wanted or sooner):
             return
         replica.wanted = False
+        # What has not begun to serve, or has nothing to finish, has nothing to drain.
         if event.drain and replica.can("drain") and replica.in_flight:
             replica.move("drain")
             self._dispatch.supervisor.touch(replica)

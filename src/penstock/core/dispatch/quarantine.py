@@ -67,9 +67,11 @@ class Quarantine:
     def take(self, most: int) -> list[Request]:
         """The next group, and no more than `most` of it. After many deaths without an answer the others get a turn:
         if one of them is answered, the replica works."""
+        # A poisonous group may stand first: whether the replica works at all, another one shows.
         if self.fruitless > self._patience():
             self.groups.rotate(1)
         group = self.groups.popleft()
+        # What waited in the host's queue at a death would be suspect without having run.
         if len(group) > most:
             self.groups.appendleft(group[most:])
             group = group[:most]
@@ -87,6 +89,7 @@ class Quarantine:
     def died(self) -> bool:
         """A death in the lane; whether the replica itself is to blame, since nothing at all works on it."""
         self.fruitless += 1
+        # Each group that waits may hold one that kills twice; beyond that it is not the requests.
         return self.fruitless > self._patience() + 2 * len(self.groups)
 
     def _patience(self) -> int:
@@ -107,6 +110,7 @@ class Quarantine:
 
     def must_serve(self, replica: Replica, now: float, *, others_wait: bool) -> bool:
         """Whether the replica is to take other requests before the next group: it is the only one that can."""
+        # With nobody to serve there is nothing to share.
         if now >= self.next_turn or not (others_wait or replica.in_flight):
             return False
         return not any(each.serves for each in self._replicas if each is not replica)
@@ -126,6 +130,7 @@ class Quarantine:
             if chosen.state == "quarantined" or not chosen.in_flight:
                 return chosen
             chosen = None  # it serves the others: perhaps another one is better by now
+        # Not worth another replica's life: the suspects would hardly be tried sooner.
         if chosen is not None and self._is_soon_back(chosen, now):
             return None
         empty = [] if others_wait else [each for each in ready if not each.in_flight]

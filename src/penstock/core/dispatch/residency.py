@@ -89,6 +89,7 @@ class Residency:
 
     def _leave(self, replica: Replica, *, sleep: bool) -> None:
         dispatch = self._dispatch
+        # It was put to sleep in a phase before, and is needed in neither.
         if sleep and replica.state == "asleep":
             return
         if sleep and replica.can("sleep"):
@@ -144,6 +145,7 @@ class Residency:
     def lower(self, replica: Replica, reason: str) -> bool:
         """A start that ran out of memory steps one rung down, once its processes are gone; False on the last one."""
         memory, ends = replica.memory, replica.state == "killed"  # already, for something else
+        # A rung is taken where the start ends, also where something else ended it meanwhile: the memory was too small.
         if memory.rung >= replica.shape.rungs or not (ends or replica.can("kill")):
             return False
         memory.rung += 1

@@ -46,12 +46,14 @@ class Restarts:
         """Plan the next start: at once after a death in the suspects' lane, else with growing delay."""
         limits = self._limits
         self.died_at = now
+        # A request killed it: waiting would punish the suspects that wait for it.
         if not counts:
             self.start_at = now
             return
         self.deaths.append((now, ceil(limits.circuit_deaths / limits.device_deaths) if device_failed else 1))
         while self.deaths and self.deaths[0][0] < now - limits.circuit_window_s:
             self.deaths.popleft()
+        # Jitter, so that replicas that died of one cause do not load from one disk at the same moment.
         backoff = min(limits.restart_backoff_s * 2 ** (len(self.deaths) - 1), limits.restart_backoff_max_s)
         self.start_at = now + backoff * (1.0 + 0.25 * jitter)
 
@@ -75,6 +77,7 @@ class Restarts:
 
     def tries_again(self) -> None:
         self.half_open, self.retry_at, self.never_ready = True, None, 0
+        # What it died of before is known; only what happens from here on decides.
         self.deaths.clear()
 
 
@@ -97,7 +100,9 @@ class MemoryShare:
         room = (slots, kv_tokens)
         self.starved[room] = self.starved.get(room, 0) + 1
         limits = self._limits
+        # Not halved: the engine ran out by what the last request took, and places that are gone are gone for good.
         share = max(self.share * limits.memory_cut, limits.least_share)
         smaller = (slots > 1 or kv_tokens > 0) and share < self.share
         self.share = share
+        # With one and the same room it is not the room: some request takes all memory alone.
         return smaller and self.starved[room] < limits.same_memory

@@ -28,6 +28,7 @@ class Supervisor:
             return
         replica.move("start")
         replica.incarnation += 1
+        # Why the incarnation before ended says nothing of this one.
         replica.restarts.loaded, replica.ending_because = False, ""
         replica.restarts.started_at = self._dispatch.now
         replica.liveness.loads(self._dispatch.now)
@@ -40,6 +41,8 @@ class Supervisor:
 
     def on_replica_ready(self, event: ev.ReplicaReady) -> None:
         replica = self._dispatch.replicas[event.replica]
+        # Events of a host come in whatever order its connection and its end leave them, so they are asked for, not
+        # trusted: only what the dispatcher decides itself may raise.
         if event.incarnation != replica.incarnation or not replica.can("ready"):
             return
         replica.move("ready")
@@ -58,12 +61,14 @@ class Supervisor:
         if replica.state == "waking":
             self.kill(replica, f"it did not wake up: {event.reason}", because="hung")  # and is loaded again
             return
+        # A smaller start may fit; only the last rung is a failure to load.
         if event.out_of_memory and self._dispatch.residency.lower(replica, event.reason):
             return
         if not replica.can("load_failed"):
             return
         replica.move("load_failed")
         if replica.state == "failed":
+            # No circuit: an engine that says why it can't load will say so again.
             replica.restarts.last_reason, replica.memory.failed = event.reason, event.out_of_memory
             pool = self._dispatch.pools[replica.shape.pool]
             self._dispatch.dirty(pool)  # nothing need be held back for it any more
@@ -85,9 +90,12 @@ class Supervisor:
             self._dispatch.failover.requeue(pool, replica, event.reason)
             self._dispatch.residency.left(replica)
             return
+        # A rung lower is another configuration: its first start is no repetition of what came to nothing.
         replica.restarts.never_ready += not (replica.restarts.loaded or replica.ending_because == "memory")
+        # Requests first: whether the death is held against the replica depends on what becomes of them.
         counts = self._dispatch.failover.died(pool, replica, event)
         replica.restarts.died(self._dispatch.now, event.jitter, counts=counts, device_failed=event.device_failed)
+        # A new start mends a device that was busy for a while; one that is slow again would cost its peers for good.
         too_slow = replica.ending_because == "slow" and replica.times_slow >= self._limits.slow_times
         if too_slow or replica.restarts.exhausted():
             replica.move("give_up")
@@ -115,6 +123,7 @@ class Supervisor:
             return
         if replica.answers:
             replica.saw(event.progress, event.executing, self._dispatch.now)
+        # A load makes no progress that could be counted, and may take half an hour: it is enough that the host speaks.
         elif replica.state in ("starting", "waking"):
             replica.liveness.heard_at = self._dispatch.now
 
@@ -128,6 +137,7 @@ class Supervisor:
                         self._eject(replica, share)
         for replica in self._dispatch.replicas:
             if replica.state == "waiting":
+                # Between two phases memory belongs to what is about to load.
                 if self._dispatch.now >= replica.restarts.start_at and not self._dispatch.residency.closing:
                     self._restart(replica)
                 continue

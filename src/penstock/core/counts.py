@@ -58,7 +58,7 @@ def rejection(rejected: Sequence[int], finished: Iterable[int], dead: Collection
         return Counts()
     lost = Counter(rejected)
     left = Counter(finished) - lost
-    # Per source row, not per row: a family may have lost several rows, had others that died, or keep some that continue.
+    # Per source row, not per row: a family may have lost several rows, had others that died, or keep some.
     return Counts(
         out=0 if carries else -len(rejected),
         dead=len(rejected),

@@ -79,6 +79,7 @@ def allocate(
 def _base(pools: Sequence[Options], counts: Sequence[int], free_devices: FreeDevices) -> list[list[Placed]] | None:
     """So many replicas of each pool, each pool in one layout."""
     ranked = [pool.uniform()[:LAYOUTS_TRIED] for pool in pools]
+    # The least loss of preference over all pools, rather than the best layout of one at the cost of another.
     choices = sorted(product(*(range(len(found)) for found in ranked)), key=lambda ranks: (sum(ranks), ranks))
     for ranks in choices[:MAX_COMBINATIONS]:
         chosen = [ranked[index][rank] for index, rank in enumerate(ranks)]

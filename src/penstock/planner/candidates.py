@@ -87,7 +87,7 @@ def candidates(demand: PoolDemand, supply: DeviceSupply) -> list[Candidate]:
     for layout in layouts(demand, supply):
         ranks, stages = layout
         if stages > 2 * shallowest.get(ranks, MAX_STAGES):
-            continue
+            continue  # each stage more makes a request later and a bubble longer, and the model fits already
         fit = fit_on(demand, layout, supply.kind)
         if not fit.fits:
             continue

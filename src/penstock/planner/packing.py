@@ -105,6 +105,8 @@ def pack(items: Sequence[DeviceGroups], devices: FreeDevices) -> list[list[int]]
 def _largest_first(items: Sequence[DeviceGroups], devices: FreeDevices) -> list[list[int]] | None:
     placed: list[list[int]] = [[] for _ in items]
     wanted = _wanted(items)
+    # Small groups fit into what large ones leave, not the other way round; of equal ones, those that may lie on fewer
+    # kinds of devices have the first choice.
     for index in sorted(range(len(items)), key=lambda i: (-items[i].size, len(items[i].kinds), i)):
         item = items[index]
         order = sorted(item.kinds, key=lambda kind: (wanted.get(kind, 0), kind))

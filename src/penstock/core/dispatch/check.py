@@ -24,6 +24,7 @@ def check_dispatch(dispatch: Dispatch) -> None:
     seen: set[int] = set()
     for pool in dispatch.pools:
         _check_places(dispatch, pool, seen)
+        # Who is to stop, or is paused, leaves work undone on purpose.
         if dispatch.draining_until is None and not pool.paused:
             _check_work_conserved(dispatch, pool)
             _check_tail(dispatch, pool)
@@ -61,6 +62,7 @@ def _check_request(dispatch: Dispatch, request: Request, seen: set[int], place: 
     if request.task in seen:
         raise dispatch._broken(f"request {request.task} is in two places", request.task)
     seen.add(request.task)
+    # A cancellation finds a request by this index alone: one that it does not know could never be cancelled.
     if request.place != place or dispatch.requests.get(request.task) is not request:
         raise dispatch._broken(f"request {request.task} is not where the index says: {request}", request.task)
     if request.deadline < dispatch.deadlines.judged_at:
@@ -73,6 +75,7 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     name, requests = replica.shape.name, replica.in_flight.values()
     if replica.in_flight and replica.state not in HOLDS:
         raise dispatch._broken(f"{name} is {replica.state} with {len(replica.in_flight)} requests in flight")
+    # Counters that are kept up one by one drift with the first path that forgets them; here they are counted again.
     held = Counter(request.priority for request in requests)
     if held != Counter(replica.held):
         raise dispatch._broken(f"{name} counts {replica.held} requests by class, {dict(held)} are in flight")
@@ -88,6 +91,7 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     kept = sum(request.kept for request in requests)
     if kept != replica.kept:
         raise dispatch._broken(f"{name} counts {replica.kept} requests that its host kept of {kept}")
+    # Fewer slots take nothing back: what was sent while there were more is still its own.
     if len(requests) > max(replica.slots + replica.limits.max_lookahead, replica.overhang):
         raise dispatch._broken(f"{name} was sent {len(requests)} requests")
 
@@ -105,14 +109,17 @@ def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
         raise dispatch._broken(f"{name} is {replica.state}, and its pool is closed")
     if replica.wanted == (replica.state == "draining") and replica.state not in ("off", "leaving", "killed"):
         raise dispatch._broken(f"{name} is {replica.state}, and {'wanted' if replica.wanted else 'was removed'}")
+    # An idle replica that nobody may use holds devices that another could have.
     if replica.state == "draining" and not replica.in_flight and dispatch.draining_until is None:
         raise dispatch._broken(f"{name} has finished what it had, and stays")
     if up and replica.wanted and not residency.belongs(replica):
         raise dispatch._broken(f"{name} is {replica.state} in phase {residency.phase}, where the plan does not load it")
     if up and pool.lazy:
         raise dispatch._broken(f"{name} is {replica.state}, and no request has come for its pool")
+    # A lazy pool starts with its first request, which may come while others still leave: then PoolsClosed starts it.
     if pool.lazy and pool.waiting() and not residency.closing:
         raise dispatch._broken(f"requests wait for {pool.name}, and nothing is started")
+    # PoolsClosed waits for exactly these: one too few, and two phases share the memory; one too many, and it never comes.
     if (replica.state in ("leaving", "falling_asleep")) != (replica.index in residency.leaving):
         raise dispatch._broken(f"{name} is {replica.state}, and the phase before thinks otherwise")
     if replica.memory.rung > replica.shape.rungs:
@@ -136,6 +143,7 @@ def _check_work_conserved(dispatch: Dispatch, pool: Pool) -> None:
         return
     pool.appraise(head)
     for replica in pool.replicas:
+        # A busy replica may be held back from the rest of the run, which others that still load will share.
         if replica.spare(head.priority) <= 0 or (share is not None and replica.in_flight):
             continue
         if replica.fits(head.cost):
@@ -151,6 +159,7 @@ def _check_tail(dispatch: Dispatch, pool: Pool) -> None:
             f"pool {pool.name} counts {pool._excess} excess, {pool._idle} idle, {pool._recalled} called back; "
             f"its replicas have {excess}, {idle}, {recalled}"
         )
+    # With a bound on tokens what waits elsewhere may not fit into the idle slot: then it stays where it is.
     roomy = any(replica.token_room() == inf for replica in pool.replicas if replica.counted[1])
     if roomy and excess and idle > recalled and not pool.lanes.count:
         raise dispatch._broken(
@@ -172,8 +181,10 @@ def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
     """Suspects are being tried, by one replica, which runs nothing else."""
     quarantine, chosen = pool.quarantine, pool.quarantine.replica
     for replica in pool.replicas:
+        # Two lanes could each lose a replica to the same suspects.
         if replica.state == "quarantined" and replica is not chosen:
             raise dispatch._broken(f"{replica.shape.name} tries suspects, and so does another")
+    # An empty group would count as tried without having run.
     if quarantine.count != sum(map(len, quarantine.groups)) or not all(quarantine.groups):
         raise dispatch._broken(f"pool {pool.name} counts {quarantine.count} suspects of {quarantine.groups}")
     if not quarantine.groups:
@@ -183,6 +194,7 @@ def _check_suspects(dispatch: Dispatch, pool: Pool) -> None:
         raise dispatch._broken(f"pool {pool.name} has suspects, and nobody tries them")
     if chosen is None or not chosen.serves:
         return
+    # Judged at the time of the last look, since a turn may have become due between two ticks.
     looked_at, others_wait, apart = quarantine.looked_at, pool.lanes.count > 0, chosen.state == "quarantined"
     serves = not apart and quarantine.must_serve(chosen, looked_at, others_wait=others_wait)
     if not serves and not (apart and chosen.in_flight):

@@ -101,6 +101,7 @@ class Dispatch(StateMachine):
 
     def _on_exhausted(self, event: ev.Exhausted) -> None:
         for pool in self.pools:
+            # Until now the order of the input counted; from here on what ends last decides when the run ends.
             pool.level_work()
             self._dirty[pool.index] = pool  # another request may be first now, and fit
 
@@ -157,6 +158,7 @@ class Dispatch(StateMachine):
 
     def _on_answers_arrived(self, event: ev.AnswersArrived) -> None:
         replica = self.replicas[event.replica]
+        # An end was ordered or has come: its requests wait for another attempt, and must not end twice.
         if event.incarnation != replica.incarnation or not replica.answers:
             self._stale(replica, len(event.tasks), "from a replica that was given up")
             return
@@ -164,10 +166,12 @@ class Dispatch(StateMachine):
         self._dirty[pool.index] = pool
         for task, tokens in event.sized:
             self._resize(replica, task, tokens)
+        # Before the number in flight changes: the time until now was spent with as many as there are.
         replica.pace.advance(len(replica.in_flight), self._now)
         accepted, failed = self._match(replica, pool, event)
         if accepted:
             replica.restarts.half_open = False  # it works
+            # The lane's replica works after all: its deaths were the requests'.
             if replica.trying:
                 pool.quarantine.fruitless = 0
             self._emit(ev.Deliver(batch=event.batch, replica=replica.index, accepted=accepted))
@@ -182,6 +186,7 @@ class Dispatch(StateMachine):
                 pool.lanes.push(request)
         if event.returned is not None:
             self._forget_recall(replica)
+        # Only what waits for this pool shows that more look-ahead would have helped.
         starved = not event.waiting and event.executing < replica.slots and pool.lanes.count > 0
         replica.measure(len(accepted), event.turnaround_s, starved=starved, now=self._now)
         replica.saw(event.progress, event.executing, self._now)
@@ -198,6 +203,7 @@ class Dispatch(StateMachine):
         step, tokens_out, limits = -1, 0, 0
         for index, task in enumerate(event.tasks):
             request = in_flight.get(task)
+            # The same task may be out a second time, elsewhere or here; only the attempt tells whose answer this is.
             if request is None or request.attempt != event.attempts[index]:
                 continue
             replica.refund(request)
@@ -206,6 +212,7 @@ class Dispatch(StateMachine):
                 continue
             accepted.append(index)
             del requests[task]
+            # Answers come in runs of one step: learned once a run, not once an answer.
             if request.step != step:
                 pool.lengths.learn(step, tokens_out, limits)
                 step, tokens_out, limits = request.step, 0, 0
@@ -294,11 +301,13 @@ class Dispatch(StateMachine):
             if pool.paused:
                 continue
             sends: Tasks = {}
+            # Suspects first: the replica that they need must not be filled with others in the same breath.
             if pool.quarantine.groups or pool.quarantine.replica is not None:
                 self.failover.try_suspects(pool, sends)
             filled = pool.fill(self._now)
             self._emit_sends(sends)
             self._emit_sends(filled)
+            # Last: what is called back is what nobody had room for once all credit was given.
             self._emit_recalls(pool.to_take_back())
         self._dirty.clear()
 
@@ -315,6 +324,7 @@ class Dispatch(StateMachine):
 
     def _on_drain_requested(self, event: ev.DrainRequested) -> None:
         if self.draining_until is None:
+            # Set before anything is called back, so that nothing that returns is sent again.
             self.draining_until = self._now + event.grace_s
             for pool in self.pools:
                 self._emit_recalls(pool.to_take_back(everything=True))

@@ -37,6 +37,7 @@ class Failover:
         # It says so itself, so no request need be suspected; a start that runs out is the ladder's (residency.py).
         if event.out_of_memory and replica.restarts.loaded:
             return self._starved(pool, replica, event.reason)
+        # In the lane the request is to blame, until too many groups have died there without one answer.
         in_lane = replica.trying > 0 and not pool.quarantine.died()
         self.requeue(pool, replica, event.reason)
         return not (in_lane or replica.ending_because == "memory")
@@ -111,6 +112,7 @@ class Failover:
         """
         dispatch = self._dispatch
         in_lane = replica.trying > 0
+        # Less of its room first: most often many middling requests were too much together.
         smaller = replica.memory.cut(replica.slots, replica.kv_tokens)
         counts = not smaller and (not in_lane or pool.quarantine.died())
         alone = len(replica.in_flight) == 1

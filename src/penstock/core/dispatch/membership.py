@@ -36,6 +36,7 @@ class Membership:
             pool.add(replica)
         else:
             replica = dispatch.replicas[event.replica]
+            # Its last processes may still hold the devices that the new start needs.
             if replica.wanted or replica.state != "off" or replica.shape.pool != pool.index:
                 raise dispatch.broken(f"replica {event.replica} was added, and is there as {replica.state}")
             replica.join(event.shape)
@@ -45,6 +46,7 @@ class Membership:
 
     def remove(self, event: ev.RemoveReplica) -> None:
         replica = self._dispatch.replicas[event.replica]
+        # A drain may take as long as the longest answer: whoever can't wait cuts it short.
         sooner = replica.state == "draining" and not event.drain
         if not (replica.wanted or sooner):
             return
@@ -55,6 +57,7 @@ class Membership:
             self._dispatch.supervisor.touch(replica)
         else:
             self._leave(replica)
+        # The others may all have been given up: then it was the last one that kept the pool from being down.
         self._dispatch.supervisor.check_pool(self._dispatch.pools[replica.shape.pool])
 
     def check_drained(self, pool: Pool) -> None:
@@ -82,6 +85,7 @@ class Membership:
 
     def slots_changed(self, event: ev.SlotsChanged) -> None:
         replica = self._dispatch.replicas[event.replica]
+        # A start says by itself how many slots it has.
         if event.incarnation != replica.incarnation or not replica.answers:
             return
         replica.resize(event.slots)

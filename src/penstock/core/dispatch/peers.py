@@ -37,12 +37,14 @@ class Peers:
         serving = [replica for replica in self._replicas if replica.state == "ready"]
         members = [(replica.index, replica.incarnation) for replica in serving]
         unseen, self._looked_at = now - self._looked_at, now
+        # A window in which one was away, or nobody looked, compares what did not happen side by side.
         if members != self._members or unseen > _UNSEEN_S:
             self._members = members
             self._begin(serving, now)
             return []
         if len(serving) < 2 or now - self._since < self._limits.slow_window_s:
             return []
+        # Work is seen when it is done: before each place has turned over, long requests look like slow replicas.
         if not all(map(self._has_turned_over, serving)):
             return []
         for replica in serving:
@@ -50,9 +52,11 @@ class Peers:
         rates, speeds = ([getattr(each.pace, name) for each in serving] for name in ("rate", "speed"))
         found = []
         for replica, rate, speed in zip(serving, rates, speeds, strict=True):
+            # The better of the two: few requests make a low rate, many at a time make a low speed; neither is slow.
             share = max(rate / max(_median(rates), 1e-9), speed / max(_median(speeds), 1e-9))
             if share >= self._limits.slow_share:
                 replica.times_slow = 0
+            # With nothing in flight it was the pool that had no work.
             elif replica.in_flight:
                 found.append((replica, share))
         self._begin(serving, now)

@@ -79,6 +79,7 @@ class Residency:
         self.closing = True
         for pool in self._dispatch.pools:
             closes = pool.index in event.pools
+            # Longest first holds for the end of a phase only.
             pool.forget_phase()
             if closes:
                 pool.opened = pool.lazy = False

@@ -119,7 +119,8 @@ def _check_tenure(dispatch: Dispatch, replica: Replica) -> None:
     # A lazy pool starts with its first request, which may come while others still leave: then PoolsClosed starts it.
     if pool.lazy and pool.waiting() and not residency.closing:
         raise dispatch._broken(f"requests wait for {pool.name}, and nothing is started")
-    # PoolsClosed waits for exactly these: one too few, and two phases share the memory; one too many, and it never comes.
+    # PoolsClosed waits for exactly these: with one too few two phases share the memory, with one too many it never
+    # comes.
     if (replica.state in ("leaving", "falling_asleep")) != (replica.index in residency.leaving):
         raise dispatch._broken(f"{name} is {replica.state}, and the phase before thinks otherwise")
     if replica.memory.rung > replica.shape.rungs:

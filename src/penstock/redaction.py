@@ -349,11 +349,11 @@ def _without_key(words: str, secret: str) -> str:
 
 
 def _replaced(words: str, places: list[int], mark: str, tail: re.Pattern[str] | None = None) -> str:
-    """`words` with `mark` in place of each stretch of `places` (ascending), together with what `tail` matches behind
+    """`words` with `mark` in place of each range of `places` (ascending), together with what `tail` matches behind
     it."""
     pieces: list[str] = []
     done = 0
-    for first, last in _stretches(words, places):
+    for first, last in _ranges(words, places):
         end = last + 1
         if first < done:
             continue
@@ -364,7 +364,7 @@ def _replaced(words: str, places: list[int], mark: str, tail: re.Pattern[str] | 
     return "".join([*pieces, words[done:]])
 
 
-def _stretches(words: str, places: list[int]) -> Iterator[tuple[int, int]]:
+def _ranges(words: str, places: list[int]) -> Iterator[tuple[int, int]]:
     """(first, last) of each run of places between which nothing stands but what is not compared."""
     first = last = -1
     for place in places:

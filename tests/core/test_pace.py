@@ -28,7 +28,7 @@ class Engines:
         like: Iterable[int] = (), load_s: float = LOAD_S,
     ) -> None:  # fmt: skip
         kinds = tuple(like) or (0,) * len(ready)
-        shapes = tuple(ReplicaShape(f"replica-{index}", 0, like=kind) for index, kind in enumerate(kinds))
+        shapes = tuple(ReplicaShape(f"replica-{index}", 0, peer_group=kind) for index, kind in enumerate(kinds))
         self.dispatch = Dispatch(DispatchShape(("pool",), shapes, DispatchLimits()))
         self.slots, self.length, self.seconds = slots, length, seconds
         self.ready, self.load_s = ready, load_s

@@ -9,7 +9,7 @@ from planting import caught, planted
 
 from penstock.core import events as ev
 from penstock.core.dispatch.failover import Failover
-from penstock.core.dispatch.peers import Peers
+from penstock.core.dispatch.peers import PeerGroup
 from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
@@ -236,21 +236,21 @@ def what_a_slow_replica_had_is_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
 def the_last_that_serves_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica is replaced because it is slower than those that are gone."""
 
-    def alone(self: Peers, now: float) -> list[tuple[Replica, float]]:
+    def alone(self: PeerGroup, now: float) -> list[tuple[Replica, float]]:
         serving = [replica for replica in self._replicas if replica.state == "ready" and replica.in_flight]
         return [(replica, 0.1) for replica in serving if len(serving) == 1 and replica.pace.answers > 3]
 
-    monkeypatch.setattr(Peers, "slow_ones", alone)
+    monkeypatch.setattr(PeerGroup, "slow_ones", alone)
 
 
 @plant
 def who_tries_suspects_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quarantine lane, where few run at a time, is compared with the others."""
 
-    def lane(self: Peers, now: float) -> list[tuple[Replica, float]]:
+    def lane(self: PeerGroup, now: float) -> list[tuple[Replica, float]]:
         return [(replica, 0.1) for replica in self._replicas if replica.state == "quarantined"]
 
-    monkeypatch.setattr(Peers, "slow_ones", lane)
+    monkeypatch.setattr(PeerGroup, "slow_ones", lane)
 
 
 @plant

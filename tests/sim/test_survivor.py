@@ -13,7 +13,7 @@ from penstock.core.events import Event, Instruction
 from penstock.core.shape import DispatchLimits, FlowLimits
 from penstock.sim.faults import NO_RATES, Fault, Schedule
 from penstock.sim.pipeline import Hazards, Path, SimPipeline, SimStep
-from penstock.sim.scenario import HostShape, Scenario, Stretch
+from penstock.sim.scenario import HostShape, Scenario, SimPhase
 from penstock.sim.tally import Coverage
 from penstock.sim.trace import Trace
 from penstock.sim.world import World
@@ -67,7 +67,7 @@ def scenario(faults: tuple[Fault, ...], *, every_s: float) -> Scenario:
     return Scenario(
         seed=5,
         mode="liveness",
-        stretches=(Stretch((SimStep("generate"),), ROWS, (0,)),),
+        phases=(SimPhase((SimStep("generate"),), ROWS, (0,)),),
         hazards=Hazards(),
         ordered=True,
         flow=FlowLimits(read_rows=1),

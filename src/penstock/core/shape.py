@@ -97,7 +97,7 @@ class ReplicaShape(Struct, frozen=True):
     progress_timeout_s  None lets the dispatcher choose from what it measures
     rungs               steps down that it may take when it runs out of memory while it starts
     phases              those in which it is loaded; empty: all
-    like                replicas with equal numbers run on like devices, and are to be equally fast; -1: like none
+    peer_group          replicas with equal numbers are expected to have equal throughput; -1: compared with none
     """
 
     name: str
@@ -105,7 +105,7 @@ class ReplicaShape(Struct, frozen=True):
     progress_timeout_s: float | None = None
     rungs: int = 0
     phases: tuple[int, ...] = ()
-    like: int = -1
+    peer_group: int = -1
 
 
 class DispatchLimits(Struct, frozen=True):

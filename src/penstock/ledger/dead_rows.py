@@ -127,7 +127,7 @@ def positions_of(source: Source, places: set[Place]) -> dict[Place, list[int]]:
     found: dict[Place, list[int]] = {}
     at = 0
     while (chunk := source.read(at, lambda position: True, _SCAN_ROWS)) is not None:
-        for name, row, begin, end in _stretches(source, at, chunk.next_position):
+        for name, row, begin, end in _ranges(source, at, chunk.next_position):
             rows = wanted.get(name, [])
             for one in rows[bisect_left(rows, row) : bisect_left(rows, row + end - begin)]:
                 found.setdefault((name, one), []).append(begin + one - row)
@@ -140,7 +140,7 @@ def positions_of(source: Source, places: set[Place]) -> dict[Place, list[int]]:
     return found
 
 
-def _stretches(source: Source, begin: int, end: int) -> Iterator[tuple[str, int, int, int]]:
+def _ranges(source: Source, begin: int, end: int) -> Iterator[tuple[str, int, int, int]]:
     """(file, ordinal in it, first position, position after the last) of the files that lie between two positions.
     Within a file ordinals go with positions, so only its bounds are looked up."""
     while begin < end:

@@ -16,7 +16,7 @@ __all__ = ["dispatch_shape", "launches_of"]
 
 
 def dispatch_shape(planned: RunPlan) -> DispatchShape:
-    kinds = list(dict.fromkeys(replica.like for replica in planned.replicas if replica.like))
+    kinds = list(dict.fromkeys(replica.peer_group for replica in planned.replicas if replica.peer_group))
     replicas = tuple(
         ReplicaShape(
             replica.id,
@@ -24,7 +24,7 @@ def dispatch_shape(planned: RunPlan) -> DispatchShape:
             replica.progress_timeout_s,
             rungs=len(_own_rungs(replica)),
             phases=replica.phases,
-            like=kinds.index(replica.like) if replica.like else -1,
+            peer_group=kinds.index(replica.peer_group) if replica.peer_group else -1,
         )
         for replica in planned.replicas
     )

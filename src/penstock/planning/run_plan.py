@@ -42,7 +42,7 @@ class PlannedReplica:
     rungs      what it tries when it runs out of memory while it starts
     kv_tokens  as planned; 0 where the plan does not know
     phases     indexes of the phases in which it is loaded
-    like       what its pace may be compared by: replicas with the same text; empty: with none
+    peer_group replicas with equal text are expected to have equal throughput; empty: compared with none
     """
 
     id: str
@@ -57,7 +57,7 @@ class PlannedReplica:
     kv_tokens: int = 0
     phases: tuple[int, ...] = (0,)
     nodes: tuple[str, ...] = ()
-    like: str = ""
+    peer_group: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,13 @@ def _replicas(
                 kv_tokens=replica.kv_tokens,
                 phases=replica.phases,
                 nodes=replica.nodes,
-                like="" if info_of(planned.engine).remote else _like(replica, nodes),
+                peer_group="" if info_of(planned.engine).remote else _peer_group(replica, nodes),
             )
         )
     return made
 
 
-def _like(replica: ReplicaPlan, nodes: Sequence[NodeFacts]) -> str:
+def _peer_group(replica: ReplicaPlan, nodes: Sequence[NodeFacts]) -> str:
     """Replicas of a pool that are to be equally fast. Where a replica may start again on another node (Ray places it)
     only devices tell, and only if there is one kind of them; cores do not."""
     kinds = {(node.device_name, node.device_memory_bytes, node.link) for node in nodes if node.devices}

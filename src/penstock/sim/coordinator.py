@@ -46,13 +46,11 @@ class Coordinator:
         self.alive = True
         self.status = ""
         self.kill_in = 0
-        stretch = scenario.stretches[world.phase]
+        shape = scenario.phases[world.phase]
         self.dispatch = Dispatch(scenario.dispatch_shape())
         self.requests = RequestChecks(scenario, world.tally)
         self._open_phase(progress)
-        self.core = Core(
-            self.flow, self.dispatch, DRAIN_GRACE_S, pools=stretch.pools, lazy=stretch.lazy, phase=world.phase
-        )
+        self.core = Core(self.flow, self.dispatch, DRAIN_GRACE_S, pools=shape.pools, lazy=shape.lazy, phase=world.phase)
         self.shapes: dict[int, HostShape] = dict(enumerate(scenario.hosts))
         self.hosts: dict[int, Host] = {}
         self._batches: dict[int, list[SimAnswer]] = {}
@@ -99,11 +97,11 @@ class Coordinator:
 
     def begin_phase(self) -> None:
         """The next phase with the same dispatcher; the world has made its sink."""
-        stretches, phase = self.world.scenario.stretches, self.world.phase
+        phases, phase = self.world.scenario.phases, self.world.phase
         self.status, self.alive = "", True
         self._open_phase(self.world.sink.progress(), closing=True)
-        here = stretches[phase]
-        sleep = [pool for pool in stretches[phase - 1].sleep if any(pool in later.pools for later in stretches[phase:])]
+        here = phases[phase]
+        sleep = [pool for pool in phases[phase - 1].sleep if any(pool in later.pools for later in phases[phase:])]
         self.core.begin(self.flow, here.pools, here.lazy, sleep, phase)
 
     def begin(self) -> Iterable[Event]:

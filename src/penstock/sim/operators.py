@@ -92,7 +92,7 @@ class Operator:
         index = gone[0] if gone and operation.amount < 0.5 else len(known)
         host = scenario.hosts[operation.replica]
         coordinator.shapes[index] = host
-        shape = ReplicaShape(f"replica-{index}", pool, rungs=host.rungs, like=host.like)
+        shape = ReplicaShape(f"replica-{index}", pool, rungs=host.rungs, peer_group=host.peer_group)
         return ev.AddReplica(replica=index, shape=shape)
 
     def _change_slots(self, operation: Operation) -> Event | None:

@@ -37,7 +37,7 @@ class KnownReplica(Struct):
     waking: bool = False
     slow: bool = False  # it was to end because it was slow
     times_slow: int = 0  # not only in a row
-    like: int = -1
+    peer_group: int = -1
     lowered: bool = False  # it ran out of memory while it started, and goes a rung down
     rung: int = 0
     rungs: int = 0
@@ -62,7 +62,7 @@ class KnownReplica(Struct):
 
 def _known(shape: ReplicaShape) -> KnownReplica:
     """Its slots are said when it is ready."""
-    return KnownReplica(shape.pool, 0, rungs=shape.rungs, phases=shape.phases, like=shape.like)
+    return KnownReplica(shape.pool, 0, rungs=shape.rungs, phases=shape.phases, peer_group=shape.peer_group)
 
 
 def weight(deaths: list[tuple[float, int]]) -> int:
@@ -74,10 +74,10 @@ class ReplicaChecks:
         self.limits = scenario.dispatch
         self.tally = tally
         self.replicas = [
-            KnownReplica(pool, host.slots, rungs=host.rungs, phases=host.phases, like=host.like)
+            KnownReplica(pool, host.slots, rungs=host.rungs, phases=host.phases, peer_group=host.peer_group)
             for pool, host in zip(scenario.replica_pools, scenario.hosts, strict=True)
         ]
-        self.stretches = scenario.stretches
+        self.phases = scenario.phases
         self.phase = 0
         self._closing = False
         self.turn = 0
@@ -134,7 +134,7 @@ class ReplicaChecks:
     def _belongs(self, replica: KnownReplica) -> bool:
         """Whether the plan loads it in the phase."""
         in_phase = not replica.phases or self.phase in replica.phases
-        return in_phase and replica.pool in self.stretches[self.phase].pools
+        return in_phase and replica.pool in self.phases[self.phase].pools
 
     def pools_closed(self) -> None:
         self._closing = False
@@ -250,10 +250,12 @@ class ReplicaChecks:
             replica.opened_at = now
         if recovered.kind == "slow":
             replica = self.replicas[recovered.replica]
-            peers = [each for each in self.replicas if each.pool == replica.pool and each.like == replica.like]
+            peers = [
+                each for each in self.replicas if each.pool == replica.pool and each.peer_group == replica.peer_group
+            ]
             others = any(each.ready for each in peers if each is not replica)
             serves = replica.ready and replica.out and others and not self.tries_suspects(replica)
-            if self.draining or replica.like < 0 or not serves:
+            if self.draining or replica.peer_group < 0 or not serves:
                 raise Violation(f"replica {recovered.replica} is replaced for being slow: {replica}")
             replica.slow = True
             replica.times_slow += 1

@@ -14,7 +14,7 @@ from penstock.sim.pipeline import Hazards, SimPipeline, SimStep
 from penstock.sim.service import ServiceShape, draw_service
 from penstock.sim.source import Change, draw_changes, draw_limits
 
-__all__ = ["HostShape", "Scenario", "Stretch", "draw_scenario"]
+__all__ = ["HostShape", "Scenario", "SimPhase", "draw_scenario"]
 
 
 class HostShape(Struct, frozen=True):
@@ -22,7 +22,7 @@ class HostShape(Struct, frozen=True):
 
     rungs, memory_rung: steps down that it may take, and the first one on which it does not run out of memory
     phases: those in which it is loaded; empty: all. sleep_s: to fall asleep, and to wake
-    like: who is to be equally fast; -1: nobody
+    peer_group: replicas expected to have equal throughput; -1: none
     """
 
     slots: int
@@ -34,10 +34,10 @@ class HostShape(Struct, frozen=True):
     memory_rung: int = 0
     phases: tuple[int, ...] = ()
     sleep_s: float = 0.1
-    like: int = -1
+    peer_group: int = -1
 
 
-class Stretch(Struct, frozen=True):
+class SimPhase(Struct, frozen=True):
     """A phase: its graph, how many rows come to it, the pools that it opens, which of those are lazy, and which are
     put to sleep at its end where the next does without them.
 
@@ -61,7 +61,7 @@ class Scenario(Struct, frozen=True):
 
     seed: int
     mode: str
-    stretches: tuple[Stretch, ...]
+    phases: tuple[SimPhase, ...]
     hazards: Hazards
     ordered: bool
     flow: FlowLimits
@@ -88,8 +88,8 @@ class Scenario(Struct, frozen=True):
         """Steps are numbered through all phases, so that no task of one looks like one of another."""
         steps: list[SimStep] = []
         bounds = [0]
-        for stretch in self.stretches:
-            steps += [_moved(step, len(steps)) for step in stretch.steps]
+        for each in self.phases:
+            steps += [_moved(step, len(steps)) for step in each.steps]
             bounds.append(len(steps))
         return SimPipeline(self.seed, tuple(steps), self.hazards, bounds[phase], bounds[phase + 1], carried=phase > 0)
 
@@ -99,7 +99,7 @@ class Scenario(Struct, frozen=True):
 
     def dispatch_shape(self) -> DispatchShape:
         replicas = tuple(
-            ReplicaShape(f"replica-{index}", pool, rungs=host.rungs, phases=host.phases, like=host.like)
+            ReplicaShape(f"replica-{index}", pool, rungs=host.rungs, phases=host.phases, peer_group=host.peer_group)
             for index, (pool, host) in enumerate(zip(self.replica_pools, self.hosts, strict=True))
         )
         return DispatchShape(tuple(f"pool-{index}" for index in range(self.pools)), replicas, self.dispatch)
@@ -137,19 +137,19 @@ def draw_scenario(seed: int, rows: int = 40, mode: str | None = None) -> Scenari
     pools += bool(later) and phases.random() < 0.6
     replica_pools = tuple(pool for pool in range(pools) for _ in range(rng.choice((1, 2, 2, 3))))
     count = 0 if rng.random() < 0.01 else max(1, int(rows * rng.uniform(0.6, 1.4)))
-    stretches = _draw_stretches(phases, [steps, *later], count, pools)
+    shapes = _draw_phases(phases, [steps, *later], count, pools)
     limits, changes = draw_limits(seed, count), draw_changes(seed, 8.0)
     drawn = Scenario(
         seed=seed,
         mode=mode,
-        stretches=stretches,
+        phases=shapes,
         hazards=_draw_hazards(rng),
         ordered=rng.random() < 0.6,
         flow=_draw_flow_limits(rng),
         dispatch=_draw_pace_limits(Random(f"{seed}/pace"), _draw_dispatch_limits(rng)),
         pools=pools,
         replica_pools=replica_pools,
-        hosts=_in_phases(phases, _draw_hosts(rng, replica_pools), replica_pools, stretches),
+        hosts=_in_phases(phases, _draw_hosts(rng, replica_pools), replica_pools, shapes),
         latency_s=rng.choice((0.001, 0.01, 0.05)),
         report_s=rng.choice((0.0, 0.0, 0.02, 0.1)),
         read_s=rng.choice((0.0, 0.01, 0.1)),
@@ -190,9 +190,9 @@ def _some_without_their_join(seed: int, graphs: list[tuple[SimStep, ...]]) -> li
     return [graph[:-1] if len(graph[-1].after) > 1 and rng.random() < 0.4 else graph for graph in graphs]
 
 
-def _draw_stretches(rng: Random, graphs: list[tuple[SimStep, ...]], rows: int, pools: int) -> tuple[Stretch, ...]:
+def _draw_phases(rng: Random, graphs: list[tuple[SimStep, ...]], rows: int, pools: int) -> tuple[SimPhase, ...]:
     """The first graph keeps its pools where it is alone; of several each takes some of the pools, in some order."""
-    made: list[Stretch] = []
+    made: list[SimPhase] = []
     for graph in graphs:
         used = 1 + max(step.pool for step in graph)
         places = rng.sample(range(pools), used) if len(graphs) > 1 else list(range(used))
@@ -200,19 +200,19 @@ def _draw_stretches(rng: Random, graphs: list[tuple[SimStep, ...]], rows: int, p
         share = rows if not made else int(rows * rng.uniform(0.0, 0.7))
         lazy = tuple(pool for pool in places if rng.random() < 0.2)
         sleep = tuple(pool for pool in places if rng.random() < 0.5)
-        made.append(Stretch(steps, share, tuple(sorted(places)), lazy, sleep))
+        made.append(SimPhase(steps, share, tuple(sorted(places)), lazy, sleep))
     return tuple(made)
 
 
 def _in_phases(
-    rng: Random, hosts: tuple[HostShape, ...], replica_pools: tuple[int, ...], stretches: tuple[Stretch, ...]
+    rng: Random, hosts: tuple[HostShape, ...], replica_pools: tuple[int, ...], shapes: tuple[SimPhase, ...]
 ) -> tuple[HostShape, ...]:
     """Some replicas know only some of the phases, but never the first of a pool; some lack memory at first."""
     made = []
     for index, (host, pool) in enumerate(zip(hosts, replica_pools, strict=True)):
         first = replica_pools.index(pool) == index
-        phases = [number for number, stretch in enumerate(stretches) if pool in stretch.pools]
-        if len(stretches) > 1 and not first and phases and rng.random() < 0.4:
+        phases = [number for number, phase in enumerate(shapes) if pool in phase.pools]
+        if len(shapes) > 1 and not first and phases and rng.random() < 0.4:
             phases = [rng.choice(phases)]
         else:
             phases = []
@@ -293,7 +293,7 @@ def _draw_hosts(rng: Random, replica_pools: tuple[int, ...]) -> tuple[HostShape,
             load_s=rng.uniform(0.1, 1.5),
             token_s=token_s if alike else token_s * rng.uniform(0.5, 3.0),
             ahead=rng.choice((0, 0, 0, 1)),
-            like=0 if alike else -1,
+            peer_group=0 if alike else -1,
         )
         for _ in replica_pools
     )

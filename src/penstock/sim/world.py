@@ -46,7 +46,7 @@ class World:
         self.status = ""  # how the run ended; "" when it was cut
         self.phase = 0
         self.pipeline = scenario.pipeline(0)
-        self.files = SimFiles(scenario.stretches[0].rows, twice=scenario.twice)
+        self.files = SimFiles(scenario.phases[0].rows, twice=scenario.twice)
         self.sink = self._first_sink = SimSink(len(self.files.rows), self.pipeline, tally)
         if self.files.twice:
             tally.hit("source: one file twice")
@@ -108,7 +108,7 @@ class World:
 
     def _begin_life(self) -> Coordinator:
         self.life += 1
-        if self.life > 2 * (MAX_LIVES * len(self.scenario.stretches) + self._limited):
+        if self.life > 2 * (MAX_LIVES * len(self.scenario.phases) + self._limited):
             raise Violation(f"the run has not ended after {self.life // 2} lives of its coordinator")
         limits = self.scenario.limits
         self.limit = limits[min(self._commands, len(limits) - 1)] if self._commands < MAX_LIMITED else None
@@ -149,7 +149,7 @@ class World:
         self.tally.hit("phase begun")
         self.pipeline = self.scenario.pipeline(self.phase)
         # What a life with a limit leaves to the next phase is as little as what it took in.
-        taken, rows = self._first_sink.watermark - self._taken_before, self.scenario.stretches[self.phase].rows
+        taken, rows = self._first_sink.watermark - self._taken_before, self.scenario.phases[self.phase].rows
         self.files = SimFiles(rows * taken // max(1, self._first_sink.rows))
         self.sink = SimSink(len(self.files.rows), self.pipeline, self.tally)
         self.sink.begin_life(None)
@@ -158,7 +158,7 @@ class World:
 
     def _ended(self, status: str) -> None:
         self.sink.check_life_end(status)
-        if status == "done" and self.phase + 1 < len(self.scenario.stretches):
+        if status == "done" and self.phase + 1 < len(self.scenario.phases):
             self.sink.check_end(status, self.max_dead)
             self._next_phase()
             return

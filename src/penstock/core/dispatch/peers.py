@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from penstock.core.dispatch.replica import Replica
 from penstock.core.shape import DispatchLimits
 
-__all__ = ["Peers"]
+__all__ = ["PeerGroup"]
 
 _UNSEEN_S = 5.0  # between two looks: somebody was asleep
 
 
-class Peers:
+class PeerGroup:
     """Replicas of one pool that are to be equally fast, and the window over which they are compared."""
 
     def __init__(self, replicas: Sequence[Replica], limits: DispatchLimits) -> None:

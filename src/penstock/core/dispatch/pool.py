@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK, Lane, Lanes, Request
 from penstock.core.dispatch.lengths import Lengths
-from penstock.core.dispatch.peers import Peers
+from penstock.core.dispatch.peers import PeerGroup
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 
@@ -47,8 +47,10 @@ class Pool:
 
     def compare_peers(self) -> None:
         replicas = self.replicas
-        kinds = sorted({replica.shape.like for replica in replicas if replica.shape.like >= 0})
-        self.peers = [Peers([r for r in replicas if r.shape.like == kind], replicas[0].limits) for kind in kinds]
+        kinds = sorted({replica.shape.peer_group for replica in replicas if replica.shape.peer_group >= 0})
+        self.peers = [
+            PeerGroup([r for r in replicas if r.shape.peer_group == kind], replicas[0].limits) for kind in kinds
+        ]
 
     def add(self, replica: Replica) -> None:
         """Another replica; its quarantine sees the same list."""

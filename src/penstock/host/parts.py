@@ -13,7 +13,7 @@ _FORGET_AT = 256  # ids that have ended are forgotten once there are so many
 
 
 class Streams:
-    """Knows whose first part has gone out, so that the coordinator is told once."""
+    """Records which requests have sent a first part, so that it is reported once."""
 
     def __init__(self) -> None:
         self._begun: dict[int, int] = {}  # id -> attempt

@@ -42,7 +42,7 @@ class Liveness:
             self.progress, self.progress_at = progress, now
 
     def load_deadline(self) -> float:
-        # Silence is told apart from a long load only once it has spoken: on a cluster the start itself may take long.
+        # Silence differs from a long load only once the host has reported: on a cluster the start itself may take long.
         longest = self.progress_at + self._limits.load_timeout_s
         return longest if self.heard_at is None else min(longest, self.heard_at + self._silence_s())
 

@@ -46,7 +46,7 @@ class Membership:
 
     def remove(self, event: ev.RemoveReplica) -> None:
         replica = self._dispatch.replicas[event.replica]
-        # A drain may take as long as the longest answer: whoever can't wait cuts it short.
+        # A drain may take as long as the longest answer: a second RemoveReplica without drain cuts it short.
         sooner = replica.state == "draining" and not event.drain
         if not (replica.wanted or sooner):
             return

@@ -95,7 +95,7 @@ class Supervisor:
         # Requests first: whether the death is held against the replica depends on what becomes of them.
         counts = self._dispatch.failover.died(pool, replica, event)
         replica.restarts.died(self._dispatch.now, event.jitter, counts=counts, device_failed=event.device_failed)
-        # A new start mends a device that was busy for a while; one that is slow again would cost its peers for good.
+        # A restart helps a device that was busy for a while; one that is slow again would cost its peers for good.
         too_slow = replica.ending_because == "slow" and replica.times_slow >= self._limits.slow_times
         if too_slow or replica.restarts.exhausted():
             replica.move("give_up")

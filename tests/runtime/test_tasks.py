@@ -1,4 +1,4 @@
-"""Requests that wait: what is kept of them."""
+"""Requests that wait: what is kept of them. Rows in branches: each ends once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any, cast
 
 import pytest
 
+import penstock as ps
 from penstock.core import events as ev
 from penstock.data.lists import ListSource
 from penstock.protocol.payloads import texts_in
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.rows.store import RowStore
 from penstock.runtime.rows.tasks import Tasks
-from penstock.spec.steps import Generate
+from penstock.runtime.rows.views import views_of
+from penstock.spec.steps import SOURCE, Filter, Generate, Join, Step
 from penstock.steps.registry import logic_for
 
 LONG = "word " * 4000
@@ -40,3 +42,27 @@ def test_a_long_prompt_is_rendered_when_it_is_sent(given: dict[str, Any]) -> Non
         items = tasks.requests(ev.Send(replica=0, incarnation=1, tasks=[0, 1], attempts=[attempt, attempt]))
         texts = [texts_in(item.payload)[0] for item in items]
         assert texts == ["short!", LONG + "!"]
+
+
+@pytest.mark.parametrize("first", ["filter", "generate"])
+def test_a_row_that_two_branches_end_in_one_turn_ends_once(first: str) -> None:
+    """Both tasks are begun before the core knows of either end. It takes the first, and so does the store."""
+    writer = Generate.model_validate({"from": SOURCE, "model": "m", "prompt": "{{ q }}", "output": "a"})
+    keeper = Filter.model_validate({"from": SOURCE, "expr": "id > 5"})
+    join = Join.model_validate({"from": "filter", "with": "generate"})
+    steps: list[Step] = [keeper, writer, join] if first == "filter" else [writer, keeper, join]
+    models = {"m": ps.Model("mock:m")}
+    pipeline = ps.Pipeline(source=ps.Source(path="in"), steps=steps, sink=ps.Sink(path="out"), models=models)
+    nodes = pipeline.order()
+    row: dict[str, Any] = {"id": 1, "q": None}  # one branch filters it, the other can't render its prompt
+    store = RowStore(ListSource([row]), views_of(nodes, 0, 3))
+    store.rows[0] = row
+    told: list[str] = []
+    record = cast(Record, SimpleNamespace(on_dead_row=lambda dead: told.append(dead.code)))
+    tasks = Tasks(nodes, [logic_for(node.step) for node in nodes], {0: 0, 1: 0}, store, record, 1)
+    ends = [tasks.start(ev.StartTasks(step=step, tasks=[step], orders=[0])) for step in (0, 1)]
+    assert [type(event) for event in ends[0]] == [ev.TasksFiltered if first == "filter" else ev.TasksDead]
+    assert ends[1] == [], "the row has ended"
+    assert told == ([] if first == "filter" else ["template_missing_field"])
+    store.drop([0])
+    assert not store._ending and bool(store._dead) is (first == "generate")

@@ -232,7 +232,7 @@ def figures_of_other_branches_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def a_join_of_a_row_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for the other branches of a row stays when the row ends in one of them."""
-    monkeypatch.setattr(Families, "forget", lambda self, task: 0)
+    monkeypatch.setattr(Families, "forget", lambda self, row: 0)
 
 
 @plant

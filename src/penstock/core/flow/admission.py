@@ -30,6 +30,7 @@ class Admission:
 
     def came(self, event: RowsRead) -> None:
         self.reading = False
+        # A source that failed says 0: nothing was read, and what was read before stands.
         self.next_position = max(self.next_position, event.next_position)
         self.mark = event.mark or self.mark
 

@@ -15,6 +15,7 @@ class Begun:
         """(step, tasks, orders) of each step that has any; they have been given out then."""
         for step, (tasks, orders) in enumerate(self.of_step):
             if tasks:
+                # New lists, as the old ones belong to the instruction from here on.
                 self.of_step[step] = ([], [])
                 yield step, tasks, orders
 
@@ -22,6 +23,7 @@ class Begun:
         """What was cancelled in the turn in which it began is not given out: its row is not there any more."""
         for task in cancelled:
             tasks, orders = self.of_step[task % len(self.of_step)]
+            # A search, but only through what began in this turn, and only where two branches met in it.
             if task in tasks:
                 at = tasks.index(task)
                 del tasks[at], orders[at]

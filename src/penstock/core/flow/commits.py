@@ -79,6 +79,7 @@ class Commits:
         return self._cut(publish=final or last, final=final)
 
     def _cut(self, *, publish: bool, final: bool) -> Commit:
+        # Rows end in any order; the ledger and the watermark take them ascending.
         self.ended.sort()
         self.positions.mark(self.ended)
         watermark = self.positions.watermark

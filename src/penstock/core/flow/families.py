@@ -85,15 +85,17 @@ class Families:
     def arrive(self, task: int, needed: int, size: int) -> int | None:
         """One more result for a join, or for the end of the phase. None: others are missing; else the bytes that
         waited."""
+        # An entry lives only while results are missing, so that a check can hold every one against an open task.
         missing, held = self.awaited.pop(task, (needed, 0))
         if missing > 1:
             self.awaited[task] = (missing - 1, held + size)
             return None
         return held
 
-    def forget(self, task: int) -> int:
-        """Drop what waits for the join `task`; the bytes that it held."""
-        return self.awaited.pop(task, (0, 0))[1]
+    def forget(self, row: int) -> int:
+        """Drop what waits for joins of `row`, and for its end; the bytes that this held."""
+        tasks = range(row * self._steps, (row + 1) * self._steps)
+        return sum(self.awaited.pop(task, (0, 0))[1] for task in (at_the_end(row), *tasks))
 
     def held_bytes(self) -> int:
         return sum(held for _, held in self.awaited.values()) + sum(f.bytes for f in self.by_root.values())

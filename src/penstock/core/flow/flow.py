@@ -191,6 +191,7 @@ class Flow(StateMachine):
             if held is None:
                 return
             size += held
+        # Not committed yet: a family is committed as a whole, so that a resume never finds a part of it done.
         family.finished.append(row)
         family.bytes += size
         family.passed(self.graph.passed(self.families.made_by.get(row), None))
@@ -269,15 +270,11 @@ class Flow(StateMachine):
         self._close_family(family, step)
 
     def _cancel_branches(self, row: int, family: Family) -> None:
-        """The row has ended in one branch, so that what the others would make of it can't be joined any more: they give
-        up their tasks now, rather than spend replicas on them."""
-        self.open_bytes -= self.families.forget(at_the_end(row))
-        cancelled = []
-        for task in range(row * self._steps, (row + 1) * self._steps):
-            self.open_bytes -= self.families.forget(task)
-            if task in self.open:
-                self.open_bytes -= self._close_task(task, family)
-                cancelled.append(task)
+        # What the other branches would give can't be joined any more: replicas have better work.
+        self.open_bytes -= self.families.forget(row)
+        cancelled = [task for task in range(row * self._steps, (row + 1) * self._steps) if task in self.open]
+        for task in cancelled:
+            self.open_bytes -= self._close_task(task, family)
         if cancelled:
             self._cancelled.update(cancelled)
             self._emit(ev.CancelTasks(tasks=cancelled))

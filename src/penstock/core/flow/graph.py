@@ -35,6 +35,7 @@ class PhaseGraph:
     def _find_above(self, count: int) -> list[tuple[int, ...]]:
         """Per step, those that a row passes before it, in order."""
         above: list[tuple[int, ...]] = [()] * count
+        # In the order of the file, which is topological: what stands above is known by then.
         for index in self.here:
             found = set(self.after[index]).union(*(above[before] for before in self.after[index]))
             above[index] = tuple(sorted(found))
@@ -49,5 +50,6 @@ class PhaseGraph:
         steps = self.here if step is None else self._above[step]
         if made_by is None:
             return steps
+        # The parent counted these when it was expanded; each child would count them again.
         before = self._above[made_by]
         return [index for index in steps if index != made_by and index not in before]

@@ -30,6 +30,7 @@ class Positions:
         flags, reach, watermark = self._flags, self.reach, self.watermark
         count = 0
         for position in positions:
+            # A ring of flags: a position and the one `reach` further on are never both in play.
             slot = position % reach
             if flags[slot] or not watermark <= position < watermark + reach:
                 raise InvariantError(f"position {position} ended twice, or lies out of reach of watermark {watermark}")
@@ -43,6 +44,7 @@ class Positions:
         while True:
             start = self.watermark % reach
             stop = flags.find(0, start)
+            # At most two runs: up to the end of the ring, and from its beginning.
             run = (reach if stop < 0 else stop) - start
             if run:
                 flags[start : start + run] = bytes(run)

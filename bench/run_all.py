@@ -22,6 +22,7 @@ BENCHMARKS = (
     "free_mock",
     "core_rate",
     "cancel_cost",
+    "array_answers",
     "service_connections",
     "commit_cost",
     "kill_at_half",

@@ -36,6 +36,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "ARCHITECTURE.md",
+    "CHANGELOG.md",
     *sorted(str(path.relative_to(ROOT)) for folder in ("docs", "design") for path in (ROOT / folder).glob("*.md")),
 )
 TEST_NAME = re.compile(r"`[^`]*\btest_\w+`")  # the name of a test; it is checked by test_docs_name_tests.py

@@ -23,6 +23,7 @@ STATES = {
     "ready": "ready",
     "quarantined": "ready",
     "killed": "stopping",
+    "draining": "stopping",
     "leaving": "stopping",
     "waiting": "restarting",
     "failed": "failed",

@@ -13,7 +13,7 @@ _WEIGHT = 0.1  # of the newest answers; old ones fade within some tens of events
 class Lengths:
     def __init__(self) -> None:
         self.ratio: dict[int, float] = {}  # step -> expected output / limit
-        self._prompt_ratio: dict[int, float] = {}  # step -> tokens of prompts as hosts counted them / as guessed
+        self.prompt_ratio: dict[int, float] = {}  # step -> tokens of prompts as hosts counted them / as guessed
 
     def expected(self, step: int, limit: int) -> int:
         """Tokens that an output limited to `limit` is expected to have; the limit while nothing is known."""
@@ -21,13 +21,13 @@ class Lengths:
 
     def prompt(self, step: int, guessed: int) -> int:
         """Tokens that a prompt is expected to have; as guessed while no host has counted one."""
-        ratio = self._prompt_ratio.get(step)
+        ratio = self.prompt_ratio.get(step)
         return guessed if ratio is None else int(guessed * ratio + 0.999)
 
     def learn_prompt(self, step: int, counted: int, guessed: int) -> None:
         seen = counted / max(guessed, 1)
-        before = self._prompt_ratio.get(step)
-        self._prompt_ratio[step] = seen if before is None else before + _WEIGHT * (seen - before)
+        before = self.prompt_ratio.get(step)
+        self.prompt_ratio[step] = seen if before is None else before + _WEIGHT * (seen - before)
 
     def learn(self, step: int, tokens_out: int, limits: int) -> None:
         """Some answers of one step had `tokens_out` tokens together, of `limits` allowed."""

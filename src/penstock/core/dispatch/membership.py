@@ -26,6 +26,7 @@ REMOVED = "it was removed from its pool"
 class Membership:
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
+        self._draining: dict[int, Replica] = {}  # few, while a pool may have a thousand: looked at in each turn
 
     def add(self, event: ev.AddReplica) -> None:
         dispatch = self._dispatch
@@ -54,6 +55,7 @@ class Membership:
         # What has not begun to serve, or has nothing to finish, has nothing to drain.
         if event.drain and replica.can("drain") and replica.in_flight:
             replica.move("drain")
+            self._draining[replica.index] = replica
             self._dispatch.supervisor.touch(replica)
         else:
             self._leave(replica)
@@ -61,8 +63,10 @@ class Membership:
         self._dispatch.supervisor.check_pool(self._dispatch.pools[replica.shape.pool])
 
     def check_drained(self, pool: Pool) -> None:
-        for replica in pool.replicas:
-            if replica.state == "draining" and not replica.in_flight:
+        for replica in list(self._draining.values()):
+            if replica.state != "draining":
+                del self._draining[replica.index]  # it has left, or was lost
+            elif replica.shape.pool == pool.index and not replica.in_flight:
                 self._leave(replica)
 
     def _leave(self, replica: Replica) -> None:

@@ -10,6 +10,7 @@ from penstock.core.dispatch.lengths import Lengths
 from penstock.core.dispatch.peers import PeerGroup
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
+from penstock.core.dispatch.states import SERVES
 
 _TOP = 1 << 33  # larger than any rank
 
@@ -86,7 +87,7 @@ class Pool:
         """Work that each replica has to do of what is left; None while the end of the source is not in sight."""
         if not self.by_work:
             return None
-        ready = [replica for replica in self.replicas if replica.serves]
+        ready = [replica for replica in self.replicas if replica.state in SERVES]
         self._loading = sum(replica.state in ("starting", "waking") for replica in self.replicas)
         if not ready or not (self._loading or any(replica.shared for replica in ready)):
             return None
@@ -176,7 +177,8 @@ class Pool:
         """What it will take of a replica, as far as that is known now."""
         expected = self.lengths.expected(request.step, request.tokens_out)
         if not request.counted:
-            request.prompt = self.lengths.prompt(request.step, request.tokens_in)
+            known = self.lengths.prompt_ratio
+            request.prompt = self.lengths.prompt(request.step, request.tokens_in) if known else request.tokens_in
         request.cost = request.prompt + expected
         request.work = request.prompt + expected * OUTPUT_TOKEN_WORK
 
@@ -233,13 +235,13 @@ class Pool:
         None goes back and forth: an idle slot takes only what it has the tokens for and what goes before the request
         that waits, and a lower class makes room for a higher one, never the other way.
         """
-        head, idle = self.lanes.first(), max(0, self._idle - self._recalled)
-        if head is None:
-            room = self._room_in_idle_slots() if idle else 0.0
-            return min(self._excess, idle), lambda request: request.cost <= room
-        several = len(self._offers) > 1  # classes
-        if not (idle or several) or not self._excess:
+        idle, several = max(0, self._idle - self._recalled), len(self._offers) > 1  # slots; classes
+        if not self._excess or not (idle or several):
             return 0, _whatever
+        head = self.lanes.first()
+        if head is None:
+            room = self._room_in_idle_slots()
+            return min(self._excess, idle), lambda request: request.cost <= room
         self.appraise(head)
         if any(replica.spare(head.priority) > 0 and replica.fits(head.cost) for replica in self.replicas):
             return 0, _whatever  # it is held back for others that are loading, not short of a place

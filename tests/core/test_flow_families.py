@@ -167,6 +167,22 @@ def test_an_end_that_crosses_with_its_cancellation_is_dropped() -> None:
     assert not flow.machine._cancelled, "nothing is remembered once the dispatcher has said that it is over"
 
 
+def test_children_in_branches_count_from_where_they_were_made() -> None:
+    flow = DrivenFlow((StepShape("expand"), *DIAMOND[1:]), commit_every_s=0.0)
+    flow.tell(ev.Tick())
+    flow.read([0])
+    flow.tell(ev.TaskExpanded(task=0, sizes_bytes=[1, 1]))
+    first, second = CHILD_BASE, CHILD_BASE + 1
+    flow.done(flow.task(first, 1), flow.task(second, 2))
+    flow.tell(ev.TasksDead(tasks=[flow.task(first, 2)]))
+    flow.done(flow.task(second, 1))
+    flow.done(flow.task(second, 3))
+    commit = flow.only(ev.Commit)
+    assert (commit.finished, commit.dead, commit.ended) == ([second], [first], [0])
+    assert list(commit.counts.steps.values()) == [(1, 1, 0), (1, 1, 0), (2, 1, 1), (1, 1, 0)]
+    assert flow.machine.open_bytes == 0
+
+
 OPEN_END = DIAMOND[:3]  # a phase that ends inside of two branches
 
 

@@ -20,6 +20,7 @@ FIXES: dict[str, str] = {
     "engine_error": "See the replica's log in `logs`, then retry these rows.",
     "engine_crash": "Inspect the row, which crashes the engine each time; see the replica's log in `logs`.",
     "expired": "Allow more time, add replicas, or send fewer requests at once.",
+    "replica_lost": "Send the request again. Rows of a run are not streamed and never end with it.",
     "function_error": "Correct the function; the message has the exception with file and line.",
     "function_timeout": "Make the function faster, or raise `timeout_s` of its step.",
     "function_result": "Return what the step expects: a dict (map), a bool (filter), a list of dicts (expand).",

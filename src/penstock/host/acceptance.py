@@ -6,7 +6,7 @@ from __future__ import annotations
 from penstock.engine_info import EngineInfo
 from penstock.protocol.messages import Request
 from penstock.protocol.options import PARTS, Options, Sampling, tag_of
-from penstock.protocol.payloads import kind_of
+from penstock.protocol.payloads import TYPES, kind_of
 
 __all__ = ["Acceptance"]
 
@@ -14,12 +14,13 @@ _FURTHER = ("structured", "labels")  # fields of Sampling that an engine names o
 
 
 class Acceptance:
-    """What `info` says of payloads and options."""
+    """What `info` says of payloads and options. types: of payloads that need no closer look."""
 
     def __init__(self, info: EngineInfo) -> None:
         self._name = info.name
         self._payloads = info.payloads
         self._honours = info.honours
+        self.types = frozenset(type_ for type_, kind in TYPES.items() if kind in info.payloads)
 
     def refusal(self, request: Request) -> str:
         """Why the engine can't be asked this; "" where it can."""

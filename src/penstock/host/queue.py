@@ -21,6 +21,7 @@ from penstock.protocol.messages import Answer, Capacity, Request, Requests
 __all__ = ["RequestQueue"]
 
 _PLACE = attrgetter("priority", "rank")
+_PAYLOAD, _LISTENER = attrgetter("payload"), attrgetter("listener")
 
 
 class RequestQueue:
@@ -73,6 +74,9 @@ class RequestQueue:
         if acceptance is None:
             return []
         by_options = [acceptance.refusal_of_options(options) for options in message.options]
+        plain = acceptance.types.issuperset(map(type, map(_PAYLOAD, new))) and not any(map(_LISTENER, new))
+        if plain and not any(by_options):
+            return []  # nearly always: a look at each request would cost more than all else that is done with it here
         reasons = [
             acceptance.refusal(request) or (by_options[item.options] if item.options >= 0 else "")
             for item, request in zip(message.items, new, strict=True)

@@ -22,6 +22,7 @@ import msgspec
 
 __all__ = [
     "ALL_KINDS",
+    "TYPES",
     "ImagePart",
     "Message",
     "Messages",
@@ -95,14 +96,15 @@ class RawBody(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="body"
 
 Payload = str | dict[str, Any] | TokenIds | Messages | Pair | RawBody
 
-_KINDS: dict[type, str] = {str: "text", dict: "row", TokenIds: "tokens", Pair: "pair", RawBody: "body"}
+TYPES: dict[type, str] = {str: "text", dict: "row", TokenIds: "tokens", Pair: "pair", RawBody: "body"}
+"""Kinds that a type alone tells; of messages it depends on their parts."""
 
 
 def kind_of(payload: Payload | None) -> str:
     """One of ALL_KINDS."""
     if isinstance(payload, Messages):
         return "images" if payload.has_images else "messages"
-    return _KINDS[type(payload)]
+    return TYPES[type(payload)]
 
 
 def chat(messages: Sequence[Mapping[str, str]]) -> Messages:

@@ -44,6 +44,7 @@ class Pool:
         self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
         self._offers: dict[int, list[int]] = {}  # by class, from its first request on
+        self._classes: set[int] = set()  # that have had requests; their offers are rebuilt on demand
         self._excess = self._idle = self._recalled = 0
 
     def compare_peers(self) -> None:
@@ -109,6 +110,7 @@ class Pool:
         return replica.shared or self._loading > 0
 
     def _rebuild_offers(self, priority: int) -> list[int]:
+        self._classes.add(priority)
         count = len(self.replicas)
         ranks = [(replica.rank(priority, by_work=self.by_work), at) for at, replica in enumerate(self.replicas)]
         offers = self._offers[priority] = [(_TOP - rank) * count + place for rank, place in ranks if rank]
@@ -235,7 +237,7 @@ class Pool:
         None goes back and forth: an idle slot takes only what it has the tokens for and what goes before the request
         that waits, and a lower class makes room for a higher one, never the other way.
         """
-        idle, several = max(0, self._idle - self._recalled), len(self._offers) > 1  # slots; classes
+        idle, several = max(0, self._idle - self._recalled), len(self._classes) > 1  # slots; classes
         if not self._excess or not (idle or several):
             return 0, _whatever
         head = self.lanes.first()

@@ -248,12 +248,9 @@ def test_look_ahead_grows_when_the_engine_ran_dry_though_requests_waited() -> No
     dispatch.ready(0, slots=1)
     dispatch.submit(*range(10))
     assert len(dispatch.out(0)) == 2
-    dispatch.tell(dispatch.answers(0, 0, executing=0, waiting=0))
-    assert len(dispatch.out(0)) == 1 + 2
-    dispatch.tell(dispatch.answers(0, 1, executing=0, waiting=0))
-    assert len(dispatch.out(0)) == 1 + 4
-    dispatch.tell(dispatch.answers(0, 2, executing=1, waiting=3))
-    assert len(dispatch.out(0)) == 1 + 4
+    for task, after_s in ((0, 0.002), (1, 0.002), (2, 0.008)):
+        dispatch.tell(dispatch.answers(0, task, executing=0, waiting=0), after_s=after_s)
+    assert len(dispatch.out(0)) == 1 + 5, "3 in 12 ms are 2.5 in a turnaround of 10 ms; half as much again, and one"
 
 
 # ---------------------------------------------------------------- cancellation

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+from math import inf
+
 import pytest
 from core_kit import DrivenDispatch, request
 from hypothesis import given
@@ -151,23 +154,44 @@ def test_count_tells_excess_idle_and_recalled() -> None:
     assert replica.count() == (0, 0, 0)
 
 
-def test_lookahead_doubles_when_starved_and_decays_to_what_the_turnaround_needs() -> None:
-    replica = ready(slots=8, max_lookahead=64)
-    first = replica.lookahead
-    for _ in range(10):
-        replica.measure(1, 0.01, starved=True, now=0.1)
-    assert replica.lookahead == 64 > first
-    now = 0.1
-    for _ in range(30):
-        now += 0.6
-        replica.measure(60, 0.05, starved=False, now=now)  # 100 a second x 50 ms x 1.5, and one
-    assert replica.lookahead == 9
+@pytest.mark.parametrize("slots", [1, 4, 64])
+@pytest.mark.parametrize("service_s", [0.001, 0.01, 1.0])
+@pytest.mark.parametrize("turnaround_s", [0.001, 0.01])
+def test_lookahead_is_what_the_turnaround_needs_and_no_more(slots: int, service_s: float, turnaround_s: float) -> None:
+    """A queue in front of `slots`, refilled one turnaround after each answer to as many as the credit allows."""
+    replica = ready(slots=slots)
+    waiting, running, now, idle, last = slots + replica.lookahead, [], 0.0, 0.0, 0.0
+    arriving: list[tuple[float, int]] = []
+    most = number = 0
+    warm_s = 20 * turnaround_s + 10 * service_s
+    while now < 2 * warm_s:
+        number += 1
+        while waiting and len(running) < slots:
+            waiting -= 1
+            heappush(running, now + service_s * (1 + (number * 7 + len(running)) % 5 / 10))
+        following = min(running[0] if running else inf, arriving[0][0] if arriving else inf)
+        if now > warm_s:
+            idle += (slots - len(running)) * (following - now) / slots
+            last, most = last or now, max(most, replica.lookahead)
+        now = following
+        if arriving and arriving[0][0] == now:
+            waiting += arriving.pop(0)[1]
+            continue
+        heappop(running)
+        replica.measure(1, turnaround_s, now)
+        out = waiting + len(running) + sum(count for _, count in arriving)
+        spare = slots + replica.lookahead - out
+        if spare > 0:
+            arriving.append((now + turnaround_s, spare))
+    in_one_turnaround = slots * turnaround_s / service_s
+    assert most <= max(slots + 1, 2 * in_one_turnaround + 2), "never longer than the turnaround needs"
+    assert idle < 0.01 * (now - last), "and never too short"
 
 
 def test_lookahead_is_never_below_one() -> None:
     replica = ready(slots=1)
     for step in range(1, 20):
-        replica.measure(0, 0.0, starved=False, now=step * 1.0)
+        replica.measure(0, 0.0, step * 1.0)
     assert replica.lookahead == 1
 
 
@@ -243,14 +267,14 @@ def test_jitter_lengthens_by_a_quarter_at_most(jitter: float, deaths: int) -> No
 
 def test_lookahead_covers_the_slots_that_come_free_at_once() -> None:
     replica = ready(slots=8)
-    replica.measure(8, 0.001, starved=False, now=0.1)
+    replica.measure(8, 0.001, 0.1)
     assert replica.lookahead == 9
-    replica.measure(100, 0.001, starved=False, now=0.2)  # more than there are slots: two waves in one message
+    replica.measure(100, 0.001, 0.2)  # more than there are slots: two waves in one message
     assert replica.lookahead == 9
     now = 0.2
     for _ in range(60):
         now += 0.6
-        replica.measure(1, 0.001, starved=False, now=now)
+        replica.measure(1, 0.001, now)
     assert replica.lookahead == 2
 
 

@@ -11,8 +11,7 @@ from penstock.core.shape import DispatchLimits
 
 __all__ = ["Credit"]
 
-_RATE_WINDOW_S = 0.5  # the completion rate is taken over windows of this length
-_BURST_DECAY = 0.9  # per window: a wave is remembered for some seconds
+_DECAY_PER_S = 0.8  # a wave is remembered for some seconds
 _HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
 
 
@@ -35,15 +34,14 @@ class Credit:
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
         self.kept = 0  # and how many are known to have begun, since the host kept them
         self._done = 0
-        self._rate_from = 0.0
-        self._rate_per_s = 0.0
-        self._burst = 0.0
+        self._since = 0.0
+        self._most = 0.0  # requests that ended within one turnaround
 
     def grant(self, slots: int, kv_tokens: int, now: float, *, shared: bool) -> None:
         """An engine has said what it has room for. What was learned of the one before does not hold for it."""
         self.slots, self.kv_tokens, self.shared = max(1, slots), kv_tokens, shared
         self.lookahead, self.overhang = 1 + self.slots // 8, 0
-        self._done, self._rate_from, self._rate_per_s = 0, now, 0.0
+        self._done, self._since, self._most = 0, now, float(self.slots // 8)
 
     def resize(self, slots: int) -> None:
         self.slots = max(1, slots)
@@ -96,24 +94,21 @@ class Credit:
 
     # ------------------------------------------------------------ look-ahead
 
-    def measure(self, done: int, turnaround_s: float, *, starved: bool, now: float) -> None:
-        """Size the look-ahead so that the engine's queue does not run dry while an answer travels here and back.
+    def measure(self, done: int, turnaround_s: float, now: float) -> None:
+        """Size the look-ahead so that the engine's queue does not run dry while an answer travels here and back, and
+        no further: what waits in a host is out of sight, and the work of an idle replica, or in a higher class's way.
 
-        It covers completion rate x turnaround (measured by the host) x 1.5, and the most slots that came free at once
-        lately: requests of like length begin and end together, and each such wave would wait for a turnaround. It
-        doubles when the engine ran dry although requests were waiting, and falls back slowly.
+        It covers the most requests that ended lately within one turnaround (as the host measures it). Up to as many as
+        there are slots that is a wave: requests of like length begin and end together, and there can't be more of them.
+        Beyond it is a rate, which a look-ahead that is too short would hold down: then half as much again, so that an
+        engine that ran dry is measured faster after each turnaround until it does not.
         """
         self._done += done
-        self._burst = max(self._burst, float(min(done, self.slots)))
-        needed = ceil(self._burst) + 1
-        elapsed = now - self._rate_from
-        if elapsed >= _RATE_WINDOW_S:
-            self._rate_per_s = self._done / elapsed
-            self._done, self._rate_from = 0, now
-            self._burst *= _BURST_DECAY
-            needed = max(needed, ceil(self._rate_per_s * turnaround_s * _HEADROOM) + 1)
-            self.lookahead = max(needed, self.lookahead * 3 // 4)
-        # The measure was too low, and what it costs is idle slots: up fast, down slowly.
-        if starved:
-            self.lookahead *= 2
-        self.lookahead = min(max(self.lookahead, needed), self.limits.max_lookahead)
+        most, elapsed = float(min(done, self.slots)), now - self._since
+        if elapsed >= turnaround_s and elapsed > 0.0:
+            most = max(most, self._done * turnaround_s / elapsed)
+            self._most *= _DECAY_PER_S**elapsed
+            self._done, self._since = 0, now
+        self._most = max(self._most, most)
+        needed = ceil(self._most * (_HEADROOM if self._most > self.slots else 1.0) - 1e-9) + 1
+        self.lookahead = min(needed, self.limits.max_lookahead)

@@ -187,8 +187,7 @@ class Dispatch(StateMachine):
         if event.returned is not None:
             self._forget_recall(replica)
         # Only what waits for this pool shows that more look-ahead would have helped.
-        starved = not event.waiting and event.executing < replica.slots and pool.lanes.count > 0
-        replica.measure(len(accepted), event.turnaround_s, starved=starved, now=self._now)
+        replica.measure(len(accepted), event.turnaround_s, self._now)
         replica.saw(event.progress, event.executing, self._now)
         pool.offer(replica)
         pool.recount(replica)

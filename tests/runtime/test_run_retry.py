@@ -200,7 +200,7 @@ def test_refused(tmp_path: Path) -> None:
     assert "seed: was 0, is 9" in errors(tmp_path)
     (tmp_path / "out" / ".penstock" / "given.json").unlink()
     assert retry(tmp_path) == 2
-    assert "give it with --pipeline" in errors(tmp_path)
+    assert "pass it with --pipeline" in errors(tmp_path)
     assert retry(tmp_path, "--pipeline", "pipeline.yaml", *well()) == 0
     (tmp_path / "empty").mkdir()
     command = [sys.executable, "-m", "penstock.cli", "retry", "empty"]

@@ -27,6 +27,7 @@ class Deadlines:
         found: list[Request] = []
         while self._heap and self._heap[0][0] <= now:
             deadline, task = heappop(self._heap)
+            # The deadline too is compared: a task's number may be another request's by then.
             request = requests.get(task)
             if request is not None and request.deadline == deadline:
                 found.append(request)

@@ -117,6 +117,7 @@ class Dispatch(StateMachine):
             for request in due:
                 where = "in flight" if request.place >= 0 else "waiting"
                 add_failure(ends, request, "expired", f"no answer by the deadline; the request was {where}", -1)
+            # First the end, then the abort: who aborts a request may rely on it that nobody waits for it.
             self._emit(ends)
             self._withdraw(ends.tasks)
         self.supervisor.on_tick(event)
@@ -254,6 +255,7 @@ class Dispatch(StateMachine):
     def _resize(self, replica: Replica, task: int, tokens: int) -> None:
         """The host has counted a prompt: correct what the request holds of the credit, and learn for the next ones."""
         request = replica.in_flight.get(task)
+        # The first count is the prompt's; a second one of the same prompt teaches nothing.
         if request is not None and not request.counted:
             self.pools[request.pool].lengths.learn_prompt(request.step, tokens, request.tokens_in)
             request.cost += tokens - request.prompt

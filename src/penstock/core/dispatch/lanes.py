@@ -91,6 +91,7 @@ class Lane:
         return len(self._line) + len(self._heap) - self._ended
 
     def _key(self, request: Request) -> _Key:
+        # A deadline goes before the length: longest first only shortens the end, a deadline loses an answer.
         longest = 0 if self._ratio is None else -_size_class(request, self._ratio)
         return (request.deadline, longest, request.order, request.task)
 
@@ -98,6 +99,7 @@ class Lane:
         self.tokens_in += request.tokens_in
         self.tokens_out += request.tokens_out
         line = self._line
+        # A run submits rows in order: an append costs a tenth of a push into the heap.
         if self._ratio is None and request.deadline == NO_DEADLINE and (not line or line[-1].order <= request.order):
             line.append(request)
         else:
@@ -129,6 +131,7 @@ class Lane:
         """Undo a pop: the request goes first again."""
         self.tokens_in += request.tokens_in
         self.tokens_out += request.tokens_out
+        # In front of the heap's first as well: it was chosen over that one, and nothing has changed.
         self._line.appendleft(request)
 
     def end(self, request: Request) -> None:
@@ -137,6 +140,7 @@ class Lane:
         self.tokens_in -= request.tokens_in
         self.tokens_out -= request.tokens_out
         self._ended += 1
+        # Otherwise a lane of which everything is cancelled, again and again, would keep it all.
         if self._ended > len(self):
             self._rebuild()  # what has ended is more than what waits: its removal is paid for by those that ended
 
@@ -197,6 +201,7 @@ class Lanes:
         self.count = 0
 
     def push(self, request: Request) -> None:
+        # Set here, since a request comes to a lane from four sides: new, returned, failed, and cleared as a suspect.
         request.place = WAITING
         key = self._policy.lane_of(request)
         lane = self._lanes.get(key)
@@ -207,7 +212,7 @@ class Lanes:
 
     def _add_lane(self, key: LaneKey, request: Request) -> Lane:
         lane = self._lanes[key] = Lane(request.step, request.priority)
-        if self._longest_first:
+        if self._longest_first:  # nothing is learned of its step yet: the limits keep the order
             lane.longest_first(1.0)
         self.ranked = [self._lanes[key] for key in sorted(self._lanes)]
         return lane
@@ -226,6 +231,7 @@ class Lanes:
 
     def recount(self) -> None:
         """After requests were taken from lanes directly."""
+        # Lanes are popped directly while a pool is filled: counting there would cost each request, this a few lanes.
         self.count = sum(len(lane) for lane in self.ranked)
 
     def longest_first(self, ratios: dict[int, float]) -> None:

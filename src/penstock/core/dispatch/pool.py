@@ -68,12 +68,14 @@ class Pool:
             rank = replica.rank(priority, by_work=self.by_work)
             if rank:
                 heappush(heap, (_TOP - rank) * len(self.replicas) + self._place[replica.index])
+                # Stale numbers are dropped when they are on top; those of busy replicas may never get there.
                 if len(heap) > 4 * len(self.replicas) + 64:
                     self._rebuild_offers(priority)
 
     def level_work(self) -> None:
         """No further source rows will come: rank the longest first, and the replica with the least work first."""
         self.by_work = True
+        # Ranks mean another thing from here on: no number of the heaps is comparable with a new one.
         self.lanes.longest_first(self.lengths.ratio)
         self._offers.clear()
 
@@ -178,6 +180,7 @@ class Pool:
     def appraise(self, request: Request) -> None:
         """What it will take of a replica, as far as that is known now."""
         expected = self.lengths.expected(request.step, request.tokens_out)
+        # What a host has counted stays: a request that comes back is not guessed at a second time.
         if not request.counted:
             known = self.lengths.prompt_ratio
             request.prompt = self.lengths.prompt(request.step, request.tokens_in) if known else request.tokens_in
@@ -238,6 +241,7 @@ class Pool:
         that waits, and a lower class makes room for a higher one, never the other way.
         """
         idle, several = max(0, self._idle - self._recalled), len(self._classes) > 1  # slots; classes
+        # Nearly every turn of a run ends here: nothing may cost more than these two numbers before it.
         if not self._excess or not (idle or several):
             return 0, _whatever
         head = self.lanes.first()
@@ -260,6 +264,7 @@ class Pool:
 
     def _recall(self, replica: Replica, count: int, wants: Callable[[Request], bool]) -> list[int]:
         tasks: list[int] = []
+        # The newest first: the older ones are the next that the engine begins, and would be asked for in vain.
         for request in reversed(replica.in_flight.values()):
             if not request.recalled and not request.kept and wants(request):
                 request.recalled = True

@@ -23,6 +23,7 @@ __all__ = ["Operation", "Operator", "draw_operations"]
 
 KINDS = {"drain": 4, "remove": 2, "add": 4, "pause": 2, "slots": 3}
 MOST_SLOTS = 6
+PATIENCE_S = 8.0  # how long the removal of a replica that tries suspects waits for one
 
 
 class Operation(Struct, frozen=True):
@@ -62,6 +63,9 @@ class Operator:
         if not self.world.coordinator.alive:
             return ()
         kind, pool = operation.kind, self.world.scenario.replica_pools[operation.replica]
+        if kind == "remove" and operation.amount < 0.5:
+            self._remove_one_that_tries_suspects(pool, self.world.now + PATIENCE_S)
+            return ()
         if kind in ("drain", "remove"):
             event: Event | None = self._remove(operation.replica, pool, drain=kind == "drain")
         elif kind == "add":
@@ -83,6 +87,18 @@ class Operator:
         if not any(each.may_start and not each.removed and not each.phases for each in others):
             return None
         return ev.RemoveReplica(replica=replica, drain=drain)
+
+    def _remove_one_that_tries_suspects(self, pool: int, until_s: float) -> Iterable[Event]:
+        """It is the one that an operator looks at after a death, and by chance alone it would hardly ever be met."""
+        requests = self.world.coordinator.requests
+        for index, each in enumerate(requests.replicas):
+            if each.pool == pool and each.out and all(requests.tasks[number].suspect for number in each.out):
+                event = self._remove(index, pool, drain=False)
+                self.world.tally.hit("operator: remove", int(event is not None))
+                return () if event is None else (event,)
+        if self.world.now < until_s and self.world.coordinator.alive:
+            self.world.at(0.05, partial(self._remove_one_that_tries_suspects, pool, until_s))
+        return ()
 
     def _add(self, operation: Operation, pool: int) -> Event:
         """A new one, or one that was removed and has gone."""

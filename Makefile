@@ -93,15 +93,15 @@ check: $(DEV)
 
 # Fewer examples for each property, and no style: that is part of check.
 test-fast: $(DEV)
-	$(IN_MEMORY) HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
+	$(IN_MEMORY) HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 --dist worksteal -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
 
 # Four runs: pure tests and what starts processes, two at a time; then what runs on Ray, and what loads models, each alone
 # on the machine. Those are processes of their own: Ray and the models' libraries leave threads behind, and a process with
 # threads can't be forked from.
 test: $(DEV) vllm-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
-	$(IN_MEMORY) $(PYTEST) -n 2 -m "not ($(ENGINES))" $(ARGS) || failed=1; \
-	$(PYTEST) -n 2 -m "process and not (transformers or vllm or ray)" $(ARGS) || failed=1; \
+	$(IN_MEMORY) $(PYTEST) -n 2 --dist worksteal -m "not ($(ENGINES))" $(ARGS) || failed=1; \
+	$(PYTEST) -n 2 --dist worksteal -m "process and not (transformers or vllm or ray)" $(ARGS) || failed=1; \
 	$(PYTEST) -m "ray" $(ARGS) || failed=1; \
 	$(PYTEST) -m "transformers or vllm" $(ARGS) || failed=1; \
 	exit $$failed

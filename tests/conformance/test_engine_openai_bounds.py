@@ -139,7 +139,7 @@ def test_headers_that_are_too_large_are_told_as_such(lines: bytes) -> None:
         (reply(b"x", b"Content-Encoding: br"), "Content-Encoding is br; expected gzip, deflate"),
         (reply(b"x", b"Content-Encoding: zstd"), "Content-Encoding is zstd"),
         (reply(b"x", b"Content-Encoding: sk-secret"), "Content-Encoding is unknown"),
-        (reply(b"not valid gzip", b"Content-Encoding: gzip"), "no gzip"),
+        (reply(b"not valid gzip", b"Content-Encoding: gzip"), "not valid gzip"),
         (reply(packed("gzip", 9)[:-9], b"Content-Encoding: gzip"), "truncated"),
         (reply(packed("gzip", 9) + b"more", b"Content-Encoding: gzip"), "trailing data"),
         ([b"no HTTP at all\r\n\r\n"], "not valid HTTP"),

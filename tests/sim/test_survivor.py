@@ -20,7 +20,7 @@ from penstock.sim.world import World
 
 SLOTS, LOAD_S, TOKEN_S = 8, 20.0, 0.05
 KILLED_S = 40.0
-ROWS = 1200
+ROWS = 2400  # they come for longer than the search for a guilty row takes
 
 
 MOST_TOKENS = 15  # without the few rows that are far longer: those alone would make others wait

@@ -217,6 +217,6 @@ def test_an_interpreter_without_msgspec_is_told_what_to_install(log: Path, tmp_p
 def test_load_failed_is_the_last_word(log: Path) -> None:
     with HostHarness(log) as host:
         host.expect(Hello)
-        host.send(Setup("a-0", EngineConfig("mock", "mock:x", task="embed")))
+        host.send(Setup("a-0", EngineConfig("mock", "mock:x", engine_options={"slots": 0})))
         failure = host.expect(LoadFailed)
-        assert "can't embed" in failure.message
+        assert "slots" in failure.message and failure.code == "bad_model"

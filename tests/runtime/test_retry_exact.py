@@ -270,7 +270,7 @@ def test_a_retry_that_ends_before_the_run_beside_it_has_committed(tmp_path: Path
     beside.send_signal(signal.SIGCONT)
     codes = ended, end_of(beside, tmp_path)
     if ended:
-        assert codes == (2, 0) and "What came of the dead rows is kept" in (tmp_path / "retry.txt").read_text()
+        assert codes == (2, 0) and "The results of the retry are kept" in (tmp_path / "retry.txt").read_text()
         assert retry(tmp_path, *well()) == 0, errors(tmp_path)
     else:
         assert codes == (0, 1) and "another" in errors(tmp_path).splitlines()[-1]

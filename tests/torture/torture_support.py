@@ -128,7 +128,7 @@ def change(folder: Path, how: str) -> None:
 def refused(folder: Path, status: int) -> bool:
     """Whether a life ended because the source is not what it was."""
     said = (folder / "stderr.txt").read_text() if (folder / "stderr.txt").exists() else ""
-    reasons = ("has changed since this run read it", "differs from the one asked for in:\n  files.")
+    reasons = ("has changed since this run read it", "differs from the requested one in:\n  files.")
     return os.WIFEXITED(status) and os.WEXITSTATUS(status) in (1, 2) and any(reason in said for reason in reasons)
 
 

@@ -11,7 +11,24 @@ SEEDS = 500
 BLOCK = 50
 
 # Seeds that failed once, kept for as long as scenarios are drawn as they are; each bug has a test of its own as well.
-REGRESSIONS = (1644, 3906, 6274, 8318, 8960, 9033, 4644, 4752, 159980, 28019, 3020353, 775, 6188, 6236)
+REGRESSIONS = (
+    1644,
+    3906,
+    6274,
+    8318,
+    8960,
+    9033,
+    4644,
+    4752,
+    159980,
+    28019,
+    3020353,
+    7000467,
+    7103410,
+    775,
+    6188,
+    6236,
+)
 
 
 @pytest.fixture(scope="module")

@@ -156,6 +156,7 @@ class RequestChecks(ReplicaChecks):
             return
         if event.tasks:
             replica.fruitless = 0  # each of those that are out now may be asked for once more
+        returned = [task for task in event.returned or () if task in replica.out and task in replica.asked]
         if event.returned is not None:
             replica.begun.update(replica.asked)
             replica.asked.clear()
@@ -166,9 +167,8 @@ class RequestChecks(ReplicaChecks):
             if code == "retry" and replica.out.get(task) == attempt:
                 self.tasks[task].retries += 1
                 self._waits_again(task, replica)
-        for task in event.returned or ():
-            if task in replica.out:
-                self._waits_again(task, replica)
+        for task in returned:
+            self._waits_again(task, replica)
 
     def _waits_again(self, number: int, replica: KnownReplica) -> None:
         task = self.tasks[number]

@@ -182,9 +182,11 @@ class Dispatch(StateMachine):
         if len(accepted) + len(failed) < len(event.tasks):
             self._stale(replica, len(event.tasks) - len(accepted) - len(failed), "duplicate or late")
         for task in event.returned or ():
-            request = self._release(replica, task)
-            if request is not None:
-                pool.lanes.push(request)
+            # A reply to a take-back that comes twice names what may have been sent since, and have begun.
+            asked = replica.in_flight.get(task)
+            if asked is not None and asked.recalled:
+                self._release(replica, task)
+                pool.lanes.push(asked)
         if event.returned is not None:
             self._forget_recall(replica)
         # Only what waits for this pool shows that more look-ahead would have helped.

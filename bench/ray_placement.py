@@ -71,7 +71,7 @@ def ours(ray: Any, folder: Path, size: int, draw: random.Random) -> tuple[int, i
     from penstock.errors import PlanError
     from penstock.executors.base import Launch, Started
     from penstock.executors.ray import RayExecutor
-    from penstock.planning.targets import RayPlace
+    from penstock.planning.targets import RayTarget
     from penstock.spec.load import load_pipeline
 
     text = (
@@ -79,9 +79,9 @@ def ours(ray: Any, folder: Path, size: int, draw: random.Random) -> tuple[int, i
         "steps: [{generate: {model: m, prompt: '{{ a }}', output: b}}]\nsink: {path: out}\n"
     )
     pipeline = load_pipeline(text, "bench.yaml")
-    place = RayPlace(pipeline)
+    target = RayTarget(pipeline)
     try:
-        planned = place.plan(pipeline)
+        planned = target.plan(pipeline)
     except PlanError:
         return 0, 0, 0
     replicas = list(planned.replicas)

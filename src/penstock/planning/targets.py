@@ -13,12 +13,12 @@ from penstock.executors.nursery import Nursery
 from penstock.planning.run_plan import RunPlan, forked_functions, plan, plan_here
 from penstock.spec.served import Workload
 
-__all__ = ["EXECUTORS", "LocalPlace", "Place", "RayPlace", "open_place"]
+__all__ = ["EXECUTORS", "LocalTarget", "RayTarget", "Target", "open_target"]
 
 EXECUTORS = ("local", "ray")
 
 
-class Place(Protocol):
+class Target(Protocol):
     def plan(self, workload: Workload, cut: Sequence[int] = ()) -> RunPlan:
         """Raises as `run_plan.plan`."""
         ...
@@ -30,18 +30,18 @@ class Place(Protocol):
     def close(self) -> None: ...
 
 
-def open_place(
+def open_target(
     executor: str, workload: Workload, holder: str, *, ray_address: str | None = None, placement_group: Any = None
-) -> Place:
+) -> Target:
     """holder: who takes the devices, for the messages of others. Raises UsageError for an executor that is none."""
     if executor == "local":
-        return LocalPlace(holder)
+        return LocalTarget(holder)
     if executor == "ray":
-        return RayPlace(workload, ray_address, placement_group)
+        return RayTarget(workload, ray_address, placement_group)
     raise UsageError(f"unknown executor '{executor}'; use one of {', '.join(EXECUTORS)}")
 
 
-class LocalPlace:
+class LocalTarget:
     """This machine."""
 
     def __init__(self, holder: str) -> None:
@@ -57,7 +57,7 @@ class LocalPlace:
         self._leases.release()
 
 
-class RayPlace:
+class RayTarget:
     """The nodes of a Ray cluster, or those of a placement group in it. Raises MissingDependency, ConfigError."""
 
     def __init__(self, workload: Workload, address: str | None = None, placement_group: Any = None) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Literal, Self, Unpack, cast, overload
 from penstock.errors import PoolFailed, UsageError
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
-from penstock.planning.targets import Place, open_place
+from penstock.planning.targets import Target, open_target
 from penstock.protocol.messages import Request
 from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Message, Messages, Payload, TokenIds
@@ -67,11 +67,11 @@ def launch(
     served = ServedModels({name: asked}, resources or Resources())
     check_feasible(served)
     holder = f"a launched pool of {name} (process {os.getpid()})"
-    place = open_place(executor, served, holder, ray_address=ray_address, placement_group=placement_group)
+    target = open_target(executor, served, holder, ray_address=ray_address, placement_group=placement_group)
     try:
-        return LaunchedPool(asked, place.plan(served), place, seed)
+        return LaunchedPool(asked, target.plan(served), target, seed)
     except BaseException:
-        place.close()
+        target.close()
         raise
 
 
@@ -81,15 +81,15 @@ class LaunchedPool:
     logs: the folder of the replicas' logs, removed by `close` unless the pool failed, or had an incident
     """
 
-    def __init__(self, model: Model, planned: RunPlan, place: Place, seed: int) -> None:
+    def __init__(self, model: Model, planned: RunPlan, target: Target, seed: int) -> None:
         self.name = model.label
         self._task = model.task
         self.logs = Path(tempfile.mkdtemp(prefix="penstock-pool-"))
-        self._plan, self._place, self._seed = planned, place, seed
+        self._plan, self._target, self._seed = planned, target, seed
         self._calls = itertools.count()
         self._closed = False
         self._record = Record(planned, self.logs)
-        self._thread = PoolThread(planned, place.executor(planned), self._record)
+        self._thread = PoolThread(planned, target.executor(planned), self._record)
         self._served = self._thread.effects.pools[self.name]
         self._thread.start()
         atexit.register(self.close)
@@ -298,7 +298,7 @@ class LaunchedPool:
         wanted = self._served.failure is not None or self._record.incidents  # keep the logs for diagnosis
         self._thread.close()
         self._record.close()
-        self._place.close()
+        self._target.close()
         if not wanted:
             shutil.rmtree(self.logs, ignore_errors=True)
 

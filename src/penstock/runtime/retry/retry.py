@@ -27,7 +27,7 @@ from penstock.planning.preflight import check_feasible
 from penstock.report.facts import RunFacts, figures
 from penstock.report.summary import summary
 from penstock.runtime.retry.scope import Selection, counted_before
-from penstock.runtime.run.api import displayed, drive, nothing_to_do, place_of, tell_summary
+from penstock.runtime.run.api import displayed, drive, nothing_to_do, target_of, tell_summary
 from penstock.runtime.run.invocation import Invocation
 from penstock.runtime.run.options import CommandOptions, Listener, RunOptions, RunResult
 from penstock.runtime.run.scope import RunScope, open_pipeline_source
@@ -170,9 +170,9 @@ class _Retry:
         # Their deaths count nothing against max_dead: they were counted when they died first.
         retry = self._retry
         scope = RunScope(retry.folder, self._out_dir, None, 1.0, self.selection, retry.columns, retry.mark)
-        with closing(place_of(self._pipeline, options, holder)) as place:
-            planned = place.plan(self._pipeline, self._cut or (len(self._pipeline.steps),))
-            with Invocation(self._pipeline, scope, options, place, planned, lent) as invocation:
+        with closing(target_of(self._pipeline, options, holder)) as target:
+            planned = target.plan(self._pipeline, self._cut or (len(self._pipeline.steps),))
+            with Invocation(self._pipeline, scope, options, target, planned, lent) as invocation:
                 facts, code = drive(invocation, retry.folder, listener)
             listener(facts)
         return msgspec.structs.replace(facts, out_dir=str(self._out_dir)), code

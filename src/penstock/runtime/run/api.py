@@ -19,7 +19,7 @@ from penstock.faults import fault
 from penstock.ledger.view import RunView, read_run
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
-from penstock.planning.targets import LocalPlace, Place, open_place
+from penstock.planning.targets import LocalTarget, Target, open_target
 from penstock.report.facts import PoolFacts, RunFacts, figures
 from penstock.report.summary import summary
 from penstock.runtime.run.invocation import Invocation
@@ -33,7 +33,7 @@ from penstock.runtime.watch.signals import StopNow
 from penstock.spec.identity import pipeline_identity, pools
 from penstock.spec.pipeline import Pipeline
 
-__all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "place_of", "run", "tell_summary"]
+__all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "run", "target_of", "tell_summary"]
 
 
 def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
@@ -73,13 +73,13 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
         complete = stands is not None and _is_complete(stands, options.limit)
         if not complete:
             check_feasible(pipeline)
-        place = LocalPlace(holder) if complete else place_of(pipeline, options, holder)
-        stack.callback(place.close)
-        planned = RunPlan((), (), {}) if complete else place.plan(pipeline, _settled_cut(stands, pipeline))
+        target = LocalTarget(holder) if complete else target_of(pipeline, options, holder)
+        stack.callback(target.close)
+        planned = RunPlan((), (), {}) if complete else target.plan(pipeline, _settled_cut(stands, pipeline))
         fault("run.planned")
         while True:
             scope = RunScope(out_dir, out_dir, options.limit, pipeline.max_dead)
-            with Invocation(pipeline, scope, options, place, planned, lent) as invocation:
+            with Invocation(pipeline, scope, options, target, planned, lent) as invocation:
                 if complete:
                     invocation.refuse_longer()
                     facts, code = nothing_to_do(pipeline, out_dir, lent.clock), 0
@@ -91,7 +91,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             if wider is None:
                 break
             pipeline = wider  # from the ledger on, with more tensor parallelism
-            planned = place.plan(pipeline, planned.cut)
+            planned = target.plan(pipeline, planned.cut)
         if facts.at_once or facts.status == "failed":
             facts = _durable(facts, out_dir)
         listener(facts)
@@ -102,8 +102,8 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
     return RunResult(code, written, out_dir, facts)
 
 
-def place_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Place:
-    return open_place(
+def target_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Target:
+    return open_target(
         options.executor,
         pipeline,
         holder,

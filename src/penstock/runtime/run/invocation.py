@@ -28,7 +28,7 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.view import known_input
 from penstock.planning.launches import dispatch_shape, launches_of
 from penstock.planning.run_plan import RunPlan
-from penstock.planning.targets import Place
+from penstock.planning.targets import Target
 from penstock.report.facts import RunFacts
 from penstock.runtime.driver import Driver
 from penstock.runtime.replicas.record import Record
@@ -70,12 +70,12 @@ class Invocation:
         pipeline: Pipeline,
         scope: RunScope,
         options: RunOptions,
-        place: Place,
+        target: Target,
         planned: RunPlan,
         session: Session,
     ) -> None:
         self._pipeline, self._scope, self._options = pipeline, scope, options
-        self._place, self._plan, self._session = place, planned, session
+        self._target, self._plan, self._session = target, planned, session
         self._logs = scope.out_dir / "logs"
         self._stack = ExitStack()
         self._phases: Phases | None = None
@@ -104,7 +104,7 @@ class Invocation:
     def _open(self) -> None:
         pipeline, scope, nodes = self._pipeline, self._scope, self._pipeline.order()
         self._stack.callback(self._record.close)
-        self._executor = self._place.executor(self._plan)
+        self._executor = self._target.executor(self._plan)
         self._stack.callback(self._executor.close)
         opened = open_pipeline_source(pipeline)
         self._stack.callback(lambda: None if self._phases is not None and self._phases.holds_source else opened.close())

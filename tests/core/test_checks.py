@@ -77,7 +77,7 @@ DISPATCH_FAULTS: dict[str, tuple[Callable[[Dispatch], None], str]] = {
     "count": (lambda it: set_field("count", lambda count: count + 1)(it.pools[0].lanes), "counts 4 waiting requests"),
     "tokens": (lambda it: set_field("tokens_in_flight", lambda held: held + 1)(it.replicas[0]), "tokens"),
     "recalled": (lambda it: set_field("recalled", lambda count: count + 1)(it.replicas[0]), "called back"),
-    "kept": (lambda it: set_field("kept", lambda count: count + 1)(it.replicas[0]), "kept"),
+    "started": (lambda it: set_field("started", lambda count: count + 1)(it.replicas[0]), "started"),
     "not ready": (lambda it: not_ready(it), "is waiting with 2 requests in flight"),
     "other number": (lambda it: it.replicas[0].in_flight.update({77: it.replicas[0].in_flight.pop(0)}), "as 77"),
     "attempts": (lambda it: setattr(it.replicas[0].in_flight[0], "failures", 5), "limit of attempts"),

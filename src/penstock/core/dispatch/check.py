@@ -46,7 +46,7 @@ def _check_places(dispatch: Dispatch, pool: Pool, seen: set[int]) -> None:
         _check_request(dispatch, request, seen, place)
         if request.begun:
             raise dispatch._broken(f"request {request.task} waits, and a part of its answer was sent", request.task)
-        if request.recalled or request.kept:
+        if request.recalled or request.started:
             raise dispatch._broken(f"request {request.task} waits, and is called back from a host", request.task)
     for replica in pool.replicas:
         for task, request in replica.in_flight.items():
@@ -88,9 +88,9 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     recalled = sum(request.recalled for request in requests)
     if recalled != replica.recalled:
         raise dispatch._broken(f"{name} counts {replica.recalled} requests called back of {recalled}")
-    kept = sum(request.kept for request in requests)
-    if kept != replica.kept:
-        raise dispatch._broken(f"{name} counts {replica.kept} requests that its host kept of {kept}")
+    started = sum(request.started for request in requests)
+    if started != replica.started:
+        raise dispatch._broken(f"{name} counts {replica.started} started requests of {started}")
     # Fewer slots take nothing back: what was sent while there were more is still its own.
     if len(requests) > max(replica.slots + replica.limits.max_lookahead, replica.overhang):
         raise dispatch._broken(f"{name} was sent {len(requests)} requests")
@@ -173,7 +173,7 @@ def _check_tail(dispatch: Dispatch, pool: Pool) -> None:
     if any(replica.spare(head.priority) > 0 and replica.fits(head.cost) for replica in pool.replicas):
         return
     for replica in pool.replicas:
-        lower = (r.priority > head.priority and not (r.recalled or r.kept) for r in replica.in_flight.values())
+        lower = (r.priority > head.priority and not (r.recalled or r.started) for r in replica.in_flight.values())
         if replica.count()[0] and any(lower):
             raise dispatch._broken(f"request {head.task} waits, and a lower class waits in the host of {replica.index}")
 

@@ -32,7 +32,7 @@ class Credit:
         self.work = 0  # of what is in flight, see lanes.Request
         self.counted = (0, 0, 0)  # what its pool has counted of it
         self.recalled = 0  # of those in flight, how many a TakeBack is out for
-        self.kept = 0  # and how many are known to have begun, since the host kept them
+        self.started = 0  # and how many the host had started when they were to be returned
         self._done = 0
         self._since = 0.0
         self._most = 0.0  # requests that ended within one turnaround
@@ -60,10 +60,10 @@ class Credit:
         self.held[request.priority] -= 1
         self.tokens_in_flight -= request.cost
         self.work -= request.work
-        if request.recalled or request.kept:
+        if request.recalled or request.started:
             self.recalled -= request.recalled
-            self.kept -= request.kept
-            request.recalled = request.kept = False
+            self.started -= request.started
+            request.recalled = request.started = False
 
     def fits(self, cost: int) -> bool:
         """Whether `cost` more tokens go in. An idle replica takes anything: too long is for its engine to say."""
@@ -88,8 +88,10 @@ class Credit:
 
     def refund_all(self) -> list[Request]:
         requests = list(self.in_flight.values())
+        for request in requests:
+            request.recalled = request.started = False
         self.in_flight, self.held = {}, defaultdict(int)
-        self.tokens_in_flight = self.work = self.recalled = self.kept = 0
+        self.tokens_in_flight = self.work = self.recalled = self.started = 0
         return requests
 
     # ------------------------------------------------------------ look-ahead

@@ -276,12 +276,12 @@ class Dispatch(StateMachine):
         return request
 
     def _forget_recall(self, replica: Replica) -> None:
-        """What was called back and did not come has begun: it will be answered."""
+        """What was called back and did not come had started: it will be answered."""
         if replica.recalled:
             for request in replica.in_flight.values():
                 if request.recalled:
-                    request.recalled, request.kept = False, True
-            replica.kept += replica.recalled
+                    request.recalled, request.started = False, True
+            replica.started += replica.recalled
             replica.recalled = 0
 
     def _stale(self, replica: Replica, count: int, reason: str) -> None:

@@ -55,7 +55,6 @@ class Failover:
             dispatch.fail(ends)
             return
         for request in requests:
-            request.recalled = request.kept = False
             request.crashes += 1
             # Only a death alone is evidence: beside others any of them may have done it.
             request.solo_crashes += request.task == alone
@@ -91,8 +90,6 @@ class Failover:
 
     def _hand_over(self, pool: Pool, requests: list[Request], *, suspect: bool) -> None:
         """It was the dispatcher that ended their replica: what was not suspect is not now, what was is still."""
-        for request in requests:
-            request.recalled = request.kept = False
         if suspect:
             pool.quarantine.put_back(requests)
         else:
@@ -119,7 +116,6 @@ class Failover:
         requests, ends = self._take_all(replica, reason)
         again: list[Request] = []
         for request in requests:
-            request.recalled = request.kept = False
             request.starved += alone
             if request.starved >= self._limits.same_memory:
                 message = f"out of memory {request.starved} times while it ran alone: {reason}"

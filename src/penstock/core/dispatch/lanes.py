@@ -30,7 +30,7 @@ class Request(Struct, gc=False):
     crashes     replica deaths while it was out; solo_crashes: while it ran alone
     killed      the replica whose death made it a suspect, outside the lane; -1: none did. killed_at: when that was
     starved     times that a replica ran out of memory while it ran alone
-    recalled    a TakeBack for it is out; kept: one was, and the host did not return it, so it has begun
+    recalled    a TakeBack for it is out; started: one was, and the host did not return it
     begun       the attempt whose first part went to who listens; 0: none did
     place       where it is: WAITING, SUSPECT, the index of a replica that it is in flight on, or ENDED
     """
@@ -56,7 +56,7 @@ class Request(Struct, gc=False):
     prompt: int = 0
     counted: bool = False
     recalled: bool = False
-    kept: bool = False
+    started: bool = False
     begun: int = 0
 
 

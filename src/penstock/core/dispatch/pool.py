@@ -218,7 +218,7 @@ class Pool:
 
     def to_take_back(self, *, everything: bool = False) -> dict[int, list[int]]:
         """Requests to call back from hosts, those sent last to the fullest replicas first. Only what waits in a host
-        comes back; what the host keeps has begun, and is not asked for again."""
+        comes back; what the host has started is not asked for again."""
         wanted, wants = (self._excess, _whatever) if everything else self._wanted_back()
         recalls: dict[int, list[int]] = {}
         if wanted <= 0:
@@ -266,7 +266,7 @@ class Pool:
         tasks: list[int] = []
         # The newest first: the older ones are the next that the engine begins, and would be asked for in vain.
         for request in reversed(replica.in_flight.values()):
-            if not request.recalled and not request.kept and wants(request):
+            if not request.recalled and not request.started and wants(request):
                 request.recalled = True
                 tasks.append(request.task)
                 if len(tasks) == count:

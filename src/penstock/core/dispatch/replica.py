@@ -99,7 +99,7 @@ class Replica(Credit):
             return (0, 0, 0)
         out = len(self.in_flight)
         idle = max(0, self.slots - out) if self.state == "ready" else 0
-        return (max(0, out - max(self.slots, self.kept) - self.recalled), idle, self.recalled)
+        return (max(0, out - max(self.slots, self.started) - self.recalled), idle, self.recalled)
 
     def became_ready(self, slots: int, kv_tokens: int, now: float, *, shared: bool = False) -> None:
         self.grant(slots, kv_tokens, now, shared=shared)

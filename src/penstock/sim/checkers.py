@@ -156,7 +156,8 @@ class RequestChecks(ReplicaChecks):
             return
         if event.tasks:
             replica.fruitless = 0  # each of those that are out now may be asked for once more
-        returned = [task for task in event.returned or () if task in replica.out and task in replica.asked]
+        asked = replica.asked.keys() | replica.begun.keys()  # by this take-back, or by one whose reply crossed with it
+        returned = [t for t in event.returned or () if t in replica.out and t in asked and not self.tasks[t].begun]
         if event.returned is not None:
             replica.begun.update(replica.asked)
             replica.asked.clear()

@@ -182,10 +182,10 @@ class Dispatch(StateMachine):
         if len(accepted) + len(failed) < len(event.tasks):
             self._stale(replica, len(event.tasks) - len(accepted) - len(failed), "duplicate or late")
         for task in event.returned or ():
-            # A reply that comes twice names what may have been sent since, and have begun. `kept` too: of two
+            # A reply that comes twice names what may have been sent since, and have begun. `started` too: of two
             # take-backs that are out the first reply settles both, and what the second one names is in no host then.
             asked = replica.in_flight.get(task)
-            if asked is not None and (asked.recalled or asked.kept) and not asked.begun:
+            if asked is not None and (asked.recalled or asked.started) and not asked.begun:
                 self._release(replica, task)
                 pool.lanes.push(asked)
         if event.returned is not None:

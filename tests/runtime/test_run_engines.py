@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 from run_support import (
+    catch,
     committed,
     dead,
     errors,
@@ -34,7 +35,7 @@ DOCWRITER = Path(penstock.__file__).parent / "models" / "docwriter"
 PROMPT = "Write a one-line docstring for:\ndef Shelf.get_{{ id }}(name, default)"
 
 
-def engine_pipeline(folder: Path, model: dict[str, Any], **step: Any) -> None:
+def engine_pipeline(folder: Path, model: dict[str, Any], commit_every_s: float = 0.5, **step: Any) -> None:
     written = {
         "models": {"writer": {"ref": str(DOCWRITER), **model}},
         "source": {"path": "rows.jsonl"},
@@ -51,7 +52,7 @@ def engine_pipeline(folder: Path, model: dict[str, Any], **step: Any) -> None:
             }
         ],
         "sink": {"path": "out"},
-        "commit_every_s": 0.5,
+        "commit_every_s": commit_every_s,
         "max_dead": 1,
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
@@ -80,7 +81,7 @@ def test_transformers_on_two_replicas_of_one_core(tmp_path: Path) -> None:
 VLLM_ROWS = 160
 
 
-def vllm_run(folder: Path, vllm_python: str, replicas: int) -> subprocess.Popen[str]:
+def vllm_run(folder: Path, vllm_python: str, replicas: int, commit_every_s: float = 0.5) -> subprocess.Popen[str]:
     model = {
         "engine": "vllm",
         "python": vllm_python,
@@ -89,10 +90,18 @@ def vllm_run(folder: Path, vllm_python: str, replicas: int) -> subprocess.Popen[
         "replicas": replicas,
         "engine_options": {"kv_cache_gb": 1, "enforce_eager": True, "max_num_seqs": 16},
     }
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     write_rows(folder, VLLM_ROWS)
-    engine_pipeline(folder, model, max_tokens=96, ignore_eos=True)
+    engine_pipeline(folder, model, commit_every_s, max_tokens=96, ignore_eos=True)
     return start(folder)
+
+
+def busiest_host(folder: Path) -> int:
+    """The host that has answered the most rows: another may still be loading when the run is nearly over."""
+    last = json.loads(errors(folder).splitlines()[-1])
+    replica = max((each for pool in last["pools"] for each in pool["replicas"]), key=lambda each: each["rows"])
+    (host,) = (pid for pid, log in processes_of(folder).items() if log.endswith(replica["id"]))
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +133,17 @@ def test_vllm_loses_an_engine_child_in_mid_run(
 ) -> None:
     """Its engine core is killed, stopped, or gets no more memory (which it may not need, to go on)."""
     folder = tmp_path / "run"
-    process = vllm_run(folder, vllm_python, min(2, len(os.sched_getaffinity(0))))
-    wait_until(lambda: committed(folder) > 8 or process.poll() is not None, "some commits", limit_s=400)
-    host = min(processes_of(folder))
-    children = [child for child in psutil.Process(host).children(recursive=True) if child.name() != "python"]
-    assert children, "vLLM runs its engine core in a child"
-    strike(children[0].pid)
+    replicas = min(2, len(os.sched_getaffinity(0)))
+
+    def begin(slower: int) -> subprocess.Popen[str]:
+        return vllm_run(folder, vllm_python, replicas, 0.5 / slower)
+
+    process = catch(folder, begin, lambda: 8 < committed(folder) < VLLM_ROWS // 2, "some commits")
+    children = psutil.Process(busiest_host(folder)).children(recursive=True)
+    cores = [child for child in children if child.name() != "python"]
+    assert cores, "vLLM runs its engine core in a child"
+    strike(cores[0].pid)
+    process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=400) == 0, errors(folder)
     assert [row["line"] for row in output(folder)] == calm_vllm_lines
     restarts = sum(replica["restarts"] for replica in summary(folder)["models"]["writer"]["replicas"])
@@ -144,6 +158,7 @@ def test_vllm_leaves_no_engine_child_when_all_of_penstock_is_killed(tmp_path: Pa
     folder = tmp_path / "run"
     process = vllm_run(folder, vllm_python, 1)
     wait_until(lambda: committed(folder) > 8 or process.poll() is not None, "some commits", limit_s=400)
+    assert process.poll() is None, errors(folder)
     below = psutil.Process(process.pid).children(recursive=True)
     ours = [each for each in below if any("penstock" in word for word in each.cmdline())]
     assert len(ours) == 2, "guardian and host"

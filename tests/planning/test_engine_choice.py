@@ -58,7 +58,12 @@ def test_the_planned_engine_is_the_launched_one(
     asked = pipeline(task)
     able = {info.name for info in model_engines() if task in info.tasks}
     if not able & installed:
-        with pytest.raises(MissingDependency, match="no engine is installed that can run"):
+        # Of the installable engines, none runs embedding models yet.
+        error, words = {
+            "generate": (MissingDependency, "no engine is installed that can run"),
+            "embed": (ConfigError, "this version can't run yet"),
+        }[task]
+        with pytest.raises(error, match=words):
             plan(asked, [NODES[node]])
         return
     planned = plan_on_nodes(asked, [NODES[node]], here=True).models["m"].engine

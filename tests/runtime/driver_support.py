@@ -5,7 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.executors.base import Exit, Launch, Started
@@ -22,12 +23,15 @@ from penstock.protocol.messages import (
     Load,
     Output,
     Ready,
+    Request,
     Requests,
     Setup,
     WireRequest,
 )
+from penstock.protocol.options import Sampling
 from penstock.protocol.wake_queue import WakeQueue
 from penstock.protocol.wire import host_decoder
+from penstock.runtime.pool.calls import Call, Generation
 from penstock.runtime.pool.thread import PoolThread
 from penstock.runtime.replicas.record import Record
 from penstock.version import __version__
@@ -47,6 +51,7 @@ class ThreadExecutor:
         self._news: WakeQueue[Started | Exit] = WakeQueue()
         self._hosts: dict[tuple[str, int], socket.socket] = {}
         self.may_break = threading.Event()
+        self.setups: list[Setup] = []
 
     def start(self, launch: Launch, incarnation: int) -> Started:
         ours, theirs = socket.socketpair()
@@ -58,7 +63,8 @@ class ThreadExecutor:
     def kill(self, replica: str, incarnation: int, *, dump_stacks: bool = False) -> None:
         host = self._hosts.get((replica, incarnation))
         if host is not None:
-            host.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # its thread has closed it meanwhile
+                host.shutdown(socket.SHUT_RDWR)
 
     def news_files(self) -> list[int]:
         return [self._news.fileno()]
@@ -82,6 +88,7 @@ class ThreadExecutor:
             select.select([connection], [], [], 5)
             for message in channel.receive():
                 if isinstance(message, Setup):
+                    self.setups.append(message)
                     channel.send(Ready(Capacity(4), 0.0))
                 elif isinstance(message, Requests):
                     found = [self._answer(replica, request) for request in message.items]
@@ -110,3 +117,21 @@ def pools_of(pools: dict[str, int], folder: Path, executor: ThreadExecutor | Non
     plan = plan_of(pools)
     folder.mkdir(exist_ok=True)
     return PoolThread(plan, executor or ThreadExecutor(), Record(plan, folder))
+
+
+@contextmanager
+def started(thread: PoolThread) -> Iterator[PoolThread]:
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.close()
+        thread.record.close()
+
+
+def call_to(pool: str, *prompts: str) -> Call:
+    return Call(pool, [Request(prompt, Sampling(max_tokens=4)) for prompt in prompts])
+
+
+def texts(call: Call) -> list[str]:
+    return [result.text for result in call.wait() if isinstance(result, Generation)]

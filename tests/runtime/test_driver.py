@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from driver_support import ThreadExecutor, echo, plan_of, pools_of
+from driver_support import ThreadExecutor, call_to, echo, plan_of, pools_of, started, texts
 
 from penstock.core import events as ev
 from penstock.core.check import Check, core_checks
@@ -22,32 +21,12 @@ from penstock.core.shape import FlowLimits, FlowShape, Progress, StepShape
 from penstock.errors import InvariantError, PoolFailed
 from penstock.planning.launches import dispatch_shape, launches_of
 from penstock.protocol.messages import Answer, Request, WireRequest
-from penstock.protocol.options import Sampling
 from penstock.runtime.driver import Driver, Table
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.pool.calls import Call, Generation
-from penstock.runtime.pool.thread import PoolThread
+from penstock.runtime.pool.calls import Call
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.integrity import EVERY_S, LONGEST_S, SHARE, Integrity
-
-
-@contextmanager
-def started(thread: PoolThread) -> Iterator[PoolThread]:
-    thread.start()
-    try:
-        yield thread
-    finally:
-        thread.close()
-        thread.record.close()
-
-
-def call_to(pool: str, *prompts: str) -> Call:
-    return Call(pool, [Request(prompt, Sampling(max_tokens=4)) for prompt in prompts])
-
-
-def texts(call: Call) -> list[str]:
-    return [result.text for result in call.wait() if isinstance(result, Generation)]
 
 
 def until(true: Callable[[], Any]) -> None:

@@ -14,8 +14,9 @@ from penstock.spec.engines import AUTO
 from penstock.spec.identity import ModelPool
 from penstock.spec.model import Model
 
-__all__ = ["check_launchable", "demand_of", "engine_for"]
+__all__ = ["asked_of", "check_launchable", "demand_of", "engine_for"]
 
+_OPTIONS_OF_TASK = {"generate": frozenset({"sampling"}), "embed": frozenset({"embedding"})}
 ReadFacts = Callable[[str, str | None], ModelFacts]
 
 
@@ -33,6 +34,11 @@ def engine_for(model: Model, *, here: bool) -> EngineInfo:
     return able[0]
 
 
+def asked_of(model: Model) -> frozenset[str]:
+    """The options, as the engines' records name them, that every request for the model's task has."""
+    return _OPTIONS_OF_TASK[model.task]
+
+
 def check_launchable(model: Model) -> None:
     """Raises MissingDependency with the command that installs the model's engine; ConfigError where only the user can
     say which one it is."""
@@ -45,9 +51,11 @@ def check_launchable(model: Model) -> None:
     info = engine_for(model, here=True)
     if engine_info.is_installed(info):
         return
-    if model.resolved_engine == AUTO:
-        hints = ", or ".join(engine_info.install_hint(each) for each in _able(model) if each.adapter)
-        raise MissingDependency(f"no engine is installed that can run '{model.ref}': {hints}")
+    hints = [
+        engine_info.install_hint(each) for each in _able(model) if each.adapter and asked_of(model) <= each.honours
+    ]
+    if model.resolved_engine == AUTO and hints:
+        raise MissingDependency(f"no engine is installed that can run '{model.ref}': {', or '.join(hints)}")
     if not info.adapter:
         raise ConfigError(f"the model '{model.ref}' needs the engine '{info.name}', which this version can't run yet")
     raise MissingDependency(

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from penstock.engine_info import info_of
+from penstock.engine_info import info_of, model_engines
 from penstock.engines import registry
 from penstock.errors import ConfigError
+from penstock.planning.demands import asked_of, engine_for
 from penstock.spec.engines import AUTO
 from penstock.spec.graph import StepNode, step_path
 from penstock.spec.model import Model
@@ -26,6 +27,7 @@ def check_feasible(workload: Workload) -> None:
     """Raises ConfigError with FILE:LINE of each thing that this machine, or this version, can't do."""
     problems = [problem for name, model in workload.models.items() for problem in _of_model(name, model)]
     problems += [problem for node in workload.order() for problem in _of_step(node)]
+    problems += list(_beyond_the_engines(workload))
     if problems:
         raise config_error((workload.place(problem.path), problem.message) for problem in problems)
 
@@ -44,6 +46,32 @@ def _of_model(name: str, model: Model) -> Iterator[Problem]:
         problem = _folder_problem(model)
         if problem:
             yield Problem((*at, "ref"), f"'ref': {problem}")
+
+
+def _beyond_the_engines(workload: Workload) -> Iterator[Problem]:
+    """What engines can't do by their records, and would refuse with every request. A model that no step uses is loaded
+    for its task."""
+    asked: list[tuple[KeyPath, str, frozenset[str]]] = [
+        (step_path(node.index, node.step, "model"), node.step.model_name, node.step.asks())
+        for node in workload.order()
+        if node.step.model_name is not None
+    ]
+    if not workload.steps:
+        asked = [(("models", name, "task"), name, asked_of(model)) for name, model in workload.models.items()]
+    for path, name, asks in asked:
+        model = workload.models[name]
+        if model.python is not None and model.resolved_engine == AUTO:
+            continue  # `check_launchable` asks which engine it is
+        info = engine_for(model, here=True)
+        can = info.payloads | info.honours
+        if info.adapter and not asks <= can:
+            able = [each.name for each in model_engines() if each.adapter and asks <= each.payloads | each.honours]
+            fix = f"use a model on {' or '.join(able)}" if able else "no engine of this version can"
+            message = (
+                f"'{path[-1]}': the {info.name} engine of '{name}' does not support {', '.join(sorted(asks - can))} "
+                f"(it supports {', '.join(sorted(can))}); {fix}"
+            )
+            yield Problem(path, message)
 
 
 def _folder_problem(model: Model) -> str | None:

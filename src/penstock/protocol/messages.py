@@ -224,7 +224,7 @@ class Setup(msgspec.Struct, tag="setup"):
     config: EngineConfig
     work: PythonWork | None = None
     share: float = 1.0  # of the engine's slots and tokens that are used; less after it ran out of memory at work
-    version: str = ""  # of the weights that are loaded, for engines that do not say it themselves
+    version: str = ""  # of the weights that are loaded, for engines that do not report it: the model's revision
 
 
 class AnswerParts(msgspec.Struct, tag="parts"):

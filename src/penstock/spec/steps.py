@@ -111,6 +111,10 @@ class Step(Spec):
         """Everything in the step that reads columns by name."""
         return iter(())
 
+    def asks(self) -> frozenset[str]:
+        """What it asks of its model's engine: kinds of payload and options, as the engines' records name them."""
+        return frozenset()
+
     @property
     def model_name(self) -> str | None:
         """The name of its model, in the pipeline's models; None: it has none."""
@@ -170,6 +174,9 @@ class Generate(Step):
         """The sampling fields that were given: name -> literal, or template (str; a literal `stop` is a tuple)."""
         given = {name: getattr(self, name) for name in SAMPLING_RULES}
         return MappingProxyType({name: value for name, value in given.items() if value is not None})
+
+    def asks(self) -> frozenset[str]:
+        return frozenset({"sampling", "text" if self.messages is None else "messages"})
 
     def added_columns(self) -> Mapping[str, str]:
         meta = {f"{self.output}_meta": "meta"} if self.meta else {}

@@ -217,7 +217,7 @@ class LaunchedPool:
 
     def embed(self, texts: Sequence[str]) -> list[Any]:
         """Not in this version: raises UsageError."""
-        raise UsageError("embed is not supported in this version: a model with `task: embed` can be launched, not used")
+        raise UsageError("embed is not supported in this version")
 
     def _call(
         self, prompts: Sequence[Prompt], n: int, sampling: Mapping[str, Any], timeout_s: float | None = None

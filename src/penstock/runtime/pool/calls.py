@@ -26,7 +26,7 @@ class Generation(msgspec.Struct, frozen=True):
     finish_reasons  stop | length, one per text
     tokens_in, tokens_out  of the prompt, and of all texts together
     logprobs        per text one number per output token, natural log, where they were asked for
-    version         of the weights that answered, "" where none was given
+    version         of the weights that answered: the `revision` of the model; "" where none was given
     """
 
     texts: tuple[str, ...]

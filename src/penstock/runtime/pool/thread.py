@@ -18,6 +18,8 @@ from penstock.runtime.pool.calls import Begin, Call, Cancel, CloseLoop
 from penstock.runtime.pool.effects import PoolEffects
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.watch.clock import RunClock
+from penstock.runtime.watch.stalls import LOOK_S, Activity, Stalls
+from penstock.runtime.watch.watchdog import LOOP_LIMIT_S, stacks
 
 __all__ = ["PoolThread"]
 
@@ -27,7 +29,8 @@ class PoolThread(threading.Thread):
 
     A broken invariant that is found while it is idle is an incident: noted, its story logged, and the pools continue,
     since the check has changed nothing. One that a machine meets in the middle of a turn ends the thread: the turn is
-    half done.
+    half done. A loop that is blocked (`watch.watchdog`) fails its calls; nothing can end a thread, so it is left
+    behind.
     """
 
     def __init__(self, plan: RunPlan, executor: Executor, record: Record) -> None:
@@ -48,6 +51,10 @@ class PoolThread(threading.Thread):
             checks=dispatch_checks(self.dispatch),
             on_broken=self._incident,
         )
+        self._blocked = False
+        self._turning = Activity(lambda seconds: "", limit_s=LOOP_LIMIT_S, over=self._give_up)
+        self.stalls = Stalls(record.note)
+        self.stalls.add(self._turning)
 
     # ------------------------------------------------------------ by any thread
 
@@ -66,20 +73,26 @@ class PoolThread(threading.Thread):
     def close(self) -> None:
         """End the replicas and the thread; calls under way fail."""
         self._inbox.put(CloseLoop())
-        self.join()
-        self._inbox.close()
+        while self.is_alive() and not self._blocked:
+            self.join(LOOK_S)
+        if not self.is_alive():
+            self._inbox.close()
 
     # ------------------------------------------------------------ the thread
 
     def run(self) -> None:
         failure = PoolFailed("the pool is closed")
+        self.stalls.start()
+        self._turning.begin()
         try:
-            self.driver.run([OpenPools(pools=list(range(len(self.dispatch.pools))))])
+            opened = OpenPools(pools=list(range(len(self.dispatch.pools))))
+            self.driver.run([opened], watch=lambda now: self._turning.begin())
         except BaseException as error:  # waiting callers must be notified
             failure = PoolFailed(f"the pool's thread ended: {type(error).__name__}: {error}")
             failure.__cause__ = error
             self.record.failed(failure.message, failure.exit_code)
         finally:
+            self.stalls.close()
             self._end(failure)
             self.driver.close()
 
@@ -89,6 +102,13 @@ class PoolThread(threading.Thread):
                 served.fail(failure)
             for call in self._handed_over:
                 call.fail(self.effects.pools[call.pool].failure or failure)
+
+    def _give_up(self, seconds: int) -> None:
+        """By the thread of `stalls`."""
+        self._blocked = True
+        self.record.log_story(f"the loop was blocked for {seconds} s:\n{stacks()}")
+        where = f"its stack traces are in {self.record.log}"
+        self._end(PoolFailed(f"the pool's loop was blocked for {seconds} s; {where}. Launch the model again"))
 
     def _incident(self, error: InvariantError) -> None:
         self.record.incident(str(error))

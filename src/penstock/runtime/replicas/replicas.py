@@ -96,12 +96,8 @@ class Replicas:
                     cause=start.id, replica=start.replica, incarnation=start.incarnation, reason=reason
                 )
             ]
-        setup = Setup(
-            replica=launch.replica,
-            config=launch.config,
-            work=launch.work,
-            share=start.share,
-        )
+        version = launch.config.revision or ""
+        setup = Setup(launch.replica, launch.config, launch.work, share=start.share, version=version)
         self._setups[start.replica, start.incarnation] = setup
         heard = self._connected(start.replica, started)
         self._watch_exits()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.core import events as ev
 from penstock.core.dispatch.replica import Replica
-from penstock.core.dispatch.states import ANSWERS, COMING, SERVES, TRANSITIONS, UP
+from penstock.core.dispatch.replica_states import ANSWERS, COMING, SERVES, TRANSITIONS, UP
 from penstock.core.shape import DispatchLimits, ReplicaShape
 from penstock.errors import InvariantError
 
@@ -121,7 +121,7 @@ def test_an_impossible_transition_tells_the_story_and_orders_nothing() -> None:
     replica = dispatch.machine.replicas[0]
     replica.state = "waiting"
     with pytest.raises(InvariantError, match=r"(?s)replica-0 is waiting: kill is impossible.*ReplicaReady\("):
-        dispatch.machine.supervisor.kill(replica, "no reason", because="hung")
+        dispatch.machine.kill(replica, "no reason", because="hung")
     assert not [said for said in dispatch.machine._out if isinstance(said, ev.KillReplica)]
 
 

@@ -156,7 +156,7 @@ def sends_while_draining(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is to stop goes on sending."""
 
     def drain(self: Dispatch, event: ev.DrainRequested) -> None:
-        self._emit(ev.Drained())
+        self.emit(ev.Drained())
 
     handle(monkeypatch, ev.DrainRequested, drain)
 

@@ -112,7 +112,7 @@ def window_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     def admit(self: Flow) -> None:
         if not self.admission.reading and self.total_rows is None:
             self.admission.reading = True
-            self._emit(ev.ReadRows(max_rows=self.limits.read_rows))
+            self.emit(ev.ReadRows(max_rows=self.limits.read_rows))
 
     monkeypatch.setattr(Flow, "_admit", admit)
 

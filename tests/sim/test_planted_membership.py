@@ -85,7 +85,7 @@ def removal_is_said_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     def hasty(self: Residency, replica: Replica, reason: str) -> None:
         end(self, replica, reason)
         if not replica.wanted and replica.state == "leaving":
-            self._dispatch.emit(ev.ReplicaRemoved(replica=replica.index))
+            self._state.emit(ev.ReplicaRemoved(replica=replica.index))
 
     monkeypatch.setattr(Residency, "end", hasty)
 
@@ -114,7 +114,7 @@ def resumed_pool_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits in a pool is not looked at when the pause is over."""
 
     def resume(self: Membership, event: ev.ResumePool) -> None:
-        self._dispatch.pools[event.pool].paused = False
+        self._state.pools[event.pool].paused = False
 
     monkeypatch.setattr(Membership, "resume", resume)
 
@@ -124,11 +124,10 @@ def new_slots_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica with more slots than before gets no more for it."""
     slots_changed = Membership.slots_changed
 
-    def silent(self: Membership, event: ev.SlotsChanged) -> None:
-        replica = self._dispatch.replicas[event.replica]
-        pool = self._dispatch.pools[replica.shape.pool]
+    def silent(self: Membership, replica: Replica, event: ev.SlotsChanged) -> None:
+        pool = self._state.pool_of(replica)
         offer, pool.offer = pool.offer, lambda replica: None  # type: ignore[method-assign]
-        slots_changed(self, event)
+        slots_changed(self, replica, event)
         pool.offer = offer  # type: ignore[method-assign]
 
     monkeypatch.setattr(Membership, "slots_changed", silent)

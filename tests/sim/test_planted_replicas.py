@@ -15,6 +15,7 @@ from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
 from penstock.core.dispatch.restarts import MemoryShare, Restarts
+from penstock.core.dispatch.state import DispatchState
 from penstock.core.dispatch.supervisor import Supervisor
 
 PLANTED, plant = planted()
@@ -128,9 +129,9 @@ def half_open_circuit_counts_as_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def pool_down_though_a_circuit_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool is given up for good while one of its replicas could come back."""
-    check_pool = Supervisor.check_pool
+    check_pool = DispatchState.check_pool
 
-    def hasty(self: Supervisor, pool: Pool) -> None:
+    def hasty(self: DispatchState, pool: Pool) -> None:
         kept = [(replica.restarts, replica.restarts.retry_at) for replica in pool.replicas]
         for restarts, _ in kept:
             restarts.retry_at = None
@@ -138,7 +139,7 @@ def pool_down_though_a_circuit_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
         for restarts, retry_at in kept:
             restarts.retry_at = retry_at
 
-    monkeypatch.setattr(Supervisor, "check_pool", hasty)
+    monkeypatch.setattr(DispatchState, "check_pool", hasty)
 
 
 @plant
@@ -154,7 +155,7 @@ def next_phase_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(self: Residency) -> None:
         if self.closing:
             self.closing = False
-            self._dispatch.emit(ev.PoolsClosed())
+            self._state.emit(ev.PoolsClosed())
 
     monkeypatch.setattr(Residency, "check", at_once)
 
@@ -168,17 +169,17 @@ def restarts_between_phases(monkeypatch: pytest.MonkeyPatch) -> None:
 @plant
 def all_replicas_in_every_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas are loaded in phases that the plan does not load them in."""
-    monkeypatch.setattr(Residency, "belongs", lambda self, replica: True)
+    monkeypatch.setattr(DispatchState, "belongs", lambda self, replica: True)
 
 
 @plant
 def nothing_held_back_is_offered_after_a_rung(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was held back for a replica that was loading stays so when it runs out of memory."""
 
-    def touch(self: Supervisor, replica: Replica) -> None:
-        self._dispatch.pools[replica.shape.pool].recount(replica)
+    def touch(self: DispatchState, replica: Replica) -> None:
+        self.pool_of(replica).recount(replica)
 
-    monkeypatch.setattr(Supervisor, "touch", touch)
+    monkeypatch.setattr(DispatchState, "touch", touch)
 
 
 @plant

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from style_source import imports, module_name, python_files
 
 # Package -> circles that may be there. The simulator's world, its coordinator, its hosts and strikes are one.
-KNOWN = {"penstock.sim": 1, "penstock.core.dispatch": 1}
+KNOWN = {"penstock.sim": 1}
 # A description that runs itself: Rows.run() and Rows.retry() import what runs it when they are called.
 DOOR = "penstock.spec.rows"
 

@@ -22,30 +22,6 @@ from penstock.core.events import Event, Instruction
 from penstock.core.flow.flow import Flow
 from penstock.core.machine import Perform
 
-_FOR_DISPATCH = frozenset(
-    (
-        ev.OpenPools,
-        ev.ClosePools,
-        ev.ReplicaAsleep,
-        ev.Submit,
-        ev.Exhausted,
-        ev.CancelRequests,
-        ev.ReplicaReady,
-        ev.ReplicaLoadFailed,
-        ev.ReplicaLost,
-        ev.AnswersArrived,
-        ev.FirstParts,
-        ev.HeartbeatArrived,
-        ev.DrainRequested,
-        ev.AddReplica,
-        ev.RemoveReplica,
-        ev.PausePool,
-        ev.ResumePool,
-        ev.SlotsChanged,
-    )
-)
-
-
 # A row of a model that reasons takes minutes, and is paid for by then; who can't wait interrupts again. A replica that
 # gets nowhere is ended meanwhile as at any time.
 DRAIN_GRACE_S = 600.0
@@ -110,12 +86,12 @@ class Core:
 
     def _route(self, events: Iterable[Event], for_flow: list[Event], for_dispatch: list[Event]) -> None:
         for event in events:
-            if type(event) in _FOR_DISPATCH:
+            dispatches = self.dispatch.handles(event)
+            if dispatches:
                 for_dispatch.append(event)
-            else:
+            # An event without a rule goes to the flow, which raises. A Tick is for both.
+            if not dispatches or self.flow.handles(event):
                 for_flow.append(event)
-                if type(event) is ev.Tick:
-                    for_dispatch.append(event)
 
     def _wire(self, instruction: Instruction) -> list[Event]:
         """What one machine says to the other."""

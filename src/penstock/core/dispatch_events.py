@@ -2,44 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.core.language import Event, Instruction
+from penstock.core.language import Event, Instruction, ReplicaEvent, ReplicaInstruction
 from penstock.core.shape import ReplicaShape
-
-__all__ = [
-    "AbortOn",
-    "AddReplica",
-    "AnswersArrived",
-    "CancelRequests",
-    "Cancelled",
-    "ClosePools",
-    "Deliver",
-    "DrainRequested",
-    "Drained",
-    "Exhausted",
-    "FailRequests",
-    "FirstParts",
-    "HeartbeatArrived",
-    "KillReplica",
-    "OpenPools",
-    "PausePool",
-    "PoolDown",
-    "PoolsClosed",
-    "Recovered",
-    "RemoveReplica",
-    "ReplicaAsleep",
-    "ReplicaLoadFailed",
-    "ReplicaLost",
-    "ReplicaReady",
-    "ReplicaRemoved",
-    "ResumePool",
-    "Send",
-    "SleepReplica",
-    "SlotsChanged",
-    "StartReplica",
-    "Submit",
-    "TakeBackFrom",
-    "WakeReplica",
-]
 
 
 class OpenPools(Event):
@@ -94,53 +58,42 @@ class CancelRequests(Event):
     tasks: list[int]
 
 
-class ReplicaReady(Event):
+class ReplicaReady(ReplicaEvent):
     """`shared`: the slots share one device, so that more requests at once slow each other down."""
 
-    replica: int
-    incarnation: int
     slots: int
     kv_tokens: int
     shared: bool = False
 
 
-class ReplicaLoadFailed(Event):
+class ReplicaLoadFailed(ReplicaEvent):
     """The engine said why it can't load; the replica is not tried again."""
 
-    replica: int
-    incarnation: int
     reason: str
     out_of_memory: bool = False
 
 
-class ReplicaAsleep(Event):
+class ReplicaAsleep(ReplicaEvent):
     """The replica has given its devices' memory back."""
 
-    replica: int
-    incarnation: int
 
-
-class ReplicaLost(Event):
+class ReplicaLost(ReplicaEvent):
     """The replica's processes ended, or its connection did. `jitter` in [0, 1) spreads restarts.
 
     out_of_memory: it said so before it ended; no request is to blame
     device_failed: it said that its device is broken; when it says so again it is given up
     """
 
-    replica: int
-    incarnation: int
     reason: str
     jitter: float
     out_of_memory: bool = False
     device_failed: bool = False
 
 
-class FirstParts(Event):
+class FirstParts(ReplicaEvent):
     """The first part of the answer to each of these has gone to who listens: they are never run again. The parts
     themselves pass the core by."""
 
-    replica: int
-    incarnation: int
     tasks: list[int]
     attempts: list[int]
 
@@ -171,9 +124,7 @@ class AnswersArrived(Event):
     sized: list[tuple[int, int]] = []
 
 
-class HeartbeatArrived(Event):
-    replica: int
-    incarnation: int
+class HeartbeatArrived(ReplicaEvent):
     executing: int
     waiting: int
     progress: int
@@ -213,18 +164,16 @@ class ResumePool(Event):
     pool: int
 
 
-class SlotsChanged(Event):
+class SlotsChanged(ReplicaEvent):
     """The replica runs so many requests at a time from now on: its host says so, or its operator wants it."""
 
-    replica: int
-    incarnation: int
     slots: int
 
 
 # ---------------------------------------------------------------- instructions
 
 
-class StartReplica(Instruction):
+class StartReplica(ReplicaInstruction):
     """Ends in ReplicaReady, ReplicaLoadFailed or ReplicaLost of this incarnation.
 
     rung: 0 as planned; else how many steps down the ladder, since it ran out of memory while it started
@@ -232,31 +181,21 @@ class StartReplica(Instruction):
     it worked
     """
 
-    replica: int
-    incarnation: int
     rung: int = 0
     share: float = 1.0
 
 
-class SleepReplica(Instruction):
+class SleepReplica(ReplicaInstruction):
     """Give the devices' memory back, and stay. Ends in ReplicaAsleep or ReplicaLost."""
 
-    replica: int
-    incarnation: int
 
-
-class WakeReplica(Instruction):
+class WakeReplica(ReplicaInstruction):
     """Take the memory again. Ends in ReplicaReady, ReplicaLoadFailed or ReplicaLost."""
 
-    replica: int
-    incarnation: int
 
-
-class KillReplica(Instruction):
+class KillReplica(ReplicaInstruction):
     """End its process group now. Ends in ReplicaLost."""
 
-    replica: int
-    incarnation: int
     reason: str
     dump_stacks: bool
 
@@ -267,26 +206,20 @@ class ReplicaRemoved(Instruction):
     replica: int
 
 
-class Send(Instruction):
-    replica: int
-    incarnation: int
+class Send(ReplicaInstruction):
     tasks: list[int]
     attempts: list[int]
 
 
-class TakeBackFrom(Instruction):
+class TakeBackFrom(ReplicaInstruction):
     """Ends in AnswersArrived with `returned` (or in ReplicaLost)."""
 
-    replica: int
-    incarnation: int
     tasks: list[int]
 
 
-class AbortOn(Instruction):
+class AbortOn(ReplicaInstruction):
     """Stop these. No answer follows: their places are free at once, and an answer that is under way is dropped."""
 
-    replica: int
-    incarnation: int
     tasks: list[int]
 
 
@@ -312,13 +245,13 @@ class FailRequests(Instruction):
     attempts  sends of each request so far
     """
 
-    batch: int
-    replica: int
-    tasks: list[int]
-    codes: list[str]
-    messages: list[str]
-    indexes: list[int]
-    attempts: list[int]
+    batch: int = 0
+    replica: int = -1
+    tasks: list[int] = []
+    codes: list[str] = []
+    messages: list[str] = []
+    indexes: list[int] = []
+    attempts: list[int] = []
 
 
 class Drained(Instruction):

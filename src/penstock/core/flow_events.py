@@ -6,30 +6,6 @@ from penstock.core.counts import Counts
 from penstock.core.language import Event, Instruction
 from penstock.core.shape import SourceMark
 
-__all__ = [
-    "Adopt",
-    "AdoptFamily",
-    "CancelTasks",
-    "Commit",
-    "Committed",
-    "DispatchDrained",
-    "Drain",
-    "DropRows",
-    "PhaseEnded",
-    "ReadRows",
-    "RowsRead",
-    "SourceEnded",
-    "SourceExhausted",
-    "StartTasks",
-    "StopRequested",
-    "TaskExpanded",
-    "TasksCancelled",
-    "TasksDead",
-    "TasksDone",
-    "TasksFiltered",
-    "Tick",
-]
-
 
 class RowsRead(Event):
     """The source gave rows. `next_position` is where reading continues.

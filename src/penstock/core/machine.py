@@ -18,7 +18,7 @@ STORY_NUMBERS = 20_000  # tasks, rows and the like that they may hold together; 
 class StateMachine:
     """Base of Flow and Dispatch: `handle(events, now) -> instructions`.
 
-    A subclass fills `_handlers` (event type -> method) and emits with `self._emit`. `_settle` runs once after the
+    A subclass fills `_handlers` (event type -> method) and emits with `self.emit`. `_settle` runs once after the
     events of one call, so that decisions are taken on the whole of what is known.
     """
 
@@ -27,24 +27,27 @@ class StateMachine:
     def __init__(self) -> None:
         self._out: list[Instruction] = []
         self._next_id = 1
-        self._now = 0.0
+        self.now = 0.0  # the time of the events that are being handled
         self._story: deque[tuple[float, Event | Instruction, int]] = deque()
         self._story_numbers = 0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {}
 
     def handle(self, events: Sequence[Event], now: float) -> list[Instruction]:
         """Take what happened, return what is to be done. `now`: seconds on a clock that never goes back."""
-        self._now = now
+        self.now = now
         handlers = self._handlers
         for event in events:
             self._tell(event)
             handler = handlers.get(type(event))
             if handler is None:
-                raise self._broken(f"{self.name} has no rule for {type(event).__name__}")
+                raise self.broken(f"{self.name} has no rule for {type(event).__name__}")
             handler(event)
         self._settle()
         out, self._out = self._out, []
         return out
+
+    def handles(self, event: Event) -> bool:
+        return type(event) in self._handlers
 
     def turn(self, events: Iterable[Event], now: float, perform: Perform) -> None:
         """`perform` does what an instruction says and returns the events that it brought at once; these are handled
@@ -57,16 +60,7 @@ class StateMachine:
     def _settle(self) -> None:
         raise NotImplementedError
 
-    @property
-    def now(self) -> float:
-        """The time of the events that are being handled."""
-        return self._now
-
     def emit(self, instruction: Instruction) -> int:
-        """For the parts of a machine that have a file of their own."""
-        return self._emit(instruction)
-
-    def _emit(self, instruction: Instruction) -> int:
         instruction.id = self._next_id
         self._next_id += 1
         self._tell(instruction)
@@ -76,7 +70,7 @@ class StateMachine:
     def _tell(self, item: Event | Instruction) -> None:
         """Remember `item`, and forget the oldest beyond the limits."""
         story, numbers = self._story, _numbers_in(item)
-        story.append((self._now, item, numbers))
+        story.append((self.now, item, numbers))
         self._story_numbers += numbers
         while len(story) > STORY_LENGTH or (self._story_numbers > STORY_NUMBERS and len(story) > 1):
             self._story_numbers -= story.popleft()[2]
@@ -90,11 +84,8 @@ class StateMachine:
                 lines.append(f"{when:12.4f}  {text if len(text) <= 400 else text[:397] + '...'}")
         return "\n".join(lines)
 
-    def broken(self, message: str) -> InvariantError:
-        """An invariant does not hold. Bound to no task: the whole story."""
-        return self._broken(message)
-
-    def _broken(self, message: str, number: int | None = None) -> InvariantError:
+    def broken(self, message: str, number: int | None = None) -> InvariantError:
+        """The error for an invariant that does not hold, with the story: of one task, row or replica, or the whole."""
         return InvariantError(f"{message}\nThe story ({self.name}):\n{self.story(number)}")
 
 

@@ -34,7 +34,8 @@ from penstock.runtime.watch.integrity import Integrity
 __all__ = ["TICK_S", "Driver", "Effects", "Table", "Turns"]
 
 Table = dict[type[Instruction], Callable[[Any], Iterable[Event]]]
-_POINTS = {kind: f"perform.{kind.__name__}" for kind in Instruction.__subclasses__()}
+_KINDS = (*Instruction.__subclasses__(), *ev.ReplicaInstruction.__subclasses__())
+_POINTS = {kind: f"perform.{kind.__name__}" for kind in _KINDS}
 TICK_S = 0.2  # how often the machine looks at its clocks
 
 

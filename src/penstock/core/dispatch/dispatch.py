@@ -8,7 +8,7 @@ A request is in exactly one place and leaves exactly once:
      failover.py, quarantine.py ◀── replica lost ────────────┘
 
 An answer is taken only if its request is in flight on that replica, of that incarnation, with that attempt; any other
-is dropped and counted. A replica's states and what moves it between them are the table in `states.py`.
+is dropped and counted. A replica's states and what moves it between them are the table in `replica_states.py`.
 
 A request that was in flight at a death is a suspect: one replica runs suspects apart, in halves, and only one that
 kills it alone, twice, is given up (`engine_crash`). So a row that merely sat beside a poisonous one does not die.
@@ -20,75 +20,75 @@ limits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from penstock.core import events as ev
 from penstock.core.dispatch.deadlines import Deadlines
-from penstock.core.dispatch.failover import LOST_STREAM, Failover, add_failure, failures
+from penstock.core.dispatch.failover import LOST_STREAM, Failover
 from penstock.core.dispatch.lanes import NO_DEADLINE, SUSPECT, Request
 from penstock.core.dispatch.membership import Membership
 from penstock.core.dispatch.pool import Pool, Tasks
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
+from penstock.core.dispatch.state import DispatchState, add_failure
 from penstock.core.dispatch.supervisor import Supervisor
-from penstock.core.machine import StateMachine
 from penstock.core.shape import DispatchShape
 
+E = TypeVar("E", bound=ev.ReplicaEvent)
 
-class Dispatch(StateMachine):
+
+class Dispatch(DispatchState):
     """`handle(events, now)` with the events of the dispatcher; see core/events.py for both languages."""
 
-    name = "dispatch"
-
     def __init__(self, shape: DispatchShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.limits = shape.limits
-        self.replicas = [
-            Replica(index, replica, shape.limits, self.broken) for index, replica in enumerate(shape.replicas)
-        ]
-        self.pools = [
-            Pool(index, name, [r for r in self.replicas if r.shape.pool == index])
-            for index, name in enumerate(shape.pools)
-        ]
+        super().__init__(shape)
         self.residency = Residency(self)
         self.failover = Failover(self)
-        self.supervisor = Supervisor(self)
-        self.membership = Membership(self)
-        self.requests: dict[int, Request] = {}  # all that were submitted and have not ended, wherever they are
+        self.supervisor = Supervisor(self, self.residency, self.failover)
+        self.membership = Membership(self, self.residency)
         self.deadlines = Deadlines()
         self.stale_answers = 0
-        self.draining_until: float | None = None
         self._drained = False
-        self._dirty: dict[int, Pool] = {}
         self._handlers = {
             ev.OpenPools: self.residency.open,
             ev.ClosePools: self.residency.close,
-            ev.ReplicaAsleep: self.residency.asleep,
+            ev.ReplicaAsleep: self._current(self.residency.asleep),
             ev.Submit: self._on_submit,
             ev.Exhausted: self._on_exhausted,
             ev.CancelRequests: self._on_cancel_requests,
-            ev.ReplicaReady: self.supervisor.on_replica_ready,
-            ev.ReplicaLoadFailed: self.supervisor.on_replica_load_failed,
-            ev.ReplicaLost: self.supervisor.on_replica_lost,
+            ev.ReplicaReady: self._current(self.supervisor.on_replica_ready),
+            ev.ReplicaLoadFailed: self._current(self.supervisor.on_replica_load_failed),
+            ev.ReplicaLost: self._current(self.supervisor.on_replica_lost),
             ev.AnswersArrived: self._on_answers_arrived,
-            ev.FirstParts: self._on_first_parts,
-            ev.HeartbeatArrived: self.supervisor.on_heartbeat,
+            ev.FirstParts: self._current(self._on_first_parts),
+            ev.HeartbeatArrived: self._current(self.supervisor.on_heartbeat),
             ev.DrainRequested: self._on_drain_requested,
             ev.AddReplica: self.membership.add,
             ev.RemoveReplica: self.membership.remove,
             ev.PausePool: self.membership.pause,
             ev.ResumePool: self.membership.resume,
-            ev.SlotsChanged: self.membership.slots_changed,
+            ev.SlotsChanged: self._current(self.membership.slots_changed),
             ev.Tick: self._on_tick,
         }
+
+    def _current(self, handler: Callable[[Replica, E], None]) -> Callable[[E], None]:
+        """`handler` for what the present incarnation says. The end of an earlier one has been dealt with: what it says
+        late would be taken for its successor's."""
+
+        def handle(event: E) -> None:
+            replica = self.replicas[event.replica]
+            if event.incarnation == replica.incarnation:
+                handler(replica, event)
+
+        return handle
 
     # ------------------------------------------------------------ requests come in
 
     def _on_submit(self, event: ev.Submit) -> None:
         pool = self.pools[event.pool]
         push, step, priority, requests = pool.lanes.push, event.step, event.priority, self.requests
-        deadline = NO_DEADLINE if event.timeout_s is None else self._now + event.timeout_s
+        deadline = NO_DEADLINE if event.timeout_s is None else self.now + event.timeout_s
         for task, order, tokens_in, tokens_out in zip(
             event.tasks, event.orders, event.tokens_in, event.tokens_out, strict=True
         ):
@@ -96,29 +96,29 @@ class Dispatch(StateMachine):
             push(request)
             if event.timeout_s is not None:
                 self.deadlines.add(request)
-        self._dirty[pool.index] = pool
+        self.dirty(pool)
         self.residency.first_request(pool)
 
     def _on_exhausted(self, event: ev.Exhausted) -> None:
         for pool in self.pools:
             # Until now the order of the input counted; from here on what ends last decides when the run ends.
             pool.level_work()
-            self._dirty[pool.index] = pool  # another request may be first now, and fit
+            self.dirty(pool)  # another request may be first now, and fit
 
     def _on_cancel_requests(self, event: ev.CancelRequests) -> None:
         self._withdraw(event.tasks)
-        self._emit(ev.Cancelled(tasks=event.tasks))
+        self.emit(ev.Cancelled(tasks=event.tasks))
 
     def _on_tick(self, event: ev.Tick) -> None:
         """Expire first: what is not wanted any more is no reason to keep a replica, or to call it hung."""
-        due = self.deadlines.due(self.requests, self._now)
+        due = self.deadlines.due(self.requests, self.now)
         if due:
-            ends = failures(None)
+            ends = ev.FailRequests()
             for request in due:
                 where = "in flight" if request.place >= 0 else "waiting"
-                add_failure(ends, request, "expired", f"no answer by the deadline; the request was {where}", -1)
+                add_failure(ends, request, "expired", f"no answer by the deadline; the request was {where}")
             # First the end, then the abort: who aborts a request may rely on it that nobody waits for it.
-            self._emit(ends)
+            self.emit(ends)
             self._withdraw(ends.tasks)
         self.supervisor.on_tick(event)
 
@@ -128,7 +128,8 @@ class Dispatch(StateMachine):
         aborts: dict[int, list[int]] = {}
         suspects: dict[int, set[int]] = {}
         for request in found:
-            pool = self._dirty[request.pool] = self.pools[request.pool]
+            pool = self.pools[request.pool]
+            self.dirty(pool)
             if request.place >= 0:
                 self._release(self.replicas[request.place], request.task)
                 aborts.setdefault(request.place, []).append(request.task)
@@ -139,23 +140,16 @@ class Dispatch(StateMachine):
         for index, there in suspects.items():
             self.pools[index].quarantine.remove(there)
         for index, out in aborts.items():
-            self._emit(ev.AbortOn(replica=index, incarnation=self.replicas[index].incarnation, tasks=out))
+            self.emit(ev.AbortOn(replica=index, incarnation=self.replicas[index].incarnation, tasks=out))
         return found
 
     # ------------------------------------------------------------ answers
 
-    def _on_first_parts(self, event: ev.FirstParts) -> None:
-        replica = self.replicas[event.replica]
-        if event.incarnation != replica.incarnation:
-            return  # what was in flight on it has ended, or waits as another attempt
+    def _on_first_parts(self, replica: Replica, event: ev.FirstParts) -> None:
         for task, attempt in zip(event.tasks, event.attempts, strict=True):
             request = replica.in_flight.get(task)
             if request is not None and request.attempt == attempt:
                 request.begun = attempt
-
-    def may_run_again(self, request: Request) -> bool:
-        """Not once a part of its answer was sent: a second run could say something else behind the same beginning."""
-        return not request.begun
 
     def _on_answers_arrived(self, event: ev.AnswersArrived) -> None:
         replica = self.replicas[event.replica]
@@ -163,19 +157,19 @@ class Dispatch(StateMachine):
         if event.incarnation != replica.incarnation or not replica.answers:
             self._stale(replica, len(event.tasks), "from a replica that was given up")
             return
-        pool = self.pools[replica.shape.pool]
-        self._dirty[pool.index] = pool
+        pool = self.pool_of(replica)
+        self.dirty(pool)
         for task, tokens in event.sized:
             self._resize(replica, task, tokens)
         # Before the number in flight changes: the time until now was spent with as many as there are.
-        replica.pace.advance(len(replica.in_flight), self._now)
+        replica.pace.advance(len(replica.in_flight), self.now)
         accepted, failed = self._match(replica, pool, event)
         if accepted:
             replica.restarts.half_open = False  # it works
             # The lane's replica works after all: its deaths were the requests'.
             if replica.trying:
                 pool.quarantine.fruitless = 0
-            self._emit(ev.Deliver(batch=event.batch, replica=replica.index, accepted=accepted))
+            self.emit(ev.Deliver(batch=event.batch, replica=replica.index, accepted=accepted))
             self._pace(replica, event, accepted)
         if failed:
             self._fail_attempts(replica, pool, failed, event)
@@ -191,8 +185,8 @@ class Dispatch(StateMachine):
         if event.returned is not None:
             self._forget_recall(replica)
         # Only what waits for this pool shows that more look-ahead would have helped.
-        replica.measure(len(accepted), event.turnaround_s, self._now)
-        replica.saw(event.progress, event.executing, self._now)
+        replica.measure(len(accepted), event.turnaround_s, self.now)
+        replica.saw(event.progress, event.executing, self.now)
         pool.offer(replica)
         pool.recount(replica)
 
@@ -234,7 +228,7 @@ class Dispatch(StateMachine):
         self, replica: Replica, pool: Pool, failed: list[tuple[int, Request]], event: ev.AnswersArrived
     ) -> None:
         assert event.codes is not None
-        ends = failures(replica, event.batch)
+        ends = ev.FailRequests(batch=event.batch, replica=replica.index)
         for index, request in failed:
             code = event.codes[index]
             if code == "retry" and not self.may_run_again(request):
@@ -245,15 +239,8 @@ class Dispatch(StateMachine):
                     pool.lanes.push(request)
                     continue
                 code = "engine_error"
-            add_failure(ends, request, code, "", index)
+            add_failure(ends, request, code, index=index)
         self.fail(ends)
-
-    def fail(self, ends: ev.FailRequests) -> None:
-        """These requests end without a result."""
-        for task in ends.tasks:
-            del self.requests[task]
-        if ends.tasks:
-            self._emit(ends)
 
     def _resize(self, replica: Replica, task: int, tokens: int) -> None:
         """The host has counted a prompt: correct what the request holds of the credit, and learn for the next ones."""
@@ -266,14 +253,12 @@ class Dispatch(StateMachine):
             request.prompt, request.counted = tokens, True
 
     def _release(self, replica: Replica, task: int) -> Request | None:
-        replica.pace.advance(len(replica.in_flight), self._now)
+        replica.pace.advance(len(replica.in_flight), self.now)
         request = replica.in_flight.get(task)
         if request is not None:
             replica.refund(request)
-            pool = self.pools[replica.shape.pool]
-            self._dirty[pool.index] = pool
-            pool.offer(replica)
-            pool.recount(replica)
+            self.pool_of(replica).offer(replica)
+            self.touch(replica)
         return request
 
     def _forget_recall(self, replica: Replica) -> None:
@@ -288,11 +273,7 @@ class Dispatch(StateMachine):
     def _stale(self, replica: Replica, count: int, reason: str) -> None:
         if count:
             self.stale_answers += count
-            self._emit(ev.Recovered(kind="stale_answer", replica=replica.index, count=count, reason=reason))
-
-    def dirty(self, pool: Pool) -> None:
-        """Something has changed for what waits in the pool: decide again at the end of this call."""
-        self._dirty[pool.index] = pool
+            self.emit(ev.Recovered(kind="stale_answer", replica=replica.index, count=count, reason=reason))
 
     # ------------------------------------------------------------ decisions, once per call
 
@@ -308,7 +289,7 @@ class Dispatch(StateMachine):
             # Suspects first: the replica that they need must not be filled with others in the same breath.
             if pool.quarantine.groups or pool.quarantine.replica is not None:
                 self.failover.try_suspects(pool, sends)
-            filled = pool.fill(self._now)
+            filled = pool.fill(self.now)
             self._emit_sends(sends)
             self._emit_sends(filled)
             # Last: what is called back is what nobody had room for once all credit was given.
@@ -318,22 +299,22 @@ class Dispatch(StateMachine):
     def _emit_sends(self, sends: Tasks) -> None:
         for index, (tasks, attempts) in sends.items():
             incarnation = self.replicas[index].incarnation
-            self._emit(ev.Send(replica=index, incarnation=incarnation, tasks=tasks, attempts=attempts))
+            self.emit(ev.Send(replica=index, incarnation=incarnation, tasks=tasks, attempts=attempts))
 
     def _emit_recalls(self, recalls: dict[int, list[int]]) -> None:
         for index, tasks in recalls.items():
-            self._emit(ev.TakeBackFrom(replica=index, incarnation=self.replicas[index].incarnation, tasks=tasks))
+            self.emit(ev.TakeBackFrom(replica=index, incarnation=self.replicas[index].incarnation, tasks=tasks))
 
     # ------------------------------------------------------------ clean shutdown
 
     def _on_drain_requested(self, event: ev.DrainRequested) -> None:
         if self.draining_until is None:
             # Set before anything is called back, so that nothing that returns is sent again.
-            self.draining_until = self._now + event.grace_s
+            self.draining_until = self.now + event.grace_s
             for pool in self.pools:
                 self._emit_recalls(pool.to_take_back(everything=True))
 
     def _check_drained(self, until: float) -> None:
-        if not self._drained and (self._now >= until or not any(r.in_flight for r in self.replicas)):
+        if not self._drained and (self.now >= until or not any(r.in_flight for r in self.replicas)):
             self._drained = True
-            self._emit(ev.Drained())
+            self.emit(ev.Drained())

@@ -8,26 +8,20 @@ it was too slow   others take them over
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from penstock.core import events as ev
-from penstock.core.dispatch.states import NO_DEATH
-
-if TYPE_CHECKING:
-    from penstock.core.dispatch.dispatch import Dispatch
-    from penstock.core.dispatch.lanes import Request
-    from penstock.core.dispatch.pool import Pool, Tasks
-    from penstock.core.dispatch.replica import Replica
-
-__all__ = ["LOST_STREAM", "Failover", "add_failure", "failures"]
+from penstock.core.dispatch.lanes import Request
+from penstock.core.dispatch.pool import Pool, Tasks
+from penstock.core.dispatch.replica import Replica
+from penstock.core.dispatch.replica_states import NO_DEATH
+from penstock.core.dispatch.state import DispatchState, add_failure
 
 LOST_STREAM = "replica_lost"  # the code of a request that can't run again, since a part of its answer was sent
 
 
 class Failover:
-    def __init__(self, dispatch: Dispatch) -> None:
-        self._dispatch = dispatch
-        self._limits = dispatch.limits
+    def __init__(self, state: DispatchState) -> None:
+        self._state = state
+        self._limits = state.limits
 
     def died(self, pool: Pool, replica: Replica, event: ev.ReplicaLost) -> bool:
         """Deal with what it had. Whether the death counts for the circuit, and for how long it stays down."""
@@ -44,15 +38,15 @@ class Failover:
 
     def requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight goes elsewhere, to the suspects, or ends."""
-        dispatch, limits = self._dispatch, self._limits
+        state, limits = self._state, self._limits
         in_lane, alone = replica.trying > 0, replica.alone
         suspects: list[Request] = []
         requests, ends = self._take_all(replica, reason)
         pool.recount(replica)
         if replica.ending_because in NO_DEATH:
             self._hand_over(pool, requests, suspect=in_lane)
-            dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
-            dispatch.fail(ends)
+            state.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
+            state.fail(ends)
             return
         for request in requests:
             request.crashes += 1
@@ -60,10 +54,10 @@ class Failover:
             request.solo_crashes += request.task == alone
             # Deaths in the lane are not held against a replica, so there is nothing to take back for them.
             if not in_lane:
-                request.killed, request.killed_at = replica.index, dispatch.now
+                request.killed, request.killed_at = replica.index, state.now
             if request.solo_crashes >= limits.solo_crashes:
                 message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
-                add_failure(ends, request, "engine_crash", message, -1)
+                add_failure(ends, request, "engine_crash", message)
                 self._forgive(request)
             elif request.crashes >= limits.suspect_crashes:
                 suspects.append(request)
@@ -73,19 +67,19 @@ class Failover:
             pool.quarantine.halve(suspects)
         else:
             pool.quarantine.add(suspects)
-        dispatch.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
-        dispatch.fail(ends)
+        state.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
+        state.fail(ends)
 
     def _take_all(self, replica: Replica, reason: str) -> tuple[list[Request], ev.FailRequests]:
         """What was in flight and may run again; the others have failed, since a part of their answer was sent."""
-        ends = failures(replica)
+        ends = ev.FailRequests(replica=replica.index)
         requests: list[Request] = []
         for request in replica.take_all():
-            if self._dispatch.may_run_again(request):
+            if self._state.may_run_again(request):
                 requests.append(request)
             else:
                 message = f"the first part of the answer was sent, then its replica failed: {reason}"
-                add_failure(ends, request, LOST_STREAM, message, -1)
+                add_failure(ends, request, LOST_STREAM, message)
         return requests, ends
 
     def _hand_over(self, pool: Pool, requests: list[Request], *, suspect: bool) -> None:
@@ -99,7 +93,7 @@ class Failover:
     def _forgive(self, guilty: Request) -> None:
         """The death that made it a suspect was no replica's: it does not count for the circuit."""
         if guilty.killed >= 0:
-            self._dispatch.replicas[guilty.killed].restarts.forgive(guilty.killed_at)
+            self._state.replicas[guilty.killed].restarts.forgive(guilty.killed_at)
 
     def _starved(self, pool: Pool, replica: Replica, reason: str) -> bool:
         """It ran out of memory at work, and uses less of its room from now on; its requests go elsewhere, none is a
@@ -107,7 +101,7 @@ class Failover:
 
         Returns whether the death counts.
         """
-        dispatch = self._dispatch
+        state = self._state
         in_lane = replica.trying > 0
         # Less of its room first: most often many middling requests were too much together.
         smaller = replica.memory.cut(replica.slots, replica.kv_tokens)
@@ -119,12 +113,12 @@ class Failover:
             request.starved += alone
             if request.starved >= self._limits.same_memory:
                 message = f"out of memory {request.starved} times while it ran alone: {reason}"
-                add_failure(ends, request, "engine_crash", message, -1)
+                add_failure(ends, request, "engine_crash", message)
                 self._forgive(request)
                 continue
             again.append(request)
             if counts:
-                request.killed, request.killed_at = replica.index, dispatch.now
+                request.killed, request.killed_at = replica.index, state.now
         pool.recount(replica)
         if in_lane:
             pool.quarantine.halve(again)
@@ -134,15 +128,15 @@ class Failover:
             for request in again:
                 pool.lanes.push(request)
         share = round(100 * replica.memory.share)
-        dispatch.emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
-        dispatch.fail(ends)
+        state.emit(ev.Recovered(kind="memory", replica=replica.index, count=share, reason=reason))
+        state.fail(ends)
         return counts
 
     # ------------------------------------------------------------ suspects are tried apart
 
     def try_suspects(self, pool: Pool, sends: Tasks) -> None:
         """The lane runs one group of suspects after another, once what it had in flight is done."""
-        quarantine, now, others_wait = pool.quarantine, self._dispatch.now, pool.lanes.count > 0
+        quarantine, now, others_wait = pool.quarantine, self._state.now, pool.lanes.count > 0
         # The checks ask what was due when the lane was last looked at, not what has become due since.
         quarantine.looked_at = now
         replica = quarantine.choose(now, others_wait=others_wait)
@@ -159,7 +153,7 @@ class Failover:
             replica.move("isolate")
             quarantine.begin_turn(now)
             pool.recount(replica)
-            self._dispatch.emit(
+            self._state.emit(
                 ev.Recovered(kind="suspect", replica=replica.index, count=quarantine.count, reason="tried apart")
             )
         # What it had when it was chosen ends first: a death with it in flight would make suspects of innocents.
@@ -167,7 +161,7 @@ class Failover:
             self._try_group(pool, replica, sends)
 
     def _try_group(self, pool: Pool, replica: Replica, sends: Tasks) -> None:
-        quarantine, now = pool.quarantine, self._dispatch.now
+        quarantine, now = pool.quarantine, self._state.now
         if quarantine.turn_began is None:
             quarantine.begin_turn(now)
         group = quarantine.take(replica.slots)
@@ -186,18 +180,4 @@ class Failover:
         pool.offer(replica)
         pool.recount(replica)
         if quarantine.groups:
-            quarantine.choose(self._dispatch.now, others_wait=True)
-
-
-def failures(replica: Replica | None, batch: int = 0) -> ev.FailRequests:
-    """Requests of a replica (None: wherever they are) that end without a result: none yet."""
-    index = -1 if replica is None else replica.index
-    return ev.FailRequests(batch=batch, replica=index, tasks=[], codes=[], messages=[], indexes=[], attempts=[])
-
-
-def add_failure(ends: ev.FailRequests, request: Request, code: str, message: str, index: int) -> None:
-    ends.tasks.append(request.task)
-    ends.codes.append(code)
-    ends.messages.append(message)
-    ends.indexes.append(index)
-    ends.attempts.append(request.attempt)
+            quarantine.choose(self._state.now, others_wait=True)

@@ -9,44 +9,39 @@ are still on their way find it, and are dropped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from penstock.core import events as ev
+from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.replica import Replica
-
-if TYPE_CHECKING:
-    from penstock.core.dispatch.dispatch import Dispatch
-    from penstock.core.dispatch.pool import Pool
-
-__all__ = ["REMOVED", "Membership"]
+from penstock.core.dispatch.residency import Residency
+from penstock.core.dispatch.state import DispatchState
 
 REMOVED = "it was removed from its pool"
 
 
 class Membership:
-    def __init__(self, dispatch: Dispatch) -> None:
-        self._dispatch = dispatch
+    def __init__(self, state: DispatchState, residency: Residency) -> None:
+        self._state, self._residency = state, residency
         self._draining: dict[int, Replica] = {}  # few, while a pool may have a thousand: looked at in each turn
 
     def add(self, event: ev.AddReplica) -> None:
-        dispatch = self._dispatch
-        pool = dispatch.pools[event.shape.pool]
-        if event.replica == len(dispatch.replicas):
-            replica = Replica(event.replica, event.shape, dispatch.limits, dispatch.broken)
-            dispatch.replicas.append(replica)
+        state = self._state
+        pool = state.pools[event.shape.pool]
+        if event.replica == len(state.replicas):
+            replica = Replica(event.replica, event.shape, state.limits, state.broken)
+            state.replicas.append(replica)
             pool.add(replica)
         else:
-            replica = dispatch.replicas[event.replica]
+            replica = state.replicas[event.replica]
             # Its last processes may still hold the devices that the new start needs.
             if replica.wanted or replica.state != "off" or replica.shape.pool != pool.index:
-                raise dispatch.broken(f"replica {event.replica} was added, and is there as {replica.state}")
+                raise state.broken(f"replica {event.replica} was added, and is there as {replica.state}")
             replica.join(event.shape)
             pool.compare_peers()
         pool.down = False  # it was, if those before have all been given up
-        dispatch.residency.start_in(pool)
+        self._residency.start_in(pool)
 
     def remove(self, event: ev.RemoveReplica) -> None:
-        replica = self._dispatch.replicas[event.replica]
+        replica = self._state.replicas[event.replica]
         # A drain may take as long as the longest answer: a second RemoveReplica without drain cuts it short.
         sooner = replica.state == "draining" and not event.drain
         if not (replica.wanted or sooner):
@@ -56,11 +51,11 @@ class Membership:
         if event.drain and replica.can("drain") and replica.in_flight:
             replica.move("drain")
             self._draining[replica.index] = replica
-            self._dispatch.supervisor.touch(replica)
+            self._state.touch(replica)
         else:
             self._leave(replica)
         # The others may all have been given up: then it was the last one that kept the pool from being down.
-        self._dispatch.supervisor.check_pool(self._dispatch.pools[replica.shape.pool])
+        self._state.check_pool(self._state.pool_of(replica))
 
     def check_drained(self, pool: Pool) -> None:
         for replica in list(self._draining.values()):
@@ -73,26 +68,23 @@ class Membership:
         if replica.can("leave"):
             # It hung, or was slow, and is being ended for that: what it had is dealt with as after any such end.
             replica.ending_because = replica.ending_because or "removed"
-            self._dispatch.residency.end(replica, REMOVED)
+            self._residency.end(replica, REMOVED)
         if replica.state == "off":
-            self._dispatch.emit(ev.ReplicaRemoved(replica=replica.index))
+            self._state.emit(ev.ReplicaRemoved(replica=replica.index))
 
     # ------------------------------------------------------------ what a pool may do
 
     def pause(self, event: ev.PausePool) -> None:
-        self._dispatch.pools[event.pool].paused = True
+        self._state.pools[event.pool].paused = True
 
     def resume(self, event: ev.ResumePool) -> None:
-        pool = self._dispatch.pools[event.pool]
+        pool = self._state.pools[event.pool]
         pool.paused = False
-        self._dispatch.dirty(pool)
+        self._state.dirty(pool)
 
-    def slots_changed(self, event: ev.SlotsChanged) -> None:
-        replica = self._dispatch.replicas[event.replica]
+    def slots_changed(self, replica: Replica, event: ev.SlotsChanged) -> None:
         # A start says by itself how many slots it has.
-        if event.incarnation != replica.incarnation or not replica.answers:
-            return
-        replica.resize(event.slots)
-        pool = self._dispatch.pools[replica.shape.pool]
-        pool.offer(replica)
-        self._dispatch.supervisor.touch(replica)
+        if replica.answers:
+            replica.resize(event.slots)
+            self._state.pool_of(replica).offer(replica)
+            self._state.touch(replica)

@@ -10,7 +10,7 @@ from penstock.core.dispatch.lengths import Lengths
 from penstock.core.dispatch.peers import PeerGroup
 from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
-from penstock.core.dispatch.states import SERVES
+from penstock.core.dispatch.replica_states import SERVES
 
 _TOP = 1 << 33  # larger than any rank
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from penstock.core.dispatch.lanes import SUSPECT, Request
 from penstock.core.dispatch.replica import Replica
-from penstock.core.dispatch.states import COMING
+from penstock.core.dispatch.replica_states import COMING
 
 __all__ = ["Quarantine"]
 

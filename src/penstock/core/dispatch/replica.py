@@ -1,5 +1,5 @@
-"""One replica as the dispatcher sees it: its state (`states.py`), and its parts. Credit is in `credit.py`, deaths and
-memory in `restarts.py`, signs of life in `liveness.py`, its pace beside its peers in `pace.py`."""
+"""One replica as the dispatcher sees it: its state (`replica_states.py`) and its parts (`credit.py`, `restarts.py` for
+deaths and memory, `liveness.py`, and `pace.py` for its throughput beside its peers)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from penstock.core.dispatch.credit import Credit
 from penstock.core.dispatch.lanes import Request
 from penstock.core.dispatch.liveness import Liveness
 from penstock.core.dispatch.pace import Pace
+from penstock.core.dispatch.replica_states import ANSWERS, SERVES, TRANSITIONS, Ending
 from penstock.core.dispatch.restarts import MemoryShare, Restarts
-from penstock.core.dispatch.states import ANSWERS, SERVES, TRANSITIONS, Ending
 from penstock.core.shape import DispatchLimits, ReplicaShape
 from penstock.errors import InvariantError
 
@@ -100,6 +100,11 @@ class Replica(Credit):
         out = len(self.in_flight)
         idle = max(0, self.slots - out) if self.state == "ready" else 0
         return (max(0, out - max(self.slots, self.started) - self.recalled), idle, self.recalled)
+
+    def loads(self, now: float) -> None:
+        """A load or a waking begins."""
+        self.restarts.started_at = now
+        self.liveness.loads(now)
 
     def became_ready(self, slots: int, kv_tokens: int, now: float, *, shared: bool = False) -> None:
         self.grant(slots, kv_tokens, now, shared=shared)

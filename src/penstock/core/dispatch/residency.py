@@ -8,37 +8,28 @@ Between ClosePools and PoolsClosed nothing is started: what is to come needs the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from penstock.core import events as ev
+from penstock.core.dispatch.pool import Pool
 from penstock.core.dispatch.replica import Replica
-
-if TYPE_CHECKING:
-    from penstock.core.dispatch.dispatch import Dispatch
-    from penstock.core.dispatch.pool import Pool
+from penstock.core.dispatch.state import DispatchState
 
 LEFT = "phase finished"
 
 
 class Residency:
-    """phase: the one whose pools are open. leaving: replicas that PoolsClosed waits for."""
+    """closing: PoolsClosed is to come. leaving: replicas that it waits for."""
 
-    def __init__(self, dispatch: Dispatch) -> None:
-        self._dispatch = dispatch
-        self.phase = 0
+    def __init__(self, state: DispatchState) -> None:
+        self._state = state
         self.leaving: dict[int, Replica] = {}
         self.closing = False
-
-    def belongs(self, replica: Replica) -> bool:
-        """Whether the plan loads the replica in this phase."""
-        return replica.wanted and (not replica.shape.phases or self.phase in replica.shape.phases)
 
     # ------------------------------------------------------------ pools open
 
     def open(self, event: ev.OpenPools) -> None:
-        self.phase = event.phase
+        self._state.phase = event.phase
         for index in event.pools:
-            pool = self._dispatch.pools[index]
+            pool = self._state.pools[index]
             if pool.opened:
                 self._start(pool)  # replicas that it has in this phase only
                 continue
@@ -61,67 +52,60 @@ class Residency:
         if pool.lazy:
             return
         for replica in pool.replicas:
-            if not self.belongs(replica):
+            if not self._state.belongs(replica):
                 continue
             if replica.can("wake"):
-                replica.move("wake")
-                replica.restarts.started_at = self._dispatch.now
-                replica.liveness.loads(self._dispatch.now)
-                self._dispatch.emit(ev.WakeReplica(replica=replica.index, incarnation=replica.incarnation))
+                self._state.wake(replica)
             elif replica.state == "off":
-                self._dispatch.supervisor.start(replica)
-        self._dispatch.supervisor.check_pool(pool)  # those of this phase may all have been given up in another
+                self._state.start(replica)
+        self._state.check_pool(pool)  # those of this phase may all have been given up in another
 
     # ------------------------------------------------------------ pools close
 
     def close(self, event: ev.ClosePools) -> None:
-        self.phase = event.phase
+        self._state.phase = event.phase
         self.closing = True
-        for pool in self._dispatch.pools:
+        for pool in self._state.pools:
             closes = pool.index in event.pools
             # Longest first holds for the end of a phase only.
             pool.forget_phase()
             if closes:
                 pool.opened = pool.lazy = False
             for replica in pool.replicas:
-                if closes or (pool.opened and not self.belongs(replica)):
+                if closes or (pool.opened and not self._state.belongs(replica)):
                     self._leave(replica, sleep=pool.index in event.sleep)
         self.check()
 
     def _leave(self, replica: Replica, *, sleep: bool) -> None:
-        dispatch = self._dispatch
+        state = self._state
         # It was put to sleep in a phase before, and is needed in neither.
         if sleep and replica.state == "asleep":
             return
         if sleep and replica.can("sleep"):
             replica.move("sleep")
-            replica.liveness.progress_at = dispatch.now
+            replica.liveness.progress_at = state.now
             self.leaving[replica.index] = replica
-            dispatch.emit(ev.SleepReplica(replica=replica.index, incarnation=replica.incarnation))
+            state.emit(ev.SleepReplica(replica=replica.index, incarnation=replica.incarnation))
         elif replica.state != "failed" and replica.can("leave"):  # who was given up is so in later phases too
             replica.ending_because = "phase"
             self.end(replica, LEFT)
-        dispatch.supervisor.touch(replica)
+        state.touch(replica)
 
     def end(self, replica: Replica, reason: str) -> None:
         """It is to leave. Its memory is free when it has."""
         replica.move("leave")
         if replica.state == "leaving":
             self.leaving[replica.index] = replica
-            self._dispatch.supervisor.order_end(replica, reason)
-        self._dispatch.supervisor.touch(replica)
+            self._state.order_end(replica, reason)
+        self._state.touch(replica)
 
     def too_slow(self, replica: Replica) -> None:
         """It does not fall asleep: end it."""
-        replica.move("leave")
         replica.ending_because = "phase"
-        self._dispatch.supervisor.order_end(
-            replica, f"it did not fall asleep in {self._dispatch.limits.sleep_timeout_s:.0f} s"
-        )
+        self.end(replica, f"it did not fall asleep in {self._state.limits.sleep_timeout_s:.0f} s")
 
-    def asleep(self, event: ev.ReplicaAsleep) -> None:
-        replica = self._dispatch.replicas[event.replica]
-        if event.incarnation == replica.incarnation and replica.can("asleep"):
+    def asleep(self, replica: Replica, event: ev.ReplicaAsleep) -> None:
+        if replica.can("asleep"):
             replica.move("asleep")
             if replica.state == "asleep":
                 self.left(replica)
@@ -130,14 +114,14 @@ class Residency:
         """The replica has ended, or sleeps."""
         self.leaving.pop(replica.index, None)
         if not replica.wanted and replica.state == "off":
-            self._dispatch.emit(ev.ReplicaRemoved(replica=replica.index))
+            self._state.emit(ev.ReplicaRemoved(replica=replica.index))
         self.check()
 
     def check(self) -> None:
         if self.closing and not self.leaving:
             self.closing = False
-            self._dispatch.emit(ev.PoolsClosed())
-            for pool in self._dispatch.pools:
+            self._state.emit(ev.PoolsClosed())
+            for pool in self._state.pools:
                 if pool.opened and pool.waiting():
                     self.first_request(pool)  # it came while others were leaving
 
@@ -150,10 +134,10 @@ class Residency:
         if memory.rung >= replica.shape.rungs or not (ends or replica.can("kill")):
             return False
         memory.rung += 1
-        self._dispatch.emit(ev.Recovered(kind="ladder", replica=replica.index, count=memory.rung, reason=reason))
+        self._state.emit(ev.Recovered(kind="ladder", replica=replica.index, count=memory.rung, reason=reason))
         if ends:
             replica.ending_because = "memory"
-            self._dispatch.supervisor.touch(replica)
+            self._state.touch(replica)
         else:
-            self._dispatch.supervisor.kill(replica, reason, because="memory")
+            self._state.kill(replica, reason, because="memory")
         return True

@@ -87,7 +87,7 @@ class Flow(StateMachine):
         for position, sizes in event.families:
             self.families.of_root(position)
             first = self._adopt(position, len(sizes))
-            self._emit(ev.AdoptFamily(position=position, first_row=first, count=len(sizes)))
+            self.emit(ev.AdoptFamily(position=position, first_row=first, count=len(sizes)))
             for row, size in enumerate(sizes, first):
                 self._begin_at(self.graph.entries, row, size)
         if self._chain:
@@ -104,7 +104,7 @@ class Flow(StateMachine):
         expected = len(is_open) + len(tasks)
         is_open.update(zip(tasks, sizes, strict=True))
         if len(is_open) != expected:
-            raise self._broken(f"a row was admitted twice, among {rows[:3]}...")
+            raise self.broken(f"a row was admitted twice, among {rows[:3]}...")
         self.open_bytes += sum(sizes)
         begun_tasks, begun_orders = self.begun.of_step[entry]
         begun_tasks.extend(tasks)
@@ -112,7 +112,7 @@ class Flow(StateMachine):
 
     def _on_source_ended(self, event: ev.SourceEnded) -> None:
         if self.admission.ended(event):
-            self._emit(ev.SourceExhausted())
+            self.emit(ev.SourceExhausted())
 
     # ------------------------------------------------------------ tasks begin
 
@@ -134,7 +134,7 @@ class Flow(StateMachine):
     def _open_task(self, task: int, row: int, step: int, size: int) -> None:
         """`size` is counted in open_bytes already."""
         if task in self.open:
-            raise self._broken(f"task {task} began twice", task)
+            raise self.broken(f"task {task} began twice", task)
         self.open[task] = size
         root = self.families.root_of.get(row, row)
         family = self.families.by_root.get(root)
@@ -148,7 +148,7 @@ class Flow(StateMachine):
         """Take `task` out of `open`; its bytes stay counted until its row ends."""
         size = self.open.pop(task, None)
         if size is None:
-            raise self._broken(f"task {task} ended, but it is not open", task)
+            raise self.broken(f"task {task} ended, but it is not open", task)
         if family is not None:
             family.open_tasks -= 1
         return size
@@ -206,7 +206,7 @@ class Flow(StateMachine):
         for task, growth in zip(tasks, growths, strict=True):
             size = is_open.pop(task, None)
             if size is None:
-                raise self._broken(f"task {task} ended, but it is not open", task)
+                raise self.broken(f"task {task} ended, but it is not open", task)
             row, step = divmod(task, steps)
             growth_bytes += growth
             if following[step]:
@@ -242,7 +242,7 @@ class Flow(StateMachine):
                 self._end_row_early(task, dead=dead)
                 rows.append(task // self._steps)
         if rows:
-            self._emit(ev.DropRows(rows=rows))
+            self.emit(ev.DropRows(rows=rows))
 
     def _end_row_early(self, task: int, *, dead: bool) -> None:
         """A row ends at a step: without output, or dead. What it has open in other branches is cancelled."""
@@ -277,7 +277,7 @@ class Flow(StateMachine):
             self.open_bytes -= self._close_task(task, family)
         if cancelled:
             self._cancelled.update(cancelled)
-            self._emit(ev.CancelTasks(tasks=cancelled))
+            self.emit(ev.CancelTasks(tasks=cancelled))
             self.begun.withdraw(cancelled)
 
     def _on_tasks_cancelled(self, event: ev.TasksCancelled) -> None:
@@ -292,7 +292,7 @@ class Flow(StateMachine):
         family.passed((*self.graph.passed(self.families.made_by.get(row), step), step))
         count = len(event.sizes_bytes)
         first = self._adopt(family.root, count, made_by=step)
-        self._emit(ev.Adopt(task=event.task, first_row=first, count=count))
+        self.emit(ev.Adopt(task=event.task, first_row=first, count=count))
         following = self._following[step]
         for child, size in enumerate(event.sizes_bytes, first):
             if following:
@@ -344,13 +344,13 @@ class Flow(StateMachine):
     def _stop(self, status: str) -> None:
         if not self.stopping:
             self.stopping = status
-            self._emit(ev.Drain())
+            self.emit(ev.Drain())
 
     def _settle(self) -> None:
         if self.status:
             return
         if self.admission.at_limit():
-            self._emit(ev.SourceExhausted())
+            self.emit(ev.SourceExhausted())
         self._start_begun()
         at_end = self._all_ended()
         if not self.stopping and self.tally.too_many_dead(
@@ -368,30 +368,30 @@ class Flow(StateMachine):
 
     def _start_begun(self) -> None:
         for step, tasks, orders in self.begun.take():
-            self._emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
+            self.emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
 
     def _admit(self) -> None:
-        if self.commits.full(self._now):
+        if self.commits.full(self.now):
             return
         wanted = self.admission.wanted(len(self.open), self.open_bytes, self.commits.positions.watermark)
         if wanted:
             self.admission.reading = True
-            self._emit(ev.ReadRows(max_rows=wanted, below=self.admission.below))
+            self.emit(ev.ReadRows(max_rows=wanted, below=self.admission.below))
 
     def _commit(self, at_end: bool) -> None:
         final = at_end and not self.stopping
         draining_done = bool(self.stopping) and self._drained
-        batch = self.commits.next_batch(self._now, ended=final or draining_done, final=final)
+        batch = self.commits.next_batch(self.now, ended=final or draining_done, final=final)
         if batch is not None:
             batch.counts = self.tally.counts()
             if self.admission.complete and not self.shape.begin:  # a later phase has positions of its own
                 batch.total_rows = self.total_rows
             batch.mark = self.admission.mark
             self._dead_before.difference_update(batch.ended)
-            self.commits.sent(self._emit(batch))
+            self.commits.sent(self.emit(batch))
         elif final and self.commits.idle():
             self._end("done")
 
     def _end(self, status: str) -> None:
         self.status = status
-        self._emit(ev.PhaseEnded(status=status))
+        self.emit(ev.PhaseEnded(status=status))

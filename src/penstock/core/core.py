@@ -60,6 +60,7 @@ class Core:
         """The next phase, after PhaseEnded("done"): with the next turn, pools that it does without are closed (those of
         `sleep` put to sleep), and only then are its own opened."""
         leave = [pool for pool in self._pools if pool not in pools]
+        # Closed before others open: the models of two phases need not fit on the devices together.
         self._first.append(ev.ClosePools(pools=leave, sleep=[pool for pool in sleep if pool in leave], phase=phase))
         self.flow = flow
         self._pools, self._lazy, self._phase = list(pools), list(lazy), phase
@@ -96,6 +97,7 @@ class Core:
     def _wire(self, instruction: Instruction) -> list[Event]:
         """What one machine says to the other."""
         kind, cause = type(instruction), instruction.id
+        # With the first task, not with the phase: where everything is done already no model is loaded.
         if kind is ev.StartTasks and not self._opened:
             self._wanted = True
             return self._open(cause)

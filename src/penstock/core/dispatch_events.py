@@ -218,7 +218,8 @@ class TakeBackFrom(ReplicaInstruction):
 
 
 class AbortOn(ReplicaInstruction):
-    """Stop these. No answer follows: their places are free at once, and an answer that is under way is dropped."""
+    """Stop these. No answer follows: their places are free at once, and an answer that is under way is dropped.
+    Nothing closes it: design/0018."""
 
     tasks: list[int]
 

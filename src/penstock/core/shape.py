@@ -132,9 +132,7 @@ class DispatchLimits(Struct, frozen=True):
     most_tokens_out: int = 1 << 26  # at one replica, beside the last request: its host holds their texts, 4 bytes each
     memory_cut: float = 0.75  # of slots and tokens after running out of memory at work, once more each time
     least_share: float = 0.1  # and no less of them than this
-    same_memory: int = (
-        2  # times that a replica may run out of memory with one and the same room, or of one request alone
-    )
+    same_memory: int = 2  # times out of memory with one and the same room of a replica, or by one request alone
     slow_window_s: float = 120.0  # a replica is measured so long,
     slow_answers: int = 40  # and over so many answers at the least,
     slow_turns: int = 3  # and so many from each place of its own (slots and look-ahead);

@@ -59,10 +59,12 @@ class Failover:
                 message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
                 add_failure(ends, request, "engine_crash", message)
                 self._forgive(request)
+            # Not among the others once more: the next replica would die of it, with all that it had.
             elif request.crashes >= limits.suspect_crashes:
                 suspects.append(request)
             else:
                 pool.lanes.push(request)
+        # A search that has begun is finished first: the innocent half of its group has waited longest.
         if in_lane:
             pool.quarantine.halve(suspects)
         else:
@@ -75,6 +77,7 @@ class Failover:
         ends = ev.FailRequests(replica=replica.index)
         requests: list[Request] = []
         for request in replica.take_all():
+            # Who listens has the beginning of another answer already; so it ends, though nobody suspects it.
             if self._state.may_run_again(request):
                 requests.append(request)
             else:
@@ -110,6 +113,7 @@ class Failover:
         requests, ends = self._take_all(replica, reason)
         again: list[Request] = []
         for request in requests:
+            # Beside others it was perhaps all of them together; less room deals with that.
             request.starved += alone
             if request.starved >= self._limits.same_memory:
                 message = f"out of memory {request.starved} times while it ran alone: {reason}"
@@ -117,6 +121,7 @@ class Failover:
                 self._forgive(request)
                 continue
             again.append(request)
+            # Where the death does not count there is nothing to take back when a request turns out to be guilty.
             if counts:
                 request.killed, request.killed_at = replica.index, state.now
         pool.recount(replica)
@@ -145,6 +150,7 @@ class Failover:
             quarantine.close_turn(now)  # answered; or the lane died, and a replica can serve again
         if replica is None or (apart and replica.in_flight):
             return
+        # Others wait for the only replica that can serve: they get their part of its time first (design/0010).
         if not quarantine.groups or quarantine.must_serve(replica, now, others_wait=others_wait):
             if apart or not quarantine.groups:
                 self._leave_lane(pool, replica)

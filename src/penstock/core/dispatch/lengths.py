@@ -31,8 +31,10 @@ class Lengths:
 
     def learn(self, step: int, tokens_out: int, limits: int) -> None:
         """Some answers of one step had `tokens_out` tokens together, of `limits` allowed."""
+        # A step that generates nothing teaches nothing.
         if limits <= 0:
             return
+        # Never above the limit, however an engine counts: it bounds what a request can hold.
         seen = min(1.0, tokens_out / limits)
         before = self.ratio.get(step)
         self.ratio[step] = seen if before is None else before + _WEIGHT * (seen - before)

@@ -35,6 +35,7 @@ class Membership:
             # Its last processes may still hold the devices that the new start needs.
             if replica.wanted or replica.state != "off" or replica.shape.pool != pool.index:
                 raise state.broken(f"replica {event.replica} was added, and is there as {replica.state}")
+            # Deaths, rungs and timings of before belong to other devices, or to what was repaired on these.
             replica.join(event.shape)
             pool.compare_peers()
         pool.down = False  # it was, if those before have all been given up
@@ -46,6 +47,7 @@ class Membership:
         sooner = replica.state == "draining" and not event.drain
         if not (replica.wanted or sooner):
             return
+        # Before anything else: whatever ends it from here on must not start it again.
         replica.wanted = False
         # What has not begun to serve, or has nothing to finish, has nothing to drain.
         if event.drain and replica.can("drain") and replica.in_flight:

@@ -104,6 +104,7 @@ class Quarantine:
     def close_turn(self, now: float) -> None:
         """A turn costs the others the time until a replica can serve them again: the wait for what the lane had in
         flight, the group, and a load where it died of it. They have the next stretch of that length."""
+        # Not while none serves: the load that the death has cost belongs to the turn.
         if self.turn_began is not None and any(each.serves for each in self._replicas):
             self.next_turn = now + (now - self.turn_began)
             self.turn_began = None
@@ -151,6 +152,7 @@ class Quarantine:
         return replica.wanted and replica.state in COMING and now <= replica.expected_ready_at() + OVERDUE_S
 
     def _any(self, ready: list[Replica], now: float) -> Replica | None:
+        # Not one on its first load: nothing is known of how long that takes.
         coming = [each for each in self._replicas if each.restarts.died_at >= 0 and self._is_coming(each, now)]
         if coming:
             return min(coming, key=lambda each: (each.expected_ready_at(), each.index))

@@ -64,6 +64,7 @@ class Residency:
 
     def close(self, event: ev.ClosePools) -> None:
         self._state.phase = event.phase
+        # From here on nothing starts, also no restart that is due: memory is promised to the next phase.
         self.closing = True
         for pool in self._state.pools:
             closes = pool.index in event.pools
@@ -113,6 +114,7 @@ class Residency:
     def left(self, replica: Replica) -> None:
         """The replica has ended, or sleeps."""
         self.leaving.pop(replica.index, None)
+        # Only now: the caller that removed the replica takes its devices to be free.
         if not replica.wanted and replica.state == "off":
             self._state.emit(ev.ReplicaRemoved(replica=replica.index))
         self.check()
@@ -133,6 +135,7 @@ class Residency:
         # A rung is taken where the start ends, also where something else ended it meanwhile: the memory was too small.
         if memory.rung >= replica.shape.rungs or not (ends or replica.can("kill")):
             return False
+        # One at a time: a rung costs throughput for the whole run, a further failed start only some minutes.
         memory.rung += 1
         self._state.emit(ev.Recovered(kind="ladder", replica=replica.index, count=memory.rung, reason=reason))
         if ends:

@@ -10,6 +10,7 @@ from penstock.core.shape import DispatchLimits
 
 __all__ = ["LOADS_BEFORE_GIVING_UP", "MemoryShare", "Restarts"]
 
+# Two: the first may have met memory that another process had not given back yet. Each may take half an hour.
 LOADS_BEFORE_GIVING_UP = 2  # starts in a row that end before the replica is ready
 
 
@@ -50,7 +51,9 @@ class Restarts:
         if not counts:
             self.start_at = now
             return
+        # A device that reports itself broken weighs more than an unexplained death: it seldom recovers by itself.
         self.deaths.append((now, ceil(limits.circuit_deaths / limits.device_deaths) if device_failed else 1))
+        # Else a run of weeks would lose each replica in the end, by one death now and then.
         while self.deaths and self.deaths[0][0] < now - limits.circuit_window_s:
             self.deaths.popleft()
         # Jitter, so that replicas that died of one cause do not load from one disk at the same moment.
@@ -59,11 +62,13 @@ class Restarts:
 
     def forgive(self, at: float) -> None:
         """Its death of then was a request's fault, as is known now."""
+        # By its time: other deaths of the same replica stay held against it.
         forgiven = next((death for death in self.deaths if death[0] == at), None)
         if forgiven is not None:
             self.deaths.remove(forgiven)
 
     def circuit_open(self) -> bool:
+        # Half open: it has shown that it does not work, and each further proof costs requests a try.
         most = 1 if self.half_open else self._limits.circuit_deaths
         return sum(weight for _, weight in self.deaths) >= most
 

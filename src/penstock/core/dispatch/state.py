@@ -78,6 +78,7 @@ class DispatchState(StateMachine):
 
     def start(self, replica: Replica) -> None:
         """Load a new incarnation; not once the run is to stop."""
+        # A load takes minutes, and the replica would be given nothing.
         if self.draining_until is not None:
             return
         replica.move("start")
@@ -99,6 +100,7 @@ class DispatchState(StateMachine):
 
     def kill(self, replica: Replica, reason: str, *, because: Ending, dump_stacks: bool = False) -> None:
         """End the incarnation; the replica starts again."""
+        # The move first: where the table has none, no order may reach a host that is about other things.
         replica.move("kill")
         replica.ending_because = because
         self.touch(replica)
@@ -119,6 +121,7 @@ class DispatchState(StateMachine):
         """
         here = [replica for replica in pool.replicas if self.belongs(replica)]
         gone = all(replica.state == "failed" and replica.restarts.retry_at is None for replica in here)
+        # all() of nothing holds: a pool that has no replica in this phase is not down.
         if here and gone and not pool.down:
             pool.down = True
             reasons = sorted({replica.restarts.last_reason for replica in here})

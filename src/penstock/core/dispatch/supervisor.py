@@ -34,6 +34,7 @@ class Supervisor:
     def on_replica_load_failed(self, replica: Replica, event: ev.ReplicaLoadFailed) -> None:
         if replica.ending_because == "memory":
             return
+        # What it holds of its devices is unknown by now: only its end frees all of it.
         if replica.state == "waking":
             self._state.kill(replica, f"it did not wake up: {event.reason}", because="hung")  # and is loaded again
             return
@@ -54,11 +55,13 @@ class Supervisor:
         if not replica.can("lost"):
             return
         replica.move("lost")
+        # It was given up when its load failed, and has only now ended: nothing was in flight.
         if replica.state == "failed":
             return
         pool = self._state.pool_of(replica)
         self._state.dirty(pool)
         replica.restarts.last_reason = event.reason
+        # A restart would load a model on devices that its pool has given away.
         if not replica.wanted and replica.state == "waiting":
             replica.move("leave")  # it does not come back
         if replica.state == "off":  # it had to leave, or died asleep
@@ -112,8 +115,10 @@ class Supervisor:
     def _try_again(self, replica: Replica) -> None:
         """Half open: what broke it may have been fixed, or was not its own."""
         state, retry_at, pool = self._state, replica.restarts.retry_at, self._state.pool_of(replica)
+        # Only where the plan loads it now: elsewhere it would take the memory of the phase that runs.
         loads = pool.opened and not pool.lazy and state.belongs(replica) and not self._residency.closing
         if retry_at is not None and state.now >= retry_at and loads and state.draining_until is None:
+            # Slow or dead before, it is judged by what it does from here on.
             replica.restarts.tries_again()
             replica.times_slow = 0
             self._restart(replica)

@@ -43,6 +43,7 @@ class Admission:
 
     def at_limit(self) -> bool:
         """Whether all that may be admitted has just been: the source ends here for this life."""
+        # While a read is out, the source may still say its own end, which is worth more than the limit's.
         if self.below is None or self.next_position < self.below or self.reading:
             return False
         return self._ends(self.next_position)

@@ -55,12 +55,14 @@ class Commits:
         """More waits than a disk that keeps up would leave, or for longer: admit nothing until it is written."""
         if self._out_id and now - self._last_at >= self.limits.commit_patience_s:
             return True
+        # Twice: one batch is written while the next one gathers. More than that, and the disk is behind.
         rows = len(self.ended) + self._out_ended
         held = self.ended_bytes + self._out_bytes
         return rows >= 2 * self.limits.commit_rows or held >= 2 * self.limits.commit_bytes
 
     def next_batch(self, now: float, *, ended: bool, final: bool) -> Commit | None:
         """The batch to commit now, or None. `ended`: nothing more will come; `final`: the phase is complete."""
+        # One at a time: each entry of the ledger counts on the one before it being durable.
         if self._out_id or (final and self.final):
             return None
         waiting = bool(self.ended or self.partial)
@@ -69,6 +71,7 @@ class Commits:
             or self.ended_bytes >= self.limits.commit_bytes
             or now - self._last_at >= self.limits.commit_every_s
         )
+        # Rows that are durable and unpublished are seen by nobody: the end of a phase publishes them, however few.
         last = ended and bool(waiting or self._unpublished_rows)
         if not (due or final or last):
             if not waiting:
@@ -119,6 +122,7 @@ class Commits:
         self._out_id = instruction_id
 
     def done(self, instruction_id: int) -> None:
+        # Only now: a run that is killed meanwhile finds these rows open again, and so must the figures.
         if instruction_id == self._out_id:
             self.durable += self._out_ended
             self._out_id = self._out_ended = self._out_bytes = 0

@@ -59,13 +59,13 @@ class Flow(StateMachine):
             ev.RowsRead: self._on_rows_read,
             ev.SourceEnded: self._on_source_ended,
             ev.TasksDone: self._on_tasks_done,
-            ev.TasksFiltered: self._on_tasks_filtered,
+            ev.TasksFiltered: lambda event: self._end_rows_early(event.tasks, dead=False),
             ev.TaskExpanded: self._on_task_expanded,
-            ev.TasksDead: self._on_tasks_dead,
+            ev.TasksDead: lambda event: self._end_rows_early(event.tasks, dead=True),
             ev.Committed: self._on_committed,
             ev.StopRequested: self._on_stop_requested,
             ev.DispatchDrained: self._on_drained,
-            ev.TasksCancelled: self._on_tasks_cancelled,
+            ev.TasksCancelled: lambda event: self._cancelled.difference_update(event.tasks),
             ev.Tick: lambda tick: None,  # commits that are due are begun by _settle
         }
 
@@ -79,10 +79,12 @@ class Flow(StateMachine):
     def _on_rows_read(self, event: ev.RowsRead) -> None:
         self.admission.came(event)
         self.tally.read += len(event.rows) + len(event.unreadable) + len(event.families)
+        # It ends like a row: the watermark would stand before it for ever.
         for position in event.unreadable:
             self.tally.unreadable()
             self.commits.end(position, 0)
             self.commits.dead.append(position)
+        # Until their batch is cut: a source row is dead once, in however many phases its rows die.
         self._dead_before.update(event.already_dead)
         for position, sizes in event.families:
             self.families.of_root(position)
@@ -101,6 +103,7 @@ class Flow(StateMachine):
         entry = self.graph.entries[0]
         steps, is_open = self._steps, self.open
         tasks = [row * steps + entry for row in rows]
+        # Compared once a read: a look-up for each row would cost as much as its admission.
         expected = len(is_open) + len(tasks)
         is_open.update(zip(tasks, sizes, strict=True))
         if len(is_open) != expected:
@@ -133,6 +136,7 @@ class Flow(StateMachine):
 
     def _open_task(self, task: int, row: int, step: int, size: int) -> None:
         """`size` is counted in open_bytes already."""
+        # Begun twice it would be asked for and paid twice, and its first answer would end the row under the second.
         if task in self.open:
             raise self.broken(f"task {task} began twice", task)
         self.open[task] = size
@@ -160,6 +164,7 @@ class Flow(StateMachine):
             self._done_in_chain(event.tasks, event.growth_bytes)
             return
         for task, growth in zip(event.tasks, event.growth_bytes, strict=True):
+            # It crossed with its CancelTasks, and the row has ended without it.
             if task in self._cancelled:
                 continue
             row, step = divmod(task, self._steps)
@@ -168,6 +173,7 @@ class Flow(StateMachine):
             self.open_bytes += growth
             following = self._following[step]
             if following:
+                # Only where the row continues: the result of its last step is durable with the row itself.
                 if family is None and self._paid[step]:
                     self.commits.partial[row] = None
                 self.open_bytes -= size  # counted again where the row continues
@@ -229,12 +235,6 @@ class Flow(StateMachine):
         self.open_bytes += growth_bytes - finished_bytes
         self.tally.finished(count)
 
-    def _on_tasks_filtered(self, event: ev.TasksFiltered) -> None:
-        self._end_rows_early(event.tasks, dead=False)
-
-    def _on_tasks_dead(self, event: ev.TasksDead) -> None:
-        self._end_rows_early(event.tasks, dead=True)
-
     def _end_rows_early(self, tasks: list[int], *, dead: bool) -> None:
         rows = []
         for task in tasks:
@@ -250,6 +250,7 @@ class Flow(StateMachine):
         family = self.families.of_row(row)
         size = self._close_task(task, family)
         self.open_bytes -= size
+        # A filtered row leaves nothing in memory; a dead one waits for its commit as a record of this size at most.
         kept = min(size, DEAD_ROW_BYTES) if dead else 0
         if family is None:
             if dead:
@@ -280,10 +281,8 @@ class Flow(StateMachine):
             self.emit(ev.CancelTasks(tasks=cancelled))
             self.begun.withdraw(cancelled)
 
-    def _on_tasks_cancelled(self, event: ev.TasksCancelled) -> None:
-        self._cancelled.difference_update(event.tasks)
-
     def _on_task_expanded(self, event: ev.TaskExpanded) -> None:
+        # Children of a row that has ended in another branch would never be joined.
         if event.task in self._cancelled:
             return
         row, step = divmod(event.task, self._steps)
@@ -320,6 +319,7 @@ class Flow(StateMachine):
     def _close_family(self, family: Family, step: int) -> None:
         """A task of the family has ended at `step`; perhaps it was the last one open."""
         if family.open_tasks:
+            # The family may be open for hours: what was paid for is not to be lost with this life.
             if self._paid[step]:
                 self.commits.partial[family.root] = None
             return
@@ -342,6 +342,7 @@ class Flow(StateMachine):
         self._drained = True
 
     def _stop(self, status: str) -> None:
+        # The first reason stands: a run that was stopped is not one that failed, however its end goes.
         if not self.stopping:
             self.stopping = status
             self.emit(ev.Drain())
@@ -351,7 +352,9 @@ class Flow(StateMachine):
             return
         if self.admission.at_limit():
             self.emit(ev.SourceExhausted())
-        self._start_begun()
+        for step, tasks, orders in self.begun.take():
+            self.emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
+        # Judged before the commit: a batch that completes the phase could not be taken back.
         at_end = self._all_ended()
         if not self.stopping and self.tally.too_many_dead(
             self.limits.max_dead, self.limits.dead_judged_from, at_end=at_end
@@ -360,17 +363,15 @@ class Flow(StateMachine):
         self._commit(at_end)
         if not self.stopping:
             self._admit()
+        # A read or a batch that is still out is answered once more, and must find this phase.
         elif self._drained and self.commits.idle() and not self.admission.reading:
             self._end(self.stopping)
 
     def _all_ended(self) -> bool:
         return self.admission.total_rows is not None and not self.open and not self.families.by_root
 
-    def _start_begun(self) -> None:
-        for step, tasks, orders in self.begun.take():
-            self.emit(ev.StartTasks(step=step, tasks=tasks, orders=orders))
-
     def _admit(self) -> None:
+        # Rows that have ended hold memory until they are durable, which the window does not count.
         if self.commits.full(self.now):
             return
         wanted = self.admission.wanted(len(self.open), self.open_bytes, self.commits.positions.watermark)
@@ -380,6 +381,7 @@ class Flow(StateMachine):
 
     def _commit(self, at_end: bool) -> None:
         final = at_end and not self.stopping
+        # Nothing will end any more: to wait for the clock of the batch would only delay the exit.
         draining_done = bool(self.stopping) and self._drained
         batch = self.commits.next_batch(self.now, ended=final or draining_done, final=final)
         if batch is not None:
@@ -387,6 +389,7 @@ class Flow(StateMachine):
             if self.admission.complete and not self.shape.begin:  # a later phase has positions of its own
                 batch.total_rows = self.total_rows
             batch.mark = self.admission.mark
+            # They can't die again, and a run of days would remember every dead row.
             self._dead_before.difference_update(batch.ended)
             self.commits.sent(self.emit(batch))
         elif final and self.commits.idle():

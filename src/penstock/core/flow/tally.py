@@ -106,8 +106,10 @@ class Tally:
         A later phase has fewer rows than the run. There a fraction becomes what may still die, as a share of the rows
         that it has, so that a phase in which nearly everything dies ends as early as the first would.
         """
+        # A count is a promise about the whole run: it needs no sample, and phases before count as well.
         if isinstance(max_dead, int):
             return self.dead_sources > max_dead
+        # Two dead rows among the first three say nothing of a million.
         if not at_end and self.ended < judged_from:
             return False
         before, rows = self._progress.before, self._progress.rows

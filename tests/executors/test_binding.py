@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from penstock.errors import ConfigError, PlanError
-from penstock.executors.binding import Gpu, available_cores, core_sets, environment_for, select_gpus, visible_gpus
+from penstock.errors import ConfigError
+from penstock.executors.binding import Gpu, available_cores, environment_for, select_gpus, visible_gpus
 from penstock.protocol.messages import EngineConfig
 
 GPUS = [Gpu(index, f"GPU-{letter}{index}", "H", 80 * 10**9) for index, letter in enumerate("aab")]
@@ -54,21 +52,6 @@ def test_a_machine_without_gpus_ignores_the_variable() -> None:
 def test_this_machine_can_be_asked() -> None:
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
     assert available_cores()
-
-
-@given(st.integers(0, 40), st.sets(st.integers(0, 200), max_size=40))
-def test_core_sets_are_disjoint_even_and_complete(count: int, cores: set[int]) -> None:
-    if count > len(cores):
-        with pytest.raises(PlanError, match=f"{len(cores)} are available"):
-            core_sets(count, sorted(cores))
-        return
-    sets = core_sets(count, sorted(cores))
-    assert len(sets) == count
-    flat = [core for one in sets for core in one]
-    assert len(flat) == len(set(flat))
-    if count:
-        assert sorted(flat) == sorted(cores)
-        assert max(map(len, sets)) - min(map(len, sets)) <= 1
 
 
 def config(**fields: tuple[int, ...] | tuple[str, ...]) -> EngineConfig:

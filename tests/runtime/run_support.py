@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 
 from penstock.errors import RunMismatch
 from penstock.ledger.view import read_run
+from penstock.testing.executors import writers_below
 
 STARTED: list[subprocess.Popen[str]] = []  # ended by a fixture where a test did not
 WAIT_LIMIT_S = 240.0  # far more than anything here takes, also on a busy machine; a wait that long is a failure
@@ -118,34 +120,28 @@ def committed(folder: Path) -> int:
 def processes_of(folder: Path) -> dict[int, str]:
     """Host processes whose log lies in this folder: pid -> replica, found by their open log."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                target = os.readlink(entry / "fd" / "1")
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if target.startswith(str(folder / "out" / "logs")) and b"--fd" in command and b"guardian" not in command:
-                found[int(entry.name)] = Path(target).stem
+    for pid in everything_below(folder):
+        with suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"--fd" in command and b"guardian" not in command:
+                found[pid] = Path(os.readlink(f"/proc/{pid}/fd/1")).stem
     return found
 
 
 def everything_below(folder: Path) -> list[int]:
     """All processes, guardians included, that write to a log of this folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if os.readlink(entry / "fd" / "1").startswith(str(folder / "out" / "logs")):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
+    return writers_below(folder / "out" / "logs")
 
 
 def output(folder: Path) -> list[dict[str, Any]]:
     files = sorted((folder / "out" / "data").glob("*.parquet"))
     return [row for file in files for row in ds.dataset(file).to_table().to_pylist()]
+
+
+def output_lines(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON lines output."""
+    parts = sorted((folder / "out" / "data").iterdir())
+    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
 
 
 def dead(folder: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from run_support import catch, committed, dead, run, start, summary, write_rows
+from run_support import catch, committed, dead, output_lines, run, start, summary, write_rows
 
 pytestmark = pytest.mark.process
 
@@ -60,18 +60,13 @@ def write(folder: Path, monkeypatch: pytest.MonkeyPatch, *, phases: bool, slower
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    parts = sorted((folder / "out" / "data").iterdir())
-    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("together")
     with pytest.MonkeyPatch.context() as patch:
         write(folder, patch, phases=False)
         assert run(folder) == 0
-    return lines(folder)
+    return output_lines(folder)
 
 
 def test_each_branch_sees_its_own_columns(undisturbed: list[dict[str, Any]]) -> None:
@@ -88,8 +83,8 @@ def test_phases_that_end_inside_of_branches(
 ) -> None:
     write(tmp_path, monkeypatch, phases=True)
     assert run(tmp_path) == 0
-    assert lines(tmp_path) == undisturbed
-    assert list(lines(tmp_path)[0]) == list(undisturbed[0])
+    assert output_lines(tmp_path) == undisturbed
+    assert list(output_lines(tmp_path)[0]) == list(undisturbed[0])
 
 
 @pytest.mark.parametrize("phases", [False, True], ids=["together", "phases"])
@@ -105,7 +100,7 @@ def test_killed_and_continued(
     process.wait()
     write(tmp_path, monkeypatch, phases=phases)
     assert run(tmp_path) == 0
-    assert lines(tmp_path) == undisturbed
+    assert output_lines(tmp_path) == undisturbed
     assert not dead(tmp_path)
 
 
@@ -128,7 +123,7 @@ def test_rows_that_die_in_one_branch_are_retried_in_all(
     assert steps["draft"]["in"] == ROWS - (0 if phases else len(rows))
     monkeypatch.delenv("PENSTOCK_TEST_FAIL")
     assert start(tmp_path, command="retry", target="out").wait() == 0
-    assert sorted(lines(tmp_path), key=lambda row: row["id"]) == undisturbed
+    assert sorted(output_lines(tmp_path), key=lambda row: row["id"]) == undisturbed
     steps = summary(tmp_path)["steps"]
     passed = len(undisturbed)
     assert {steps[name]["out"] for name in ("join", "last")} == {passed}

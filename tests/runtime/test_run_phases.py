@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 import yaml
-from run_support import catch, run, start, summary, write_rows
+from run_support import catch, output_lines, run, start, summary, write_rows
 
 from penstock.errors import RunMismatch
 from penstock.ledger.base import CommitBatch, Receipt
@@ -59,24 +58,19 @@ def write(folder: Path, *, phases: bool = True, replicas: int = 1, a: Any = None
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    parts = sorted((folder / "out" / "data").iterdir())
-    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The same pipeline with all models loaded at once."""
     folder = tmp_path_factory.mktemp("together")
     write(folder, phases=False)
     assert run(folder) == 0
-    return lines(folder)
+    return output_lines(folder)
 
 
 def test_three_phases_write_what_one_does(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     write(tmp_path, replicas=2)
     assert run(tmp_path) == 0
-    assert lines(tmp_path) == undisturbed
+    assert output_lines(tmp_path) == undisturbed
     told = summary(tmp_path)
     filtered = sum(number % 7 == 3 for number in range(ROWS))
     assert told["rows"] == {"in": ROWS, "out": ROWS - filtered, "dead": 0, "filtered": filtered, "reused": 0}
@@ -89,7 +83,7 @@ def test_three_phases_write_what_one_does(tmp_path: Path, undisturbed: list[dict
 def test_an_engine_that_can_sleep_is_loaded_once(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     write(tmp_path, a={"wake_ms": 1})
     assert run(tmp_path) == 0
-    assert lines(tmp_path) == undisturbed
+    assert output_lines(tmp_path) == undisturbed
     assert {name: model["loads"] for name, model in summary(tmp_path)["models"].items()} == {"a": 1, "b": 1}
 
 
@@ -115,7 +109,7 @@ def test_killed_in_a_phase_it_goes_on_there(tmp_path: Path, phase: int, undistur
     process.wait()
     write(tmp_path)
     assert run(tmp_path) == 0
-    assert lines(tmp_path) == undisturbed
+    assert output_lines(tmp_path) == undisturbed
     told = summary(tmp_path)
     assert told["rows"]["in"] == ROWS and told["rows"]["out"] == len(undisturbed)
     loads = {name: model["loads"] for name, model in told["models"].items()}
@@ -126,11 +120,11 @@ def test_stopped_in_good_order_and_a_limit_that_is_raised(tmp_path: Path, undist
     write(tmp_path)
     assert run(tmp_path, "--limit", "150") == 0
     assert summary(tmp_path)["rows"]["in"] == 150
-    assert lines(tmp_path) == [row for row in undisturbed if row["id"] < 150]
+    assert output_lines(tmp_path) == [row for row in undisturbed if row["id"] < 150]
     assert run(tmp_path, "--limit", "150") == 0
     assert {model["loads"] for model in summary(tmp_path)["models"].values()} == {0}
     assert run(tmp_path) == 0
-    assert lines(tmp_path) == undisturbed
+    assert output_lines(tmp_path) == undisturbed
     told = summary(tmp_path)["rows"]
     assert (told["in"], told["out"], told["reused"]) == (ROWS, len(undisturbed), 150)
 
@@ -167,7 +161,7 @@ def test_the_cut_of_the_beginning_is_kept(tmp_path: Path, undisturbed: list[dict
     assert run(tmp_path, "--limit", "90") == 0
     write(tmp_path, phases=False)
     assert run(tmp_path) == 0
-    assert lines(tmp_path) == undisturbed
+    assert output_lines(tmp_path) == undisturbed
     seen = view(tmp_path)
     assert seen is not None and seen.run.cut == (1, 3, 4)
 
@@ -252,8 +246,8 @@ def test_a_source_row_is_one_in_every_phase_however_many_it_became(tmp_path: Pat
     process.kill()
     process.wait()
     assert run(apart) == 0
-    assert lines(apart) == lines(together) and dead(apart) == dead(together)
-    assert len(lines(apart)) + len(dead(apart)) == 3 * ROWS
+    assert output_lines(apart) == output_lines(together) and dead(apart) == dead(together)
+    assert len(output_lines(apart)) + len(dead(apart)) == 3 * ROWS
     counts = read_run(apart / "out").counts
     assert counts == read_run(together / "out").counts
     assert (counts.ended_sources, counts.dead_sources) == (ROWS, len(LOST))
@@ -293,4 +287,4 @@ def test_a_signal_that_comes_with_the_last_commit_of_a_phase_stops_what_follows(
         assert (stopped.exit_code, stopped.facts.status) == (75, "stopped")
     assert not strikes and read_run(tmp_path / "out").watermark == 100
     assert run_here(pipeline, RunOptions(display="none")).exit_code == 0
-    assert len(lines(tmp_path)) == sum(number % 7 != 3 for number in range(ROWS))
+    assert len(output_lines(tmp_path)) == sum(number % 7 != 3 for number in range(ROWS))

@@ -21,6 +21,7 @@ from penstock.ledger import joining as tails
 from penstock.runtime.retry.retry import retry
 from penstock.runtime.run.api import RunOptions, run
 from penstock.spec.load import load_pipeline
+from penstock.testing.executors import writers_below
 
 tails.MAX_TAIL = 1  # these runs are small: a commit that finds a part joins what is there
 
@@ -198,15 +199,7 @@ def processes(folder: Path, what: bytes) -> list[int]:
 
 def leftovers(folder: Path) -> list[int]:
     """Processes that still write to a log of the run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if os.readlink(entry / "fd" / "1").startswith(str(folder / "out" / "logs")):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
+    return writers_below(folder / "out" / "logs")
 
 
 def no_orphans(folder: Path) -> None:

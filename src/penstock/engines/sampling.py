@@ -9,6 +9,7 @@ A prompt is never cut: what does not fit is a row fault with the code `too_long`
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,17 @@ import msgspec
 from penstock.protocol.messages import Answer, Request
 from penstock.protocol.options import Sampling
 
-__all__ = ["DEFAULT_MAX_TOKENS", "Defaults", "Resolved", "RowFault", "fit", "resolve"]
+__all__ = [
+    "DEFAULT_MAX_TOKENS",
+    "Defaults",
+    "Resolved",
+    "RowFault",
+    "fit",
+    "output_limit",
+    "resolve",
+    "samples",
+    "seed_at",
+]
 
 DEFAULT_MAX_TOKENS = 1024
 """Output tokens where neither the step nor the model says: enough for an answer that ends by itself, and a bound on
@@ -26,6 +37,21 @@ a model that never ends. An answer that reaches it has the finish reason `length
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy (vLLM's own limit), since dividing by them overflows."""
+
+
+def samples(sampling: Sampling) -> bool:
+    """Whether the request needs a seed of its run, or of its pool."""
+    return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
+
+
+def seed_at(*place: object) -> int:
+    """63 bits from where a request stands, so that the same request has the same seed whenever it is sent."""
+    return int.from_bytes(hashlib.blake2b("/".join(map(str, place)).encode(), digest_size=8).digest()) >> 1
+
+
+def output_limit(sampling: Sampling | None) -> int:
+    """Tokens of all outputs of a request together, at most; 0 for one without outputs."""
+    return 0 if sampling is None else (sampling.max_tokens or DEFAULT_MAX_TOKENS) * sampling.n
 
 
 class RowFault(Exception):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import msgspec
 
-from penstock.errors import ConfigError, PlanError
+from penstock.errors import ConfigError
 from penstock.protocol.messages import EngineConfig
 
-__all__ = ["Gpu", "available_cores", "core_sets", "environment_for", "gpus", "select_gpus", "visible_gpus"]
+__all__ = ["Gpu", "available_cores", "environment_for", "gpus", "select_gpus", "visible_gpus"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -117,21 +116,6 @@ def _cpu_quota() -> int | None:
     except (OSError, ValueError):
         return None
     return None if limit == "max" else int(limit) // int(period)
-
-
-def core_sets(count: int, cores: Sequence[int]) -> list[tuple[int, ...]]:
-    """`count` disjoint sets of `cores`, of sizes that differ by one at most, neighbours together.
-
-    Raises PlanError where there are fewer cores than sets.
-    """
-    if count > len(cores):
-        raise PlanError(
-            f"{count} CPU replicas need one core each, but {len(cores)} are available; set replicas to "
-            f"{len(cores)} or less"
-        )
-    ordered = sorted(cores)
-    bounds = [len(ordered) * number // count for number in range(count + 1)] if count else []
-    return [tuple(ordered[begin:end]) for begin, end in pairwise(bounds)]
 
 
 def environment_for(config: EngineConfig, environment: Mapping[str, str] | None = None) -> dict[str, str]:

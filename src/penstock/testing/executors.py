@@ -9,6 +9,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,15 @@ from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Payload
 from penstock.protocol.wire import coordinator_decoder
 
-__all__ = ["ExecutorConformance", "StartedReplica", "gone", "parent_of", "wait_for_connection", "wait_for_exits"]
+__all__ = [
+    "ExecutorConformance",
+    "StartedReplica",
+    "gone",
+    "parent_of",
+    "wait_for_connection",
+    "wait_for_exits",
+    "writers_below",
+]
 
 PATIENCE_S = 60.0
 
@@ -114,6 +123,16 @@ def gone(pid: int) -> bool:
     except OSError:
         return True
     return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+def writers_below(folder: Path) -> list[int]:
+    """Processes of this machine whose standard output is a file in `folder`: those of replicas, by their logs."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended, or is another user's
+            if os.readlink(f"/proc/{name}/fd/1").startswith(f"{folder}/"):
+                found.append(int(name))
+    return found
 
 
 def parent_of(pid: int) -> int:

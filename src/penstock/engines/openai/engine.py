@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from penstock.engines.base import Emit, EngineLoadError
 from penstock.engines.chat_options import check_options, option
+from penstock.engines.loop_thread import LoopThread
 from penstock.engines.openai.calls import Calls
 from penstock.engines.openai.endpoints import Endpoint, Endpoints, RetryBudget
 from penstock.engines.openai.failures import CallFailed, Misdelivered, OutsizedReply
@@ -59,8 +59,7 @@ class OpenAIEngine:
     """See penstock.engines.base.Engine."""
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._worker = LoopThread("openai")
         self._progress = 0
 
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
@@ -88,13 +87,12 @@ class OpenAIEngine:
         # The proxy of the environment is for services elsewhere, not for one on this machine.
         self._proxied = not all(_is_loopback(url) for url in config.base_urls)
         note(f"{config.ref} at {', '.join(map(shown_url, config.base_urls))}")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="openai", daemon=True)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(aiohttp), self._loop).result()
+        self._worker.start()
+        self._loop = self._worker.loop
+        self._worker.result(self._open(aiohttp))
         start_s = float(option(options, "start_patience_s", (int, float), START_PATIENCE_S))
         try:
-            asyncio.run_coroutine_threadsafe(self._find_service(config.base_urls, start_s, note), self._loop).result()
+            self._worker.result(self._find_service(config.base_urls, start_s, note))
         except EngineLoadError:
             self.close()
             raise
@@ -106,23 +104,16 @@ class OpenAIEngine:
         self._loop.call_soon_threadsafe(self._begin, list(requests))
 
     def abort(self, ids: Sequence[int]) -> None:
-        self._loop.call_soon_threadsafe(self._cancel, list(ids))
+        self._worker.cancel(ids)
 
     def progress(self) -> int:
         return self._progress
 
     def close(self) -> None:
-        if self._thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._thread = None
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        if self._worker.is_alive():
+            self._worker.cancel_all()
+            self._worker.result(self._calls.close())
+            self._worker.close()
 
     async def _open(self, aiohttp: Any) -> None:
         self._changed = asyncio.Event()
@@ -168,22 +159,9 @@ class OpenAIEngine:
         self._progress += 1
         self._loop.call_later(PULSE_S, self._pulse)
 
-    async def _shut(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._calls.close()
-
     def _begin(self, requests: list[Request]) -> None:
         for each in requests:
-            task = self._loop.create_task(self._answer(each))
-            self._tasks[each.id] = task
-
-    def _cancel(self, ids: list[int]) -> None:
-        for each in ids:
-            if (task := self._tasks.pop(each, None)) is not None:
-                task.cancel()
+            self._worker.begin(each.id, self._answer(each))
 
     async def _answer(self, request: Request) -> None:
         """Answer one request, whatever happens to it, unless it is cancelled."""
@@ -195,7 +173,7 @@ class OpenAIEngine:
             raise
         except Exception as error:  # a fault of this engine must not leave the request without an answer
             answer = RowFault("retry", f"{type(error).__name__} while asking the service").answer(request)
-        if self._tasks.pop(request.id, None) is not None:
+        if self._worker.end(request.id):
             self._progress += 1
             self._emit([answer])
 

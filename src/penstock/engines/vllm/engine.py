@@ -11,13 +11,12 @@ A request that vLLM aborts by itself is no result: its attempt has failed. When 
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from penstock.engines.base import Emit, PromptCounter, Sleeper
+from penstock.engines.loop_thread import LoopThread
 from penstock.engines.sampling import Resolved, RowFault, fit, resolve
 from penstock.engines.vllm.errors import fault_of, is_death
 from penstock.engines.vllm.load import on_gpu, start_vllm
@@ -36,10 +35,9 @@ class VllmEngine(Sleeper, PromptCounter):
 
     def __init__(self) -> None:
         self._sized: Callable[[int, int], None] = lambda number, tokens: None
-        self._thread: threading.Thread | None = None
+        self._worker = LoopThread("vllm")
         self._encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-tokens")
         self._live: dict[int, int] = {}  # request id -> attempt; the loop's thread and the caller's both touch it
-        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
         self._progress = 0
         self._engine: Any = None
@@ -50,9 +48,7 @@ class VllmEngine(Sleeper, PromptCounter):
         self._engine = started.engine
         self._count_steps()
         self._to_prompt = _prompt_maker()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
-        self._thread.start()
+        self._worker.start()
         self._can_sleep = config.sleeps and on_gpu(config)
         return self._capacity()
 
@@ -69,10 +65,10 @@ class VllmEngine(Sleeper, PromptCounter):
 
     def sleep(self) -> None:
         """Level 1: the weights wait in the machine's memory, the KV cache is forgotten."""
-        asyncio.run_coroutine_threadsafe(self._engine.sleep(level=1), self._loop).result()
+        self._worker.result(self._engine.sleep(level=1))
 
     def wake(self) -> Capacity:
-        asyncio.run_coroutine_threadsafe(self._engine.wake_up(), self._loop).result()
+        self._worker.result(self._engine.wake_up())
         return self._capacity()
 
     def report_sizes(self, sized: Callable[[int, int], None]) -> None:
@@ -88,7 +84,7 @@ class VllmEngine(Sleeper, PromptCounter):
     def abort(self, ids: Sequence[int]) -> None:
         for each in ids:
             self._live.pop(each, None)
-        self._loop.call_soon_threadsafe(self._cancel, list(ids))
+        self._worker.cancel(ids)
 
     def progress(self) -> int:
         if self._failure is None and self._engine is not None and self._engine.errored:
@@ -99,19 +95,10 @@ class VllmEngine(Sleeper, PromptCounter):
     def close(self) -> None:
         self._encoding.shutdown(wait=True, cancel_futures=True)
         self._live.clear()
-        if self._thread is not None:
-            asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
+        self._worker.cancel_all()
         if self._engine is not None:
             self._engine.shutdown()
-        if self._thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._thread = None
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        self._worker.close()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -146,23 +133,12 @@ class VllmEngine(Sleeper, PromptCounter):
                 self._finish(fault.answer(request, tokens))
             except Exception as error:
                 self._finish(fault_of(error).answer(request, tokens))
-        self._loop.call_soon_threadsafe(self._begin, ready)
+        self._worker.loop.call_soon_threadsafe(self._begin, ready)
 
     def _begin(self, ready: list[Ready]) -> None:
         for request, prompt, params in ready:
             if self._live.get(request.id) == request.attempt:
-                self._tasks[request.id] = self._loop.create_task(self._answer(request, prompt, params))
-
-    def _cancel(self, ids: list[int]) -> None:
-        for each in ids:
-            if (task := self._tasks.pop(each, None)) is not None:
-                task.cancel()
-
-    async def _end_tasks(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+                self._worker.begin(request.id, self._answer(request, prompt, params))
 
     async def _answer(self, request: Request, prompt: Any, params: Any) -> None:
         """One request through vLLM. If cancelled, the request is aborted in vLLM, and no answer is sent."""
@@ -178,8 +154,7 @@ class VllmEngine(Sleeper, PromptCounter):
                 self._failure = error  # no answer: the request is not at fault, and the replica ends
                 return
             answer = fault_of(error).answer(request)
-        if self._tasks.get(request.id) is asyncio.current_task():
-            del self._tasks[request.id]
+        self._worker.end(request.id)
         self._finish(answer)
 
     def _finish(self, answer: Answer) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import hashlib
 import itertools
 import os
 import shutil
@@ -23,12 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, cast, overload
 
+from penstock.engines.sampling import samples, seed_at
 from penstock.errors import PoolFailed, UsageError
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import Target, open_target
 from penstock.protocol.messages import Request
-from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Message, Messages, Payload, TokenIds
 from penstock.runtime.pool.calls import Call, Generation, GenerationError
 from penstock.runtime.pool.thread import PoolThread
@@ -232,22 +231,15 @@ class LaunchedPool:
             raise UsageError(f"timeout_s is {timeout_s}; it must be greater than 0 seconds")
         chosen = SamplingTemplate(sampling, n).render({})
         number = next(self._calls)
-        samples = _samples(chosen)
-        call = Call(
-            self.name,
-            [
-                Request(_payload(prompt, index), chosen, seed=self._seed_of(number, index) if samples else 0)
-                for index, prompt in enumerate(prompts)
-            ],
-            timeout_s,
-        )
+        seeded = samples(chosen)
+        requests = [
+            Request(_payload(prompt, index), chosen, seed=seed_at(self._seed, number, index) if seeded else 0)
+            for index, prompt in enumerate(prompts)
+        ]
+        call = Call(self.name, requests, timeout_s)
         if call.requests:
             self._thread.begin(call)
         return call
-
-    def _seed_of(self, call: int, index: int) -> int:
-        place = f"{self._seed}/{call}/{index}"
-        return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()) >> 1
 
     # ------------------------------------------------------------ state
 
@@ -328,10 +320,6 @@ def _payload(prompt: Prompt, index: int) -> Payload:
         raise UsageError(f"prompt {index}: expected {expected}, got {got}")
     messages = cast(list[Mapping[str, str]], items)
     return Messages([Message(str(each["role"]), str(each["content"])) for each in messages])
-
-
-def _samples(sampling: Sampling) -> bool:
-    return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
 
 
 def _checked(results: list[Generation | GenerationError], errors: str) -> list[Generation | GenerationError]:

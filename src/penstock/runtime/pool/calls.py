@@ -11,10 +11,9 @@ import msgspec
 
 from penstock.core import events as ev
 from penstock.core.events import Event
-from penstock.engines.sampling import DEFAULT_MAX_TOKENS
+from penstock.engines.sampling import output_limit
 from penstock.errors import PoolFailed
 from penstock.protocol.messages import Answer, Request
-from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import guessed_tokens
 
 __all__ = ["Begin", "Call", "Cancel", "CloseLoop", "Generation", "GenerationError"]
@@ -173,10 +172,6 @@ def submit_event(call: Call, pool: int) -> ev.Submit:
         tasks=tasks,
         orders=tasks,
         tokens_in=[guessed_tokens(request.payload) for request in call.requests],
-        tokens_out=[_limit_of(request.sampling) for request in call.requests],
+        tokens_out=[output_limit(request.sampling) for request in call.requests],
         timeout_s=call.timeout_s,
     )
-
-
-def _limit_of(sampling: Sampling | None) -> int:
-    return 0 if sampling is None else (sampling.max_tokens or DEFAULT_MAX_TOKENS) * sampling.n

@@ -5,7 +5,6 @@ Everything here is done at once, on the loop's thread; each call returns the eve
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from math import inf
 from sys import getsizeof
@@ -16,11 +15,10 @@ import msgspec
 from penstock.core import events as ev
 from penstock.core.events import CHILD_BASE, Event
 from penstock.data.sizes import memory_of
-from penstock.engines.sampling import DEFAULT_MAX_TOKENS
+from penstock.engines.sampling import output_limit, samples, seed_at
 from penstock.errors import InvariantError
 from penstock.ledger.base import PaidResult, PaidResults
 from penstock.protocol.messages import Answer, Request
-from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Payload, guessed_tokens
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.retry.scope import Selection
@@ -113,7 +111,7 @@ class Tasks:
                 continue
             sampling = found.sampling
             found.id, found.step, found.rank = task, instruction.step, rank
-            if sampling is not None and _samples(sampling):
+            if sampling is not None and samples(sampling):
                 found.seed = self._seed_of(task)
             tokens_in = guessed_tokens(found.payload)
             if tokens_in > longest:
@@ -122,9 +120,7 @@ class Tasks:
             submit.tasks.append(task)
             submit.orders.append(order)
             submit.tokens_in.append(tokens_in)
-            submit.tokens_out.append(
-                0 if sampling is None else (sampling.max_tokens or DEFAULT_MAX_TOKENS) * sampling.n
-            )
+            submit.tokens_out.append(output_limit(sampling))
         events = ended.all(instruction.id)
         if submit.tasks:
             events.append(submit)
@@ -154,8 +150,7 @@ class Tasks:
         """63 bits from run, row and step, so that a retry repeats them and a resumed run equals an undisturbed one."""
         row, step = divmod(task, self._count)
         position, path = self._store.source_place(row)
-        place = f"{self._seed}/{self._names[step]}/{position}/{path}"
-        return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()) >> 1
+        return seed_at(self._seed, self._names[step], position, path)
 
     def requests(self, send: ev.Send) -> list[Request]:
         """What an instruction to send means."""
@@ -271,10 +266,6 @@ def _is_chain(nodes: Sequence[StepNode]) -> bool:
 def _keeps(nodes: Sequence[StepNode], logics: Sequence[StepLogic]) -> bool:
     """Whether a row can have a paid result before it has ended: never where one step is all that there is."""
     return len(nodes) > 1 and any(logic.pool is not None for logic in logics)
-
-
-def _samples(sampling: Sampling) -> bool:
-    return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
 
 
 def _growth(answer: Answer) -> int:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from penstock import errors
+
 if TYPE_CHECKING:
     from penstock.errors import (
         CommitError,
@@ -115,23 +117,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "penstock.errors": (
-        "CommitError",
-        "ConfigError",
-        "ExitCode",
-        "Fenced",
-        "InputError",
-        "InvariantError",
-        "LedgerDamaged",
-        "MissingDependency",
-        "PenstockError",
-        "PlanError",
-        "PoolFailed",
-        "RunMismatch",
-        "RunOwned",
-        "Stalled",
-        "UsageError",
-    ),
+    "penstock.errors": [name for name in errors.__all__ if name != "DEAD_CODES"],
     "penstock.planner.fit": ("Memory",),
     "penstock.planner.result": ("ModelPlan", "Plan", "Rejected", "ReplicaPlan", "Rung"),
     "penstock.planning.plan": ("plan",),

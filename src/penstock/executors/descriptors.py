@@ -1,4 +1,4 @@
-"""Descriptors 0 to 2 must be somebody's before any other is made."""
+"""Keeps descriptors 0 to 2 open, so that no socket or file is given one of them."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def execute(command: list[str]) -> NoReturn:
 
 
 def wake_on_signals() -> int:
-    """A descriptor that becomes readable when a child ends or somebody asks us to end."""
+    """A descriptor that becomes readable when a child ends or the guardian is asked to end."""
     readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)

@@ -65,7 +65,7 @@ def _describe(address: str | None, version: str, error: Exception) -> str:
 
 
 def _reach(address: str) -> None:
-    """Raises ConfigError at once where nobody listens: Ray itself tries for a long time."""
+    """Raises ConfigError at once if nothing listens there; Ray itself would retry for a long time."""
     if address in ("auto", "local"):
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -118,7 +118,7 @@ def _names(alive: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _free(ray: Any) -> dict[str, dict[str, float]]:
-    """Node -> resources that nobody holds; without those of placement groups."""
+    """Node -> free resources, without those of placement groups."""
     from ray._private.state import available_resources_per_node
 
     found: dict[str, dict[str, float]] = available_resources_per_node()

@@ -1,4 +1,4 @@
-"""The chain of entries on disk: find the newest, append one if nobody else did, verify.
+"""The chain of entries on disk: find the newest, append one unless another process has, verify.
 
 An entry is put in place by `link()`, which fails when the name exists: of two coordinators that want to write entry
 N, one wins. Entries are numbered from 1 without a gap, so the newest is found by probing names, and never by listing

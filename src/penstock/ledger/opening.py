@@ -1,4 +1,4 @@
-"""How a run is taken up: finish what a crash interrupted, claim it with an epoch entry, sweep what nobody needs.
+"""Opening a run: complete what a crash interrupted, claim it with an epoch entry, delete unused files.
 
 newest entry -> finish its moves -> append epoch entry --lost to an older epoch--> read again
                                         |     `--lost to an equal or newer one--> RunOwned

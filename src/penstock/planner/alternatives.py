@@ -81,7 +81,7 @@ def _shorter(demand: PoolDemand) -> list[Change]:
 
 
 def _smaller_cache(demand: PoolDemand) -> list[Change]:
-    """On the CPU the KV cache has the size that somebody gave it; the largest that there is room for."""
+    """On the CPU the KV cache has a given size: the largest one that fits."""
     now = demand.rules.cpu_kv_bytes if demand.kv_bytes is None else demand.kv_bytes
     unit, sizes = (GIB, (4, 2, 1)) if demand.rules.cpu_kv_in_gib else (10**9, (4, 2, 1, 0.5, 0.25))
     return [

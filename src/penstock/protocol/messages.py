@@ -158,7 +158,7 @@ class Capacity(msgspec.Struct, frozen=True):
 
     shared: the slots share one device, so that more requests at once slow each other down (all real models).
     can_sleep: it can give its devices' memory back and take it again
-    version: of the weights; "" where nobody gave one
+    version: of the weights; "" if unknown
     """
 
     slots: Count

@@ -146,7 +146,7 @@ class Model(Spec):
 
     @property
     def label(self) -> str:
-        """What to call it where nobody said: its name, else the last part of its reference in lower case."""
+        """Its display name: `name`, else the last part of its reference in lower case."""
         return self.name or _own_name(self.ref).rstrip("/").rpartition("/")[2].lower() or "model"
 
 

@@ -134,7 +134,7 @@ class OpenAIEngine:
             await asyncio.sleep(START_PAUSE_S)
 
     async def _why_away(self, url: str) -> str:
-        """Why nobody can be reached there; "" where somebody answers, if only to refuse."""
+        """Why the service can't be reached; "" if it answers, even with a refusal."""
         import aiohttp
 
         try:

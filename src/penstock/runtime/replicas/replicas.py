@@ -255,7 +255,7 @@ class Replicas:
             self._end(link.index, link.incarnation)
 
     def _parts(self, link: Link, message: AnswerParts) -> Iterable[Event]:
-        """Hand parts on, unread. Where nobody listens any more nothing was sent, and the request may run again."""
+        """Pass parts on, unread. Without a listener nothing was sent, and the request may run again."""
         listen = self.listeners.get(message.listener)
         if listen is None:
             return ()

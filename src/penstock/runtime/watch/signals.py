@@ -39,7 +39,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def abandon(self, error: Exception) -> None:
-        """Raise `error` in the run's thread, wherever that is. For another thread, which sees that it stands still."""
+        """Raise `error` in the run's thread, wherever that is. Called by another thread, when the loop is blocked."""
         thread = self._thread
         if thread is not None:
             self._abandoned = error

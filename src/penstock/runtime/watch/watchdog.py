@@ -1,4 +1,4 @@
-"""The watchdog of the loop: where the run's own thread stands still, it says what every thread was doing, and ends it.
+"""The watchdog of the loop: if the loop is blocked, it logs the stacks of all threads and ends the run.
 
 A loop turns at least every fifth of a second. What can hold it up is a bug, or code of the user's that it calls.
 """

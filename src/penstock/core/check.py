@@ -10,8 +10,6 @@ from penstock.core.dispatch.check import check_dispatch
 from penstock.core.dispatch.dispatch import Dispatch
 from penstock.core.flow.check import check_flow
 
-__all__ = ["Check", "core_checks", "dispatch_checks"]
-
 
 class Check(NamedTuple):
     """size: what it costs time in proportion to, now. check: raises InvariantError, with the story."""

@@ -77,6 +77,7 @@ class Core:
             instructions: list[Instruction] = []
             if for_dispatch:
                 batch, for_dispatch = for_dispatch, []
+                # All of one kind at once: decisions are taken on the whole of what is known, once a call.
                 instructions += self.dispatch.handle(batch, now)
             if for_flow:
                 batch, for_flow = for_flow, []

@@ -8,8 +8,6 @@ from operator import add, sub
 
 from msgspec import Struct
 
-__all__ = ["Counts", "rejection"]
-
 _NONE = (0, 0, 0)
 
 

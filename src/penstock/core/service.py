@@ -27,8 +27,6 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-__all__ = ["Asked", "Connection", "Reply", "Service", "Verdict", "mark", "marks_in"]
-
 PREFIX = "penstock-"
 DIGEST_CHARS = 24
 NUMBER_CHARS = 16

@@ -15,8 +15,6 @@ from penstock.core.dispatch.pool import _TOP, Pool
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.replica_states import ANSWERS, UP
 
-__all__ = ["check_dispatch"]
-
 HOLDS = ANSWERS | {"killed", "leaving"}  # its requests are in flight until its processes have ended
 
 
@@ -79,18 +77,14 @@ def _check_credit(dispatch: Dispatch, replica: Replica) -> None:
     held = Counter(request.priority for request in requests)
     if held != Counter(replica.held):
         raise dispatch.broken(f"{name} counts {replica.held} requests by class, {dict(held)} are in flight")
-    tokens = sum(request.cost for request in requests)
-    work = sum(request.work for request in requests)
-    if work != replica.work:
-        raise dispatch.broken(f"{name} counts work of {replica.work}, {work} is in flight")
-    if tokens != replica.tokens_in_flight:
-        raise dispatch.broken(f"{name} is charged {replica.tokens_in_flight} tokens, {tokens} are in flight")
-    recalled = sum(request.recalled for request in requests)
-    if recalled != replica.recalled:
-        raise dispatch.broken(f"{name} counts {replica.recalled} requests called back of {recalled}")
-    started = sum(request.started for request in requests)
-    if started != replica.started:
-        raise dispatch.broken(f"{name} counts {replica.started} started requests of {started}")
+    for counted, what, found in (
+        (replica.tokens_in_flight, "tokens", sum(request.cost for request in requests)),
+        (replica.work, "tokens of work", sum(request.work for request in requests)),
+        (replica.recalled, "requests called back", sum(request.recalled for request in requests)),
+        (replica.started, "started requests", sum(request.started for request in requests)),
+    ):
+        if counted != found:
+            raise dispatch.broken(f"{name} is charged {counted} {what}, {found} are in flight")
     # Fewer slots take nothing back: what was sent while there were more is still its own.
     if len(requests) > max(replica.slots + replica.limits.max_lookahead, replica.overhang):
         raise dispatch.broken(f"{name} was sent {len(requests)} requests")

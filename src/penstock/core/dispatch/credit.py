@@ -9,8 +9,6 @@ from math import ceil, inf
 from penstock.core.dispatch.lanes import Request
 from penstock.core.shape import DispatchLimits
 
-__all__ = ["Credit"]
-
 _DECAY_PER_S = 0.8  # a wave is remembered for some seconds
 _HEADROOM = 1.5  # look-ahead over what the measured turnaround needs
 

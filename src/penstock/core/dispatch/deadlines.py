@@ -7,8 +7,6 @@ from heapq import heappop, heappush
 
 from penstock.core.dispatch.lanes import Request
 
-__all__ = ["Deadlines"]
-
 
 class Deadlines:
     """Looked at with each Tick, so a request may outlive its deadline by the time between two of them."""
@@ -23,6 +21,7 @@ class Deadlines:
     def due(self, requests: Mapping[int, Request], now: float) -> list[Request]:
         """Those of `requests` that are past their deadlines. What has ended since stays in the heap until its time,
         since finding it would cost as much as all that have a deadline."""
+        # For the checks: between two ticks a deadline may pass, and that is no fault.
         self.judged_at = now
         found: list[Request] = []
         while self._heap and self._heap[0][0] <= now:

@@ -38,29 +38,35 @@ class Failover:
 
     def requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight goes elsewhere, to the suspects, or ends."""
-        state, limits = self._state, self._limits
         in_lane, alone = replica.trying > 0, replica.alone
-        suspects: list[Request] = []
         requests, ends = self._take_all(replica, reason)
         pool.recount(replica)
         if replica.ending_because in NO_DEATH:
             self._hand_over(pool, requests, suspect=in_lane)
-            state.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
-            state.fail(ends)
-            return
+        else:
+            for request in requests:
+                request.crashes += 1
+                # Only a death alone is evidence: beside others any of them may have done it.
+                request.solo_crashes += request.task == alone
+                # Deaths in the lane are not held against a replica, so there is nothing to take back for them.
+                if not in_lane:
+                    request.killed, request.killed_at = replica.index, self._state.now
+            self._suspect(pool, requests, ends, reason, in_lane=in_lane)
+        self._state.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
+        self._state.fail(ends)
+
+    def _suspect(
+        self, pool: Pool, requests: list[Request], ends: ev.FailRequests, reason: str, *, in_lane: bool
+    ) -> None:
+        """A replica died with these in flight: which of them end, are suspects, or wait with the others again."""
+        suspects: list[Request] = []
         for request in requests:
-            request.crashes += 1
-            # Only a death alone is evidence: beside others any of them may have done it.
-            request.solo_crashes += request.task == alone
-            # Deaths in the lane are not held against a replica, so there is nothing to take back for them.
-            if not in_lane:
-                request.killed, request.killed_at = replica.index, state.now
-            if request.solo_crashes >= limits.solo_crashes:
+            if request.solo_crashes >= self._limits.solo_crashes:
                 message = f"the replica died {request.solo_crashes} times while it ran this request alone: {reason}"
                 add_failure(ends, request, "engine_crash", message)
                 self._forgive(request)
             # Not among the others once more: the next replica would die of it, with all that it had.
-            elif request.crashes >= limits.suspect_crashes:
+            elif request.crashes >= self._limits.suspect_crashes:
                 suspects.append(request)
             else:
                 pool.lanes.push(request)
@@ -69,8 +75,6 @@ class Failover:
             pool.quarantine.halve(suspects)
         else:
             pool.quarantine.add(suspects)
-        state.emit(ev.Recovered(kind="requeued", replica=replica.index, count=len(requests), reason=reason))
-        state.fail(ends)
 
     def _take_all(self, replica: Replica, reason: str) -> tuple[list[Request], ev.FailRequests]:
         """What was in flight and may run again; the others have failed, since a part of their answer was sent."""

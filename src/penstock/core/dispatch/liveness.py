@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from penstock.core.shape import DispatchLimits, ReplicaShape
 
-__all__ = ["Liveness"]
-
 
 class Liveness:
     """progress       the engine's counter as last reported; -1: not yet
@@ -25,6 +23,7 @@ class Liveness:
 
     def loads(self, now: float) -> None:
         """A load or a waking begins."""
+        # Unheard again: a host that has not reported yet may wait for its node, and is not silent.
         self.heard_at, self.progress_at = None, now
 
     def serves(self, now: float) -> None:

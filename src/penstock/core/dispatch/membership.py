@@ -38,6 +38,7 @@ class Membership:
             # Deaths, rungs and timings of before belong to other devices, or to what was repaired on these.
             replica.join(event.shape)
             pool.compare_peers()
+        # PoolDown is said once for each time that the last replica is given up.
         pool.down = False  # it was, if those before have all been given up
         self._residency.start_in(pool)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from penstock.core.dispatch.lanes import OUTPUT_TOKEN_WORK
 
-__all__ = ["Pace"]
-
 
 class Pace:
     """What one replica did in the window. answers: those with a result."""

@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from penstock.core.dispatch.replica import Replica
 from penstock.core.shape import DispatchLimits
 
-__all__ = ["PeerGroup"]
-
 _UNSEEN_S = 5.0  # between two looks: somebody was asleep
 
 
@@ -42,6 +40,7 @@ class PeerGroup:
             self._members = members
             self._begin(serving, now)
             return []
+        # One alone has no peer: as the last that serves it would be replaced for what the others were.
         if len(serving) < 2 or now - self._since < self._limits.slow_window_s:
             return []
         # Work is seen when it is done: before each place has turned over, long requests look like slow replicas.

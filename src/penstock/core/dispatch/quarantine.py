@@ -20,8 +20,6 @@ from penstock.core.dispatch.lanes import SUSPECT, Request
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.replica_states import COMING
 
-__all__ = ["Quarantine"]
-
 SOON_S = 2.0  # requests of a dead replica are somebody else's by then, if it is not back itself
 OVERDUE_S = 10.0  # later than its last load took: then it is not waited for
 SPARE_DEATHS = 4  # in the lane without an answer, beyond what halving takes

@@ -14,8 +14,6 @@ from penstock.core.dispatch.restarts import MemoryShare, Restarts
 from penstock.core.shape import DispatchLimits, ReplicaShape
 from penstock.errors import InvariantError
 
-__all__ = ["IDLE_FIRST", "MOST_WORK", "Replica"]
-
 IDLE_FIRST = 1 << 24  # more than any spare credit
 MOST_WORK = 1 << 31  # more than any replica is sent
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["ANSWERS", "COMING", "NO_DEATH", "SERVES", "TRANSITIONS", "UP", "Ending"]
-
 # state -> event -> state. What is not here can't happen: `Replica.move` raises.
 TRANSITIONS: dict[str, dict[str, str]] = {
     "off": {"start": "starting"},

@@ -49,6 +49,7 @@ class Residency:
             self._start(pool)
 
     def _start(self, pool: Pool) -> None:
+        # Its model is loaded for the first request: where every row was filtered before, never.
         if pool.lazy:
             return
         for replica in pool.replicas:

@@ -8,8 +8,6 @@ from math import ceil
 
 from penstock.core.shape import DispatchLimits
 
-__all__ = ["LOADS_BEFORE_GIVING_UP", "MemoryShare", "Restarts"]
-
 # Two: the first may have met memory that another process had not given back yet. Each may take half an hour.
 LOADS_BEFORE_GIVING_UP = 2  # starts in a row that end before the replica is ready
 

@@ -82,6 +82,7 @@ class Supervisor:
             self._state.check_pool(pool)
 
     def on_heartbeat(self, replica: Replica, event: ev.HeartbeatArrived) -> None:
+        # Of an incarnation that is to end nothing is owed, so nothing of it may set a deadline.
         if replica.answers:
             replica.saw(event.progress, event.executing, self._state.now)
         # A load makes no progress that could be counted, and may take half an hour: it is enough that the host speaks.

@@ -10,8 +10,6 @@ from penstock.core.flow.families import at_the_end
 from penstock.core.flow.flow import Flow
 from penstock.core.flow.positions import Positions
 
-__all__ = ["check_flow"]
-
 
 def check_flow(flow: Flow) -> None:
     roots = _check_open(flow)

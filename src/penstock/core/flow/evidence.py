@@ -24,8 +24,6 @@ from collections.abc import Iterable, Sequence
 from penstock.core.shape import SourceMark
 from penstock.errors import InvariantError
 
-__all__ = ["Evidence"]
-
 DIGEST_CHARS = 32
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from penstock.core.shape import Progress
 
-__all__ = ["admission_ends", "all_admitted"]
-
 
 def admission_ends(limit: int | None, progress: Progress) -> int | None:
     """The position from which on nothing is admitted in this life; None: no limit.

@@ -257,18 +257,18 @@ class LaunchedPool:
         for index, (planned, seen) in enumerate(zip(self._plan.replicas, dispatch.replicas, strict=True)):
             if planned.pool != self._served.index:
                 continue
-            link, kept = links.get(index), record.replicas[index]
-            load = link.load if link is not None else None
+            link = links.get(index)
+            figures = record.replicas[index].plus(link)
             replicas.append(
                 {
                     "id": planned.id,
                     "devices": list(record.devices.get(index, planned.devices)),
                     "state": seen.state,
                     "in_flight": len(seen.in_flight),
-                    "executing": load.executing if load is not None else 0,
-                    "answered": kept.rows + (link.rows if link is not None else 0),
-                    "busy_s": round(kept.busy_s + (load.busy_s if load is not None else 0.0), 3),
-                    "restarts": kept.restarts,
+                    "executing": link.load.executing if link is not None else 0,
+                    "answered": figures.rows,
+                    "busy_s": round(figures.busy_s, 3),
+                    "restarts": figures.restarts,
                 }
             )
         pool = record.pools[self._served.index]

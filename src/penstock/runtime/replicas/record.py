@@ -55,6 +55,20 @@ class ReplicaRecord(msgspec.Struct):
     ready_s: float | None = None
     kv_tokens: int = 0
 
+    def plus(self, link: Link | None) -> ReplicaRecord:
+        """With the figures of one more start."""
+        if link is None:
+            return self
+        return ReplicaRecord(
+            restarts=self.restarts,
+            loads=self.loads + link.loads,
+            rows=self.rows + link.rows,
+            busy_s=self.busy_s + link.load.busy_s,
+            fill_s=self.fill_s + link.load.fill_s,
+            ready_s=link.ready_s if self.ready_s is None else self.ready_s,
+            kv_tokens=link.kv_tokens or self.kv_tokens,
+        )
+
 
 class PoolRecord(msgspec.Struct):
     tokens_in: int = 0
@@ -113,15 +127,7 @@ class Record:
     # ------------------------------------------------------------ replicas
 
     def replica_ended(self, index: int, link: Link) -> None:
-        """Add the figures of one start to the replica's."""
-        record = self.replicas[index]
-        record.rows += link.rows
-        record.busy_s += link.load.busy_s
-        record.fill_s += link.load.fill_s
-        record.loads += link.loads
-        record.kv_tokens = link.kv_tokens or record.kv_tokens
-        if record.ready_s is None:
-            record.ready_s = link.ready_s
+        self.replicas[index] = self.replicas[index].plus(link)
 
     def reason_of(self, index: int, exit_: Exit, link: Link | None) -> str:
         """Why a replica ended, in words, with the cause from its own log where it ended by itself."""

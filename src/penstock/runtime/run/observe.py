@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from penstock.core.core import Core
 from penstock.core.dispatch.replica import Replica
 from penstock.core.flow.flow import Flow
@@ -169,8 +171,8 @@ class Observer:
         )
 
     def _replica(self, index: int, now: float) -> ReplicaFacts:
-        planned, record = self._plan.replicas[index], self._record.replicas[index]
-        replica, link = self._core.dispatch.replicas[index], self._replicas.links.get(index)
+        planned, replica = self._plan.replicas[index], self._core.dispatch.replicas[index]
+        link = self._replicas.links.get(index)
         facts = ReplicaFacts(
             id=planned.id,
             pool=self._plan.pools[planned.pool].name,
@@ -178,25 +180,13 @@ class Observer:
             state="closed" if self._is_over(replica, planned) else STATES[replica.state],
             in_flight=len(replica.in_flight),
             slots=replica.slots,
-            rows=record.rows,
-            busy_s=record.busy_s,
-            fill_s=record.fill_s,
-            ready_s=record.ready_s,
-            restarts=record.restarts,
-            loads=record.loads,
-            kv_tokens=record.kv_tokens,
             kv_tokens_planned=planned.kv_tokens,
+            **msgspec.structs.asdict(self._record.replicas[index].plus(link)),
         )
         if link is not None:
             load = link.load
             facts.executing, facts.waiting, facts.device_bytes = load.executing, load.waiting, load.device_bytes
             facts.device_use = load.device_use if load.device_bytes else None
-            facts.rows += link.rows
-            facts.busy_s += load.busy_s
-            facts.fill_s += load.fill_s
-            facts.loads += link.loads
-            facts.kv_tokens = link.kv_tokens
-            facts.ready_s = link.ready_s if facts.ready_s is None else facts.ready_s
         then, busy_then = self._busy.get(index, (now, facts.busy_s))
         facts.busy_recent = min(1.0, (facts.busy_s - busy_then) / (now - then)) if now > then else 0.0
         self._busy[index] = (now, facts.busy_s)

@@ -32,7 +32,9 @@ __all__ = [
 ]
 
 GIB = 2**30
-MODEL_TASKS = ("generate", "embed")
+OPTIONS_OF_TASK = {"generate": "sampling", "embed": "embedding"}
+"""Task of a model -> the options that each of its requests has, as `EngineInfo.honours` names them."""
+MODEL_TASKS = tuple(OPTIONS_OF_TASK)
 
 
 class EngineOption(Struct, frozen=True):
@@ -137,6 +139,10 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     batch: BatchDefaults = BatchDefaults()
     options: Mapping[str, EngineOption] = {}
     placement_options: frozenset[str] = frozenset()
+
+    def runs(self, task: str) -> bool:
+        """Whether this version can run models of a task. What `tasks` has beside that is planned for."""
+        return self.adapter != "" and OPTIONS_OF_TASK.get(task) in self.honours
 
     def changes_answers(self, option: str) -> bool:
         """Whether an engine option belongs to a model's answer identity."""

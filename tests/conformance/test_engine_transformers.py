@@ -306,7 +306,6 @@ def poison_slot(loaded: EngineDriver, slot: int) -> None:
         (EngineConfig("transformers", DOCWRITER, tensor_parallel=2), "bad_model", "engine: vllm"),
         (EngineConfig("transformers", DOCWRITER, max_model_len=4096), "bad_model", "1024"),
         (EngineConfig("transformers", DOCWRITER, quantization="fp8"), "bad_model", "fp8"),
-        (EngineConfig("transformers", DOCWRITER, task="embed"), "bad_model", "embed"),
         (EngineConfig("transformers", DOCWRITER, engine_options={"batching": "rows"}), "bad_model", "cohorts"),
     ],
 )

@@ -10,9 +10,12 @@ from msgspec.structs import replace
 import penstock as ps
 from penstock import engine_info
 from penstock.engine_info import engines
+from penstock.engines.base import EngineLoadError
 from penstock.errors import ConfigError
+from penstock.host.host import make_engine
 from penstock.planning import demands
 from penstock.planning.preflight import check_feasible
+from penstock.protocol.messages import EngineConfig, Setup
 from penstock.spec.load import load_pipeline
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Pipeline
@@ -65,6 +68,16 @@ def test_launch_refuses_it_before_it_plans(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(demands, "demand_of", lambda *given, **more: pytest.fail("it was planned"))
     with refused("does not support embedding"):
         ps.launch(Model("a/b", engine="vllm", task="embed"))
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm", "openai"])
+def test_a_host_refuses_what_no_plan_asks_for(engine: str) -> None:
+    setup = Setup("a-0", EngineConfig(engine, "a/b", task="embed"))
+    with pytest.raises(
+        EngineLoadError, match=f"the {engine} engine does not support models with task: embed"
+    ) as raised:
+        make_engine(setup, {})
+    assert raised.value.code == "bad_model"
 
 
 def test_an_engine_of_another_interpreter_is_not_guessed() -> None:

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from penstock import __version__
+from penstock.engine_info import info_of
 from penstock.engines.base import Engine, EngineLoadError, MainThreadWorker, Sleeper
 from penstock.engines.registry import create
 from penstock.host.causes import failure_of, read_tail
@@ -106,7 +107,7 @@ def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
     """The loaded engine, or None when the failure was reported or nobody waits for it any more."""
     began_s = time.monotonic()
     try:
-        engine = _make(setup, functions)
+        engine = make_engine(setup, functions)
         capacity = cut_capacity(engine.load(setup.config, loop.emit, loop.note), setup.share)
         if not capacity.version:
             capacity = msgspec.structs.replace(capacity, version=setup.version)
@@ -150,11 +151,14 @@ def _attend(engine: Engine, loop: HostLoop) -> None:
             return
 
 
-def _make(setup: Setup, functions: Functions) -> Engine:
+def make_engine(setup: Setup, functions: Functions) -> Engine:
     if setup.work is not None:
         from penstock.engines.python.engine import PythonEngine
 
         return PythonEngine(setup.work, functions)
+    if not info_of(setup.config.engine).runs(setup.config.task):
+        message = f"the {setup.config.engine} engine does not support models with task: {setup.config.task}"
+        raise EngineLoadError(message, "bad_model")
     return create(setup.config.engine)
 
 

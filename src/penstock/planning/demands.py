@@ -14,9 +14,8 @@ from penstock.spec.engines import AUTO
 from penstock.spec.identity import ModelPool
 from penstock.spec.model import Model
 
-__all__ = ["asked_of", "check_launchable", "demand_of", "engine_for"]
+__all__ = ["check_launchable", "demand_of", "engine_for"]
 
-_OPTIONS_OF_TASK = {"generate": frozenset({"sampling"}), "embed": frozenset({"embedding"})}
 ReadFacts = Callable[[str, str | None], ModelFacts]
 
 
@@ -34,11 +33,6 @@ def engine_for(model: Model, *, here: bool) -> EngineInfo:
     return able[0]
 
 
-def asked_of(model: Model) -> frozenset[str]:
-    """The options, as the engines' records name them, that every request for the model's task has."""
-    return _OPTIONS_OF_TASK[model.task]
-
-
 def check_launchable(model: Model) -> None:
     """Raises MissingDependency with the command that installs the model's engine; ConfigError where only the user can
     say which one it is."""
@@ -51,9 +45,7 @@ def check_launchable(model: Model) -> None:
     info = engine_for(model, here=True)
     if engine_info.is_installed(info):
         return
-    hints = [
-        engine_info.install_hint(each) for each in _able(model) if each.adapter and asked_of(model) <= each.honours
-    ]
+    hints = [engine_info.install_hint(each) for each in _able(model) if each.runs(model.task)]
     if model.resolved_engine == AUTO and hints:
         raise MissingDependency(f"no engine is installed that can run '{model.ref}': {', or '.join(hints)}")
     if not info.adapter:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from penstock.engine_info import info_of, model_engines
+from penstock.engine_info import OPTIONS_OF_TASK, info_of, model_engines
 from penstock.engines import registry
 from penstock.errors import ConfigError
-from penstock.planning.demands import asked_of, engine_for
+from penstock.planning.demands import engine_for
 from penstock.spec.engines import AUTO
 from penstock.spec.graph import StepNode, step_path
 from penstock.spec.model import Model
@@ -57,7 +57,10 @@ def _beyond_the_engines(workload: Workload) -> Iterator[Problem]:
         if node.step.model_name is not None
     ]
     if not workload.steps:
-        asked = [(("models", name, "task"), name, asked_of(model)) for name, model in workload.models.items()]
+        asked = [
+            (("models", name, "task"), name, frozenset({OPTIONS_OF_TASK[model.task]}))
+            for name, model in workload.models.items()
+        ]
     for path, name, asks in asked:
         model = workload.models[name]
         if model.python is not None and model.resolved_engine == AUTO:

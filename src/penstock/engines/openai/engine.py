@@ -66,10 +66,6 @@ class OpenAIEngine:
         aiohttp = _aiohttp()
         options = config.engine_options
         check_options(options, OPTIONS, "openai")
-        if config.task != "generate":
-            raise EngineLoadError(
-                f"the openai engine does not support the task {config.task!r}, only generate", "bad_model"
-            )
         if not config.base_urls:
             raise EngineLoadError(
                 "the openai engine needs base_url, for instance http://localhost:8000/v1", "bad_model"

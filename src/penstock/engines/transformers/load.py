@@ -84,10 +84,6 @@ def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:
 
 
 def _check_config(config: EngineConfig) -> None:
-    if config.task != "generate":
-        raise EngineLoadError(
-            f"the transformers engine does not support the task {config.task!r}, only generate", "bad_model"
-        )
     if config.tensor_parallel * config.pipeline_parallel > 1:
         raise EngineLoadError(
             f"the transformers engine runs on one device; tensor_parallel {config.tensor_parallel} and "

@@ -51,8 +51,6 @@ class StartedVllm(msgspec.Struct):
 
 def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> StartedVllm:
     """Blocking. Raises EngineLoadError for what is wrong with the request; what vLLM itself raises passes through."""
-    if config.task != "generate":
-        raise EngineLoadError(f"the vllm engine does not support the task {config.task!r}, only generate", "bad_model")
     set_environment(config, os.environ)
     try:
         import vllm

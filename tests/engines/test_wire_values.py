@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.protocol import messages
-from penstock.protocol.arrays import Array, as_native, pack_array
+from penstock.protocol.arrays import EXTENSION, Array, as_native, pack_array
 from penstock.protocol.messages import Answer, Answers, Load, Output, Request, Requests, WireRequest, requests_message
 from penstock.protocol.values import UnsendableValue, as_extension, from_extension, to_wire
 from penstock.protocol.wire import (
@@ -150,6 +150,20 @@ def test_bytes_that_are_no_array_break_the_protocol() -> None:
         answer = Answer(1, 1, value=msgspec.msgpack.Ext(9, broken))
         with pytest.raises(WireError):
             coordinator_decoder().feed(bytes(encode(Answers([answer], LOAD))))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x63\x01", b"\x00\x01", b"\x00\x00", b"\x00\x01" + b"\xff" * 8])
+def test_a_kept_answer_with_bytes_that_are_no_array_can_not_be_read(data: bytes) -> None:
+    kept = msgspec.msgpack.encode(Answer(1, 1, value=msgspec.msgpack.Ext(EXTENSION, data)))
+    with pytest.raises(WireError, match="are no array"):
+        decode_answer(kept)
+
+
+def test_numpy_arrays_that_are_no_buffers_arrive_as_lists_or_say_why_not() -> None:
+    numpy = pytest.importorskip("numpy")
+    assert through(numpy.zeros((1,) * 9)) == [[[[[[[[[0.0]]]]]]]]], "more dimensions than an Array has"
+    with pytest.raises(UnsendableValue, match="is of type longdouble, which a row can't hold"):
+        to_wire({"x": numpy.zeros(3, numpy.longdouble)})
 
 
 def test_a_matrix_becomes_answers_without_a_copy() -> None:

@@ -54,11 +54,13 @@ class Array(Sequence[Any]):
 
     @classmethod
     def of(cls, value: Any) -> Array | None:
-        """A copy of a numpy array, or of a typed memoryview; None for one of other elements, or without dimensions."""
+        """A copy of a numpy array, or of a typed memoryview; None for other elements, or dimensions than 1 to 8."""
+        if not 1 <= value.ndim <= _MAX_DIMENSIONS:
+            return None
         if isinstance(value, memoryview):
             name = _BY_FORMAT.get(value.format)
             return cls(name, value.shape, value.tobytes()) if name is not None and value.shape else None
-        if value.dtype.name not in DTYPES or not value.ndim:
+        if value.dtype.name not in DTYPES:
             return None
         little = value.dtype.newbyteorder("<")
         return cls(value.dtype.name, tuple(map(int, value.shape)), value.astype(little, copy=False).tobytes())
@@ -115,9 +117,12 @@ def pack_array(array: Array) -> Ext:
 
 
 def unpack_array(data: memoryview) -> Array:
-    """Raises ValueError, IndexError or struct.error for bytes that are no array."""
-    dtype, dimensions = _NAMES[data[0]], data[1]
-    shape = struct.unpack_from(f">{dimensions}Q", data, 2)
+    """Raises ValueError for bytes that are no array."""
+    try:
+        dtype, dimensions = _NAMES[data[0]], data[1]
+        shape = struct.unpack_from(f">{dimensions}Q", data, 2)
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"{len(data)} bytes are no array: {error}") from None
     return Array(dtype, shape, bytes(data[2 + 8 * dimensions :]))
 
 

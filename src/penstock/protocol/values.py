@@ -143,8 +143,11 @@ def _convert_other(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, (tuple, list)):
         return _convert_list(list(value), path, depth)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        array = Array.of(value)
-        return array if array is not None else _convert(value.tolist(), path, depth + 1)
+        if (array := Array.of(value)) is not None:
+            return array
+        # A scalar that Python has no type for (longdouble) is its own `tolist`.
+        if type(native := value.tolist()) is not type(value):
+            return _convert(native, path, depth + 1)
     if isinstance(value, memoryview) and value.format not in ("B", "c"):
         array = Array.of(value)
         if array is not None:

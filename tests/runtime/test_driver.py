@@ -243,7 +243,8 @@ def test_a_broken_invariant_is_an_incident_of_pools(tmp_path: Path, monkeypatch:
         time.sleep(0.3)
         assert pools.record.incidents <= 8, "each time twice as long after the last"
     log = pools.record.log.read_text()
-    assert "an invariant is broken, which is a bug in Penstock: one-0 counts 5 requests called back of 0" in log
+    found = "pool one counts 0 excess, 4 idle, 0 called back; its replicas have 0, 4, 5"
+    assert f"an invariant is broken, which is a bug in Penstock: {found}" in log
     assert "The story (dispatch):" in log and "ReplicaReady(" in log
 
 

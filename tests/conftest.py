@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -17,6 +18,10 @@ from hypothesis import settings
 settings.register_profile("penstock", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("fast", settings.get_profile("penstock"), max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "penstock"))
+
+# A shell starts what is to run in the background with SIGINT ignored, and so would start whatever is started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RunPenstock = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -18,7 +18,6 @@ from penstock.sim import world
 
 PLANTED, plant = planted()
 # Where what a bug needs is rare: one seed in about seven hundred.
-SEEDS_FROM = {"what_is_read_once_more_is_not_looked_at": 1100}
 
 
 @plant
@@ -134,4 +133,4 @@ def the_beginning_of_a_file_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTED[name](monkeypatch)
-    caught(name, SEEDS_FROM.get(name, 0))
+    caught(name)

@@ -14,7 +14,8 @@ around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from penstock.core import events as ev
 from penstock.core.dispatch.dispatch import Dispatch
@@ -53,6 +54,16 @@ class Core:
         self._opened = False
         self._closing = False  # pools of the phase before still leave
         self._first: list[Event] = []
+        # What one machine says to the other.
+        self._wires: dict[type[Instruction], Callable[[Any], Sequence[Event]]] = {
+            ev.StartTasks: self._on_start_tasks,
+            ev.PoolsClosed: self._on_pools_closed,
+            ev.Drain: lambda drain: [ev.DrainRequested(cause=drain.id, grace_s=self.drain_grace_s)],
+            ev.Drained: lambda drained: [ev.DispatchDrained(cause=drained.id)],
+            ev.SourceExhausted: lambda exhausted: [ev.Exhausted(cause=exhausted.id)],
+            ev.CancelTasks: lambda cancel: [ev.CancelRequests(cause=cancel.id, tasks=cancel.tasks)],
+            ev.Cancelled: lambda cancelled: [ev.TasksCancelled(cause=cancelled.id, tasks=cancelled.tasks)],
+        }
 
     def begin(
         self, flow: Flow, pools: Sequence[int], lazy: Sequence[int] = (), sleep: Sequence[int] = (), phase: int = 0
@@ -83,7 +94,9 @@ class Core:
                 batch, for_flow = for_flow, []
                 instructions += self.flow.handle(batch, now)
             for instruction in instructions:
-                self._route(self._wire(instruction), for_flow, for_dispatch)
+                wire = self._wires.get(type(instruction))
+                if wire is not None:
+                    self._route(wire(instruction), for_flow, for_dispatch)
                 self._route(perform(instruction), for_flow, for_dispatch)
 
     def _route(self, events: Iterable[Event], for_flow: list[Event], for_dispatch: list[Event]) -> None:
@@ -95,27 +108,16 @@ class Core:
             if not dispatches or self.flow.handles(event):
                 for_flow.append(event)
 
-    def _wire(self, instruction: Instruction) -> list[Event]:
-        """What one machine says to the other."""
-        kind, cause = type(instruction), instruction.id
+    def _on_start_tasks(self, start: ev.StartTasks) -> Sequence[Event]:
         # With the first task, not with the phase: where everything is done already no model is loaded.
-        if kind is ev.StartTasks and not self._opened:
-            self._wanted = True
-            return self._open(cause)
-        if kind is ev.PoolsClosed:
-            self._closing = False
-            return self._open(cause)
-        if kind is ev.Drain:
-            return [ev.DrainRequested(cause=cause, grace_s=self.drain_grace_s)]
-        if kind is ev.Drained:
-            return [ev.DispatchDrained(cause=cause)]
-        if kind is ev.SourceExhausted:
-            return [ev.Exhausted(cause=cause)]
-        if isinstance(instruction, ev.CancelTasks):
-            return [ev.CancelRequests(cause=cause, tasks=instruction.tasks)]
-        if isinstance(instruction, ev.Cancelled):
-            return [ev.TasksCancelled(cause=cause, tasks=instruction.tasks)]
-        return []
+        if self._opened:
+            return ()
+        self._wanted = True
+        return self._open(start.id)
+
+    def _on_pools_closed(self, closed: ev.PoolsClosed) -> Sequence[Event]:
+        self._closing = False
+        return self._open(closed.id)
 
     def _open(self, cause: int) -> list[Event]:
         """Open the phase's pools, once there is something to do for them and those before have left."""

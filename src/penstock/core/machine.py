@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from msgspec.structs import astuple
+
 from penstock.core.events import Event, Instruction
 from penstock.errors import InvariantError
 
@@ -91,17 +93,8 @@ class StateMachine:
 
 def _numbers_in(item: Event | Instruction) -> int:
     """How long the lists of an event or instruction are, all together."""
-    total = 1
-    for field in item.__struct_fields__:
-        value = getattr(item, field)
-        if type(value) is list:
-            total += len(value)
-    return total
+    return 1 + sum([len(value) for value in astuple(item) if type(value) is list])
 
 
 def _names(item: Event | Instruction, number: int) -> bool:
-    for field in item.__struct_fields__:
-        value = getattr(item, field)
-        if value == number or (isinstance(value, list) and number in value):
-            return True
-    return False
+    return any(value == number or (isinstance(value, list) and number in value) for value in astuple(item))

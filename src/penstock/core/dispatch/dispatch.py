@@ -87,14 +87,17 @@ class Dispatch(DispatchState):
 
     def _on_submit(self, event: ev.Submit) -> None:
         pool = self.pools[event.pool]
-        push, step, priority, requests = pool.lanes.push, event.step, event.priority, self.requests
+        step, priority, index = event.step, event.priority, event.pool
         deadline = NO_DEADLINE if event.timeout_s is None else self.now + event.timeout_s
-        for task, order, tokens_in, tokens_out in zip(
-            event.tasks, event.orders, event.tokens_in, event.tokens_out, strict=True
-        ):
-            request = requests[task] = Request(task, step, order, priority, deadline, tokens_in, tokens_out, event.pool)
-            push(request)
-            if event.timeout_s is not None:
+        costs = zip(event.tasks, event.orders, event.tokens_in, event.tokens_out, strict=True)
+        requests = [
+            Request(task, step, order, priority, deadline, tokens_in, tokens_out, index)
+            for task, order, tokens_in, tokens_out in costs
+        ]
+        self.requests.update(zip(event.tasks, requests, strict=True))
+        pool.lanes.extend(requests)
+        if event.timeout_s is not None:
+            for request in requests:
                 self.deadlines.add(request)
         self.dirty(pool)
         self.residency.first_request(pool)

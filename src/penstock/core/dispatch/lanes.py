@@ -8,6 +8,7 @@ so a lane is a deque with a heap beside it for those that do not (retries, child
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from math import log
 
@@ -203,18 +204,25 @@ class Lanes:
     def push(self, request: Request) -> None:
         # Set here, since a request comes to a lane from four sides: new, returned, failed, and cleared as a suspect.
         request.place = WAITING
+        self._lane_for(request).push(request)
+        self.count += 1
+
+    def extend(self, requests: Sequence[Request]) -> None:
+        """New requests of one class and step: their lane is looked up once."""
+        if requests:
+            push = self._lane_for(requests[0]).push
+            for request in requests:
+                push(request)
+            self.count += len(requests)
+
+    def _lane_for(self, request: Request) -> Lane:
         key = self._policy.lane_of(request)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._add_lane(key, request)
-        lane.push(request)
-        self.count += 1
-
-    def _add_lane(self, key: LaneKey, request: Request) -> Lane:
-        lane = self._lanes[key] = Lane(request.step, request.priority)
-        if self._longest_first:  # nothing is learned of its step yet: the limits keep the order
-            lane.longest_first(1.0)
-        self.ranked = [self._lanes[key] for key in sorted(self._lanes)]
+            lane = self._lanes[key] = Lane(request.step, request.priority)
+            if self._longest_first:  # nothing is learned of its step yet: the limits keep the order
+                lane.longest_first(1.0)
+            self.ranked = [self._lanes[key] for key in sorted(self._lanes)]
         return lane
 
     def first(self) -> Request | None:

@@ -44,6 +44,7 @@ class Pool:
         self._by_index = {replica.index: replica for replica in replicas}
         self._place = {replica.index: place for place, replica in enumerate(replicas)}
         self._offers: dict[int, list[int]] = {}  # by class, from its first request on
+        self._sure: dict[int, int] = {}  # place -> its number, while a lane is served: known to hold without a look
         self._classes: set[int] = set()  # that have had requests; their offers are rebuilt on demand
         self._excess = self._idle = self._recalled = 0
 
@@ -64,6 +65,7 @@ class Pool:
 
     def offer(self, replica: Replica) -> None:
         """Tell that the replica's spare credit has changed, for whichever class."""
+        self._sure.pop(self._place[replica.index], None)
         for priority, heap in self._offers.items():
             rank = replica.rank(priority, by_work=self.by_work)
             if rank:
@@ -100,14 +102,14 @@ class Pool:
         )
         return (waiting + sum(replica.work for replica in ready)) / (len(ready) + self._loading)
 
-    def held_back(self, replica: Replica, share: float | None) -> bool:
+    def held_back(self, replica: Replica, share: float) -> bool:
         """Whether a busy replica is to get no more, since the rest is the share of others.
 
         Of others that are still loading, in any case; of others that are ready, where slots share a device: there an
         idle slot is no lost time, and the replica with the longest rows would end last. An idle replica
         always gets work.
         """
-        if share is None or not replica.in_flight or replica.work < share:
+        if not replica.in_flight or replica.work < share:
             return False
         return replica.shared or self._loading > 0
 
@@ -128,13 +130,16 @@ class Pool:
         for lane in self.lanes.ranked:
             if not self.lanes.may_pass(lane, blocked):
                 break
-            while lane:
+            left = len(lane)
+            self._sure.clear()
+            while left:
                 replica = self._first_in_line(lane.priority)
-                if replica is None or self.held_back(replica, share):
+                if replica is None or (share is not None and self.held_back(replica, share)):
                     break
                 if not self._give_from(lane, replica, sends, now):
                     break
-            if lane:
+                left -= 1
+            if left:
                 blocked = blocked or lane
         self.lanes.recount()
         if self.lanes.count < before:
@@ -149,7 +154,8 @@ class Pool:
         while offers:
             over, place = divmod(offers[0], count)
             replica = self.replicas[place]
-            if replica.rank(priority, by_work=self.by_work) == _TOP - over:
+            # Most were computed for the request before: nothing has changed since.
+            if self._sure.get(place) == offers[0] or replica.rank(priority, by_work=self.by_work) == _TOP - over:
                 return replica
             heappop(offers)
         return None
@@ -171,8 +177,10 @@ class Pool:
             self.offer(replica)  # what it has left counts for the other classes as well
             return True
         rank, offers = replica.rank(request.priority, by_work=self.by_work), self._offers[request.priority]
+        place = self._place[replica.index]
+        number = self._sure[place] = (_TOP - rank) * len(self.replicas) + place if rank else 0
         if rank:
-            heapreplace(offers, (_TOP - rank) * len(self.replicas) + self._place[replica.index])
+            heapreplace(offers, number)
         else:
             heappop(offers)
         return True

@@ -93,7 +93,7 @@ class Replica(Credit):
 
     def count(self) -> tuple[int, int, int]:
         """Requests that must be waiting in the host and were not called back yet; slots that are idle; recalls out."""
-        if not self.answers:
+        if self.state not in ANSWERS:
             return (0, 0, 0)
         out = len(self.in_flight)
         idle = max(0, self.slots - out) if self.state == "ready" else 0

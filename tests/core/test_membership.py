@@ -150,3 +150,9 @@ def test_slots_change_while_it_works() -> None:
     dispatch.tell(dispatch.answers(0, *dispatch.out(0)[:2]))
     assert not dispatch.sent(), "it still has more than its slots hold"
     assert dispatch.tell(ev.SlotsChanged(replica=0, incarnation=9, slots=50)) == []
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_an_added_replica_has_a_number_of_the_set_or_the_next(number: int) -> None:
+    with pytest.raises(InvariantError, match=f"replica {number} was added, and there are 2"):
+        DrivenDispatch(2).tell(ev.AddReplica(replica=number, shape=ReplicaShape("late", 0)))

@@ -242,3 +242,16 @@ def test_out_of_memory_in_the_lane_is_no_death_of_a_suspect() -> None:
         dispatch.bring_back(0, slots=8)
     requests = [*dispatch.machine.replicas[0].in_flight.values(), *dispatch.machine.pools[0].quarantine.requests()]
     assert len(requests) == 8 and all(request.solo_crashes == 0 for request in requests)
+
+
+def test_a_suspect_that_is_called_back_stays_one() -> None:
+    dispatch = suspected(tasks=4)
+    dispatch.bring_back(0)
+    dispatch.tell(ev.ReplicaReady(replica=1, incarnation=1, slots=4, kv_tokens=0))
+    assert dispatch.out(0) == [0, 1]
+    dispatch.tell(ev.SlotsChanged(replica=0, incarnation=2, slots=1))
+    assert dispatch.only(ev.TakeBackFrom).tasks == [1]
+    dispatch.tell(dispatch.answers(0, returned=[1]))
+    assert dispatch.sent() == {}, "it does not run on the other one, where it might end innocents"
+    dispatch.tell(dispatch.answers(0, 0))
+    assert dispatch.sent() == {0: [1]}

@@ -169,7 +169,11 @@ class RequestChecks(ReplicaChecks):
                 self.tasks[task].retries += 1
                 self._waits_again(task, replica)
         for task in returned:
-            self._waits_again(task, replica)
+            if self.tasks[task].suspect:  # one that was called back has shown nothing yet
+                self._leave(replica, task)
+                self.tasks[task].replica = -1
+            else:
+                self._waits_again(task, replica)
 
     def _waits_again(self, number: int, replica: KnownReplica) -> None:
         task = self.tasks[number]

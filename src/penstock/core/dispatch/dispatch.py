@@ -178,20 +178,30 @@ class Dispatch(DispatchState):
             self._fail_attempts(replica, pool, failed, event)
         if len(accepted) + len(failed) < len(event.tasks):
             self._stale(replica, len(event.tasks) - len(accepted) - len(failed), "duplicate or late")
-        for task in event.returned or ():
-            # A reply that comes twice names what may have been sent since, and have begun. `started` too: of two
-            # take-backs that are out the first reply settles both, and what the second one names is in no host then.
-            asked = replica.in_flight.get(task)
-            if asked is not None and (asked.recalled or asked.started) and not asked.begun:
-                self._release(replica, task)
-                pool.lanes.push(asked)
         if event.returned is not None:
-            self._forget_recall(replica)
+            self._take_returned(replica, pool, event.returned)
         # Only what waits for this pool shows that more look-ahead would have helped.
         replica.measure(len(accepted), event.turnaround_s, self.now)
         replica.saw(event.progress, event.executing, self.now)
         pool.offer(replica)
         pool.recount(replica)
+
+    def _take_returned(self, replica: Replica, pool: Pool, returned: list[int]) -> None:
+        """What a host had not begun and gives back waits again."""
+        suspects: list[Request] = []
+        for task in returned:
+            # A reply that comes twice names what may have been sent since, and have begun. `started` too: of two
+            # take-backs that are out the first reply settles both, and what the second one names is in no host then.
+            asked = replica.in_flight.get(task)
+            if asked is not None and (asked.recalled or asked.started) and not asked.begun:
+                self._release(replica, task)
+                # A suspect stays one until it is answered: beside innocents it might take their replica with it.
+                if replica.trying:
+                    suspects.append(asked)
+                else:
+                    pool.lanes.push(asked)
+        pool.quarantine.put_back(suspects)
+        self._forget_recall(replica)
 
     def _match(
         self, replica: Replica, pool: Pool, event: ev.AnswersArrived

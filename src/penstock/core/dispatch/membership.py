@@ -26,6 +26,8 @@ class Membership:
     def add(self, event: ev.AddReplica) -> None:
         state = self._state
         pool = state.pools[event.shape.pool]
+        if not 0 <= event.replica <= len(state.replicas):
+            raise state.broken(f"replica {event.replica} was added, and there are {len(state.replicas)}")
         if event.replica == len(state.replicas):
             replica = Replica(event.replica, event.shape, state.limits, state.broken)
             state.replicas.append(replica)

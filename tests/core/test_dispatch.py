@@ -254,6 +254,20 @@ def test_a_request_past_its_deadline_ends_wherever_it_is() -> None:
     assert not dispatch.all(ev.Deliver)
 
 
+def test_a_deadline_of_a_request_that_has_ended_takes_no_memory() -> None:
+    dispatch = DrivenDispatch(1)
+    dispatch.ready(0, slots=50)
+    submit_until(dispatch, 60.0, 0)
+    for first in range(1, 20_000, 50):
+        submit_until(dispatch, 3600.0, *range(first, first + 50))
+        while len(dispatch.out(0)) > 1:
+            dispatch.tell(dispatch.answers(0, *dispatch.out(0)[1:]))
+        dispatch.tell(ev.Tick(), after_s=0.01)
+    assert len(dispatch.machine.deadlines) < 3000
+    dispatch.tell(ev.Tick(), after_s=60.0)
+    assert dispatch.only(ev.FailRequests).tasks == [0], "one that is open is kept"
+
+
 def test_an_answer_in_time_is_delivered_and_the_deadline_forgotten() -> None:
     dispatch = DrivenDispatch(1)
     dispatch.ready(0, slots=1)

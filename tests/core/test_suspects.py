@@ -208,6 +208,21 @@ def test_a_load_after_a_death_in_the_lane_belongs_to_the_turn_of_the_suspects() 
     assert dispatch.out(1) == mine[:1]
 
 
+def test_a_pause_is_nobodys_turn() -> None:
+    """Paused for an hour within the suspects' turn of 2 s: the others have 2 s, and not an hour, before the next."""
+    dispatch, mine = alone_with_suspects()
+    dispatch.tell(ev.PausePool(pool=0), after_s=1.0)
+    dispatch.tell(dispatch.answers(1, *mine[:2]), after_s=10.0)
+    dispatch.tell(ev.ResumePool(pool=0), after_s=3590.0)
+    assert min(dispatch.out(1)) == 50
+    dispatch.tell(ev.PausePool(pool=0), after_s=0.1)
+    dispatch.tell(ev.ResumePool(pool=0), after_s=5.0)
+    dispatch.tell(dispatch.answers(1, *range(50, 55)), ev.Tick(), after_s=1.8)
+    assert dispatch.sent(), "their 2 s are not over"
+    dispatch.tell(dispatch.answers(1, *dispatch.out(1)), after_s=0.2)
+    assert dispatch.out(1) == mine[2:]
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_suspects_do_not_wait_for_a_replica_that_does_not_come_back(busy: bool) -> None:
     """Its node is gone, and it waits for a place: it is starting, for as long as that takes."""

@@ -12,6 +12,7 @@ from penstock.core.dispatch import failover
 from penstock.core.dispatch.failover import Failover
 from penstock.core.dispatch.membership import Membership
 from penstock.core.dispatch.pool import Pool
+from penstock.core.dispatch.quarantine import Quarantine
 from penstock.core.dispatch.replica import Replica
 from penstock.core.dispatch.residency import Residency
 
@@ -113,9 +114,22 @@ def resumed_pool_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits in a pool is not looked at when the pause is over."""
 
     def resume(self: Membership, event: ev.ResumePool) -> None:
-        self._state.pools[event.pool].paused = False
+        self._state.pools[event.pool].paused_at = None
 
     monkeypatch.setattr(Membership, "resume", resume)
+
+
+@plant
+def a_pause_is_taken_off_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What suspects had of the last ready replica counts as less than it was, for a pause."""
+    take_off = Quarantine.take_off
+
+    def twice(self: Quarantine, pause_s: float) -> None:
+        take_off(self, pause_s)
+        if self.turn_began is not None:
+            self.turn_began += pause_s
+
+    monkeypatch.setattr(Quarantine, "take_off", twice)
 
 
 @plant

@@ -54,8 +54,7 @@ class RequestChecks(ReplicaChecks):
         self.waiting: list[dict[int, None]] = [{} for _ in range(scenario.pools)]  # but for suspects
         self._answered = 0
         self._passed: dict[int, int] = {}  # request that waited while one of a lower class was sent: its attempt
-        self.paused: set[int] = set()
-        self._turns = [SimTurns() for _ in range(scenario.pools)]
+        self.turns = [SimTurns() for _ in range(scenario.pools)]
 
     def tries_suspects(self, replica: KnownReplica) -> bool:
         return any(self.tasks[number].suspect for number in replica.out)
@@ -187,7 +186,7 @@ class RequestChecks(ReplicaChecks):
         replica = self.replicas[send.replica]
         if replica.removed:
             raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which drains: {replica}")
-        if replica.pool in self.paused:
+        if self.turns[replica.pool].paused:
             raise Violation(f"requests {send.tasks} were sent to pool {replica.pool}, which is paused")
         if self.draining or not replica.ready or replica.leaving or send.incarnation != replica.incarnation:
             raise Violation(f"requests {send.tasks} were sent to replica {send.replica}, which is not to have any")
@@ -227,7 +226,7 @@ class RequestChecks(ReplicaChecks):
     def _begin_turn(self, replica: KnownReplica, now: float) -> None:
         ready = [each for each in self.replicas if each.pool == replica.pool and each.ready and not each.removed]
         last, others_wait = len(ready) == 1, bool(self.waiting[replica.pool])
-        self._turns[replica.pool].begin(now, last=last, others_wait=others_wait)
+        self.turns[replica.pool].begin(now, last=last, others_wait=others_wait)
         self.tally.hit("suspects: on the last ready replica", int(last and others_wait))
 
     def take_back(self, take: ev.TakeBackFrom) -> None:
@@ -308,7 +307,7 @@ class RequestChecks(ReplicaChecks):
             if task.is_over(now - LONGEST_TICK_S):
                 raise Violation(f"request {number} continues at {now}, past its deadline: {task}")
         self.turn += 1
-        for pool, turns in enumerate(self._turns):
+        for pool, turns in enumerate(self.turns):
             ready = [each for each in self.replicas if each.pool == pool and each.ready and not each.removed]
             if ready and not any(map(self.tries_suspects, ready)):
                 turns.end(now)
@@ -316,7 +315,7 @@ class RequestChecks(ReplicaChecks):
             return
         self._check_removed()
         for index, replica in enumerate(self.replicas):
-            if not replica.ready or replica.leaving or replica.out or replica.pool in self.paused:
+            if not replica.ready or replica.leaving or replica.out or self.turns[replica.pool].paused:
                 continue
             waiting = self.waiting[replica.pool]
             if waiting:

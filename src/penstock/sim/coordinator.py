@@ -147,9 +147,9 @@ class Coordinator:
             case ev.SlotsChanged():
                 requests.saw_slots(event)
             case ev.PausePool():
-                requests.paused.add(event.pool)
+                requests.turns[event.pool].pause(self.world.now)
             case ev.ResumePool():
-                requests.paused.discard(event.pool)
+                requests.turns[event.pool].resume(self.world.now)
 
     def perform(self, instruction: Instruction) -> Iterable[Event]:
         if self.kill_in:

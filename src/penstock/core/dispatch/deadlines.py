@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from penstock.core.dispatch.lanes import Request
+
+_SLACK = 1024  # entries of requests that have ended: below it a search for them is not worth its time
 
 
 class Deadlines:
@@ -18,9 +20,12 @@ class Deadlines:
     def add(self, request: Request) -> None:
         heappush(self._heap, (request.deadline, request.task))
 
+    def __len__(self) -> int:
+        """Requests that it knows of, some of which have ended."""
+        return len(self._heap)
+
     def due(self, requests: Mapping[int, Request], now: float) -> list[Request]:
-        """Those of `requests` that are past their deadlines. What has ended since stays in the heap until its time,
-        since finding it would cost as much as all that have a deadline."""
+        """Those of `requests` that are past their deadlines."""
         # For the checks: between two ticks a deadline may pass, and that is no fault.
         self.judged_at = now
         found: list[Request] = []
@@ -30,4 +35,13 @@ class Deadlines:
             request = requests.get(task)
             if request is not None and request.deadline == deadline:
                 found.append(request)
+        # A service with a deadline of an hour would hold an hour of requests that have long ended. Not one by one as
+        # they end: to find one costs as much as to find all.
+        if len(self._heap) > 2 * len(requests) + _SLACK:
+            self._heap = [each for each in self._heap if _is_open(requests.get(each[1]), each[0])]
+            heapify(self._heap)
         return found
+
+
+def _is_open(request: Request | None, deadline: float) -> bool:
+    return request is not None and request.deadline == deadline

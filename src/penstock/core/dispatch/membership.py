@@ -80,11 +80,15 @@ class Membership:
     # ------------------------------------------------------------ what a pool may do
 
     def pause(self, event: ev.PausePool) -> None:
-        self._state.pools[event.pool].paused = True
+        pool = self._state.pools[event.pool]
+        if pool.paused_at is None:
+            pool.paused_at = self._state.now
 
     def resume(self, event: ev.ResumePool) -> None:
         pool = self._state.pools[event.pool]
-        pool.paused = False
+        if pool.paused_at is not None:
+            pool.quarantine.take_off(self._state.now - pool.paused_at)
+        pool.paused_at = None
         self._state.dirty(pool)
 
     def slots_changed(self, replica: Replica, event: ev.SlotsChanged) -> None:

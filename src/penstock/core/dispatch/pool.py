@@ -36,7 +36,7 @@ class Pool:
         self.opened = False
         self.lazy = False  # opened, but to be started with the first request
         self.down = False
-        self.paused = False  # nothing is sent
+        self.paused_at: float | None = None  # since when nothing is sent
         self.by_work = (
             False  # the rest is known: level the work, since the replica that ends last decides when the run ends
         )
@@ -62,6 +62,10 @@ class Pool:
         self._place[replica.index] = len(self.replicas) - 1
         self.compare_peers()
         self._offers.clear()  # places are numbered among more replicas now
+
+    @property
+    def paused(self) -> bool:
+        return self.paused_at is not None
 
     def offer(self, replica: Replica) -> None:
         """Tell that the replica's spare credit has changed, for whichever class."""

@@ -107,6 +107,13 @@ class Quarantine:
             self.next_turn = now + (now - self.turn_began)
             self.turn_began = None
 
+    def take_off(self, pause_s: float) -> None:
+        """While the pool was paused, for `pause_s`, it was nobody's turn: what of one has passed, and what is left of
+        one, are as they were."""
+        self.next_turn += pause_s
+        if self.turn_began is not None:
+            self.turn_began += pause_s
+
     def must_serve(self, replica: Replica, now: float, *, others_wait: bool) -> bool:
         """Whether the replica is to take other requests before the next group: it is the only one that can."""
         # With nobody to serve there is nothing to share.

@@ -29,7 +29,7 @@ RESTART_S = 0.3  # from the end of one life to the beginning of the next
 SAFETY_S = 60.0  # virtual seconds after which a run whose faults never stop is cut
 HEAL_S = 400.0  # after the last fault a run has to end within so many virtual seconds
 MAX_TURNS = 40_000
-MAX_LIVES = 25  # beside those that faults end: a schedule of kills alone has more of them than that
+MAX_LIVES = 25  # beside those that the schedule ends: of kills and stops alone it may have more than that
 MAX_LIMITED = 12  # commands that may have a limit
 
 Callback = Callable[[], Iterable[Event]]
@@ -54,7 +54,7 @@ class World:
         self._first_files = self.files
         self.files_restored = False
         self._limited = 0  # lives that ended at their limit
-        self._kills = sum(fault.kind == "kill" for fault in scenario.schedule.faults)
+        self._cut_short = sum(fault.kind in ("kill", "stop") for fault in scenario.schedule.faults)
         self._taken_before = 0  # rows of the source that the first phase took in before it stood again
         self._commands = 0  # how many times the command was given
         self.strikes = Strikes(self)
@@ -109,7 +109,7 @@ class World:
 
     def _begin_life(self) -> Coordinator:
         self.life += 1
-        if self.life > 2 * (MAX_LIVES * len(self.scenario.phases) + self._limited + self._kills):
+        if self.life > 2 * (MAX_LIVES * len(self.scenario.phases) + self._limited + self._cut_short):
             raise Violation(f"the run has not ended after {self.life // 2} lives of its coordinator")
         limits = self.scenario.limits
         self.limit = limits[min(self._commands, len(limits) - 1)] if self._commands < MAX_LIMITED else None

@@ -122,6 +122,14 @@ def test_a_strange_extension_is_refused() -> None:
         Answers([Answer(1, 1, outputs=[Output("", "stop", -(10**15))])], LOAD),
         Answers([Answer(1, 1, outputs=[Output("", "stop", (1 << 63) - 1)])], LOAD),
         Answers([], LOAD, sized=[(1, -5)]),
+        Answers([], LOAD, sized=[(1, 1 << 40)]),
+        Answers([], LOAD, sized=[(1, (1 << 64) - 1)]),
+        Answers([], LOAD, sized=[(1, float("nan"))]),  # type: ignore[list-item]
+        Answers([], LOAD, sized=[(1, 2.5)]),  # type: ignore[list-item]
+        Answers([], LOAD, sized=[(1, True)]),
+        Answers([], LOAD, sized=[(1, "9")]),  # type: ignore[list-item]
+        Answers([], LOAD, sized=[("1", 9)]),  # type: ignore[list-item]
+        Answers([], LOAD, sized=[(1, 9, 9)]),  # type: ignore[list-item]
         Heartbeat(msgspec.structs.replace(LOAD, executing=-1)),
         Heartbeat(msgspec.structs.replace(LOAD, busy_s=float("nan"))),
         Heartbeat(msgspec.structs.replace(LOAD, turnaround_s=float("inf"))),

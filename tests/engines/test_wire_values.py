@@ -166,6 +166,22 @@ def test_numpy_arrays_that_are_no_buffers_arrive_as_lists_or_say_why_not() -> No
         to_wire({"x": numpy.zeros(3, numpy.longdouble)})
 
 
+def test_a_numpy_array_that_is_nothing_but_shape_can_not_be_sent() -> None:
+    numpy = pytest.importorskip("numpy")
+    with pytest.raises(UnsendableValue, match="without elements"):
+        to_wire({"a": [numpy.zeros((10**9, 0))]})
+    assert to_wire(numpy.zeros((0, 4096))).shape == (0, 4096)
+
+
+@pytest.mark.parametrize("shape", [(10**9, 0), (2**63, 0), (3, 0, 10**9), (0, 2**64 - 1)], ids=str)
+def test_an_array_without_elements_has_a_bounded_shape(shape: tuple[int, ...]) -> None:
+    """Its lists are made of its shape, which no bytes bound."""
+    with pytest.raises(ValueError, match=r"without elements .* 1,048,576 places at most"):
+        Array("float32", shape, b"")
+    assert Array("float32", (3, 0), b"").tolist() == [[], [], []]
+    assert Array("float32", (0, 128_256), b"").tolist() == []
+
+
 def test_a_matrix_becomes_answers_without_a_copy() -> None:
     matrix = Array("uint8", (2, 3), b"abcdef")
     first, second = matrix.rows()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from penstock.core.flow.flow import Flow
 from penstock.core.shape import FlowLimits, FlowShape, Progress, StepShape
 from penstock.errors import InvariantError, PoolFailed
 from penstock.planning.launches import dispatch_shape, launches_of
-from penstock.protocol.messages import Answer, Request, WireRequest
+from penstock.protocol.messages import Answer, AnswerParts, EngineConfig, Request, Setup, WireRequest
 from penstock.runtime.driver import Driver, Table
 from penstock.runtime.inbox import Inbox
 from penstock.runtime.pool.calls import Call
+from penstock.runtime.replicas.links import Link
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.integrity import EVERY_S, LONGEST_S, SHARE, Integrity
@@ -335,3 +337,22 @@ def test_an_exception_of_a_thread_ends_the_loop(tmp_path: Path) -> None:
 def test_hosts_of_threads_answer_as_hosts_do(tmp_path: Path) -> None:
     """What the tests above rest on."""
     assert echo("x-0", WireRequest(7, 1, "hello")).outputs[0].text == "x-0: hello"
+
+
+def test_parts_of_a_replica_that_was_ended_reach_nobody(tmp_path: Path) -> None:
+    """Its requests without a first part run again, and a listener would hear two beginnings."""
+    pools = pools_of({"one": 1}, tmp_path)
+    replicas = pools.driver.replicas
+    heard: list[bytes] = []
+    replicas.listeners[7] = heard.append
+    ours, theirs = socket.socketpair()
+    link = Link(0, 1, ours, Setup("one-0", EngineConfig("mock", "mock:x")))
+    parts = AnswerParts(7, [(3, 1)], b"frame")
+    assert [type(event) for event in replicas._parts(link, parts)] == [ev.FirstParts]
+    replicas.table[ev.KillReplica](ev.KillReplica(replica=0, incarnation=1, reason="no progress", dump_stacks=False))
+    assert not replicas._parts(link, parts)
+    assert heard == [b"frame"]
+    link.close()
+    theirs.close()
+    pools.driver.close()
+    pools.record.close()

@@ -109,7 +109,11 @@ REPLACED = [  # (what stands in a good file, what stands there instead, the line
     ("output: answer", "output: a, top_p: 0", ["7: 'top_p': expected a number above 0 and of at most 1, got 0"]),
     ("output: answer", "output: a, temperature: .nan", ["7: 'temperature': expected a number of at least 0, got nan"]),
     ("output: answer", 'output: a, seed: "{{ x"', ["7: 'seed': not a valid template"]),
-    ("output: answer", "output: a, n: 0", ["7: 'n': expected a whole number of at least 1, got 0"]),
+    (
+        "output: answer",
+        "output: a, n: 0",
+        ["7: 'n': expected a whole number of at least 1 and of at most 16384, got 0"],
+    ),
     ("output: answer", "output: a, meta: 1", ["7: 'meta': expected true or false, got 1"]),
     ("output: answer", "output: a, stop: ['']", ["7: 'stop': expected a text or a list of texts, none of them empty"]),
     ("output: answer", "output: a, min_tokens: 9, max_tokens: 3", ["7: 'min_tokens' is 9, above 'max_tokens' 3"]),

@@ -6,8 +6,9 @@ import pytest
 
 from penstock.data.templates import TemplateFailure
 from penstock.errors import ConfigError
+from penstock.protocol.options import Sampling
 from penstock.steps import sampling as step_sampling
-from penstock.steps.sampling import SamplingTemplate
+from penstock.steps.sampling import SamplingTemplate, literal_sampling
 
 
 def test_equal_samplings_are_one_object() -> None:
@@ -57,3 +58,30 @@ def test_fields_are_checked_together_and_null_is_missing() -> None:
     with pytest.raises(TemplateFailure) as caught:
         sampling.render({"n": None})
     assert caught.value.code == "template_missing_field"
+
+
+def test_without_a_row_a_text_is_itself() -> None:
+    assert literal_sampling({"stop": "{{ user }}", "seed": None}, 2) == Sampling(stop=("{{ user }}",), n=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "n", "says"),
+    [
+        ({}, "2", "'n': expected a whole number of at least 1 and of at most 16384, got '2'"),
+        ({}, 16_385, "at most 16384, got 16385"),
+        ({}, None, "got nothing"),
+        ({}, True, "got True"),
+        ({"max_tokens": "{{ x }}"}, 1, "'max_tokens': expected a whole number"),
+        ({"max_tokns": 3}, 1, "unknown sampling field 'max_tokns'; did you mean 'max_tokens'"),
+        ({"response_format": {}}, 1, "unknown sampling field 'response_format' .known: n, max_tokens, "),
+        ({"min_tokens": 5, "max_tokens": 3}, 1, "min_tokens is 5, above max_tokens 3"),
+        ({"stop": "\ud800"}, 1, "'stop': expected valid Unicode"),
+    ],
+    ids=str,
+)
+def test_a_literal_that_can_not_be_meant(fields: dict[str, Any], n: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        literal_sampling(fields, n)
+    if not any("{{" in str(value) for value in fields.values()):
+        with pytest.raises(ConfigError, match=says):
+            SamplingTemplate(fields, n)

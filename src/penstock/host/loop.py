@@ -247,8 +247,7 @@ class HostLoop(threading.Thread):
     def _taken(self) -> list[Answer]:
         """What the engine has answered; parts go out ahead of it."""
         answers, parts = self._streams.sort(self._answers.take(), self._queue.executing)
-        for message in parts:
-            self._channel.send(message)
+        self._channel.put(parts)
         wanted = self._queue.settle(answers)
         if self._version:
             for answer in wanted:

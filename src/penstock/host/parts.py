@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from penstock.protocol.messages import Answer, AnswerPart, AnswerParts, Request
-from penstock.protocol.wire import encode_parts
+from penstock.protocol.values import UnsendableValue, escaped
+from penstock.protocol.wire import MessageTooLarge, encode, encode_parts
 
 __all__ = ["Streams"]
 
@@ -20,9 +21,10 @@ class Streams:
 
     def sort(
         self, items: Iterable[Answer | AnswerPart], executing: Mapping[int, Request]
-    ) -> tuple[list[Answer], list[AnswerParts]]:
-        """The answers among what an engine has emitted, and its parts as messages. A part of no request that executes
-        (it was aborted) is dropped."""
+    ) -> tuple[list[Answer], list[bytearray]]:
+        """The answers among what an engine has emitted, and its parts as messages, encoded. A part of no request that
+        executes (it was aborted) is dropped. A part that can't be sent fails its request alone: its failure stands
+        before the answers, and ends the request in place of the answer that it would have."""
         answers: list[Answer] = []
         by_listener: dict[int, list[AnswerPart]] = {}
         for item in items:
@@ -32,17 +34,27 @@ class Streams:
             request = executing.get(item.id)
             if request is not None and request.attempt == item.attempt and request.listener:
                 by_listener.setdefault(request.listener, []).append(item)
-        messages = [
-            AnswerParts(listener, self._first(parts), encode_parts(parts)) for listener, parts in by_listener.items()
-        ]
+        failed: dict[int, Answer] = {}
+        frames = [frame for listener, parts in by_listener.items() for frame in self._frames(listener, parts, failed)]
         if len(self._begun) > _FORGET_AT + len(executing):
             self._begun = {id: attempt for id, attempt in self._begun.items() if id in executing}
-        return answers, messages
+        return [*failed.values(), *answers], frames
 
-    def _first(self, parts: list[AnswerPart]) -> list[tuple[int, int]]:
-        first: list[tuple[int, int]] = []
-        for part in parts:
-            if self._begun.get(part.id) != part.attempt:
-                self._begun[part.id] = part.attempt
-                first.append((part.id, part.attempt))
-        return first
+    def _frames(self, listener: int, parts: list[AnswerPart], failed: dict[int, Answer]) -> list[bytearray]:
+        """`parts` as one message, or as several where they are too large for one."""
+        parts = [part for part in parts if part.id not in failed]  # a stream ends where a piece of it is missing
+        if not parts:
+            return []
+        first = {part.id: part.attempt for part in parts if self._begun.get(part.id) != part.attempt}
+        try:
+            frame = encode(AnswerParts(listener, list(first.items()), encode_parts(parts)))
+        except (UnsendableValue, MessageTooLarge) as error:
+            if len(parts) == 1:
+                reason = escaped(f"a part of the answer can't be sent: {error}")
+                failed[parts[0].id] = Answer(parts[0].id, parts[0].attempt, "engine_error", reason)
+                return []
+            middle = len(parts) // 2
+            before = self._frames(listener, parts[:middle], failed)
+            return before + self._frames(listener, parts[middle:], failed)
+        self._begun.update(first)
+        return [frame]

@@ -38,6 +38,7 @@ DTYPES = {
 _NAMES = list(DTYPES)
 _BY_FORMAT = {format_: name for name, format_ in DTYPES.items()}
 _MAX_DIMENSIONS = 8
+_MAX_PLACES_WITHOUT_ELEMENTS = 1 << 20  # no bytes bound the shape of such an array, and its lists are made of it
 
 
 class Array(Sequence[Any]):
@@ -50,6 +51,11 @@ class Array(Sequence[Any]):
         size = struct.calcsize(f"<{DTYPES[dtype]}") if dtype in DTYPES else 0
         if not size or not 1 <= len(shape) <= _MAX_DIMENSIONS or min(shape) < 0 or len(data) != size * prod(shape):
             raise ValueError(f"{len(data)} bytes are no array of {dtype} with the shape {shape}")
+        if not data and prod(extent or 1 for extent in shape) > _MAX_PLACES_WITHOUT_ELEMENTS:
+            raise ValueError(
+                f"an array without elements has the shape {shape}; its other dimensions may give "
+                f"{_MAX_PLACES_WITHOUT_ELEMENTS:,} places at most"
+            )
         self.dtype, self.shape, self.data = dtype, shape, data
 
     @classmethod

@@ -180,11 +180,17 @@ def decode_answer(data: bytes) -> Answer:
 
 
 def encode_parts(parts: list[AnswerPart]) -> bytes:
-    """The frame of a `AnswerParts`."""
+    """The frame of a `AnswerParts`. Raises UnsendableValue."""
     try:
         return _encoder.encode(parts)
     except UnicodeEncodeError:
-        return _encoder.encode([msgspec.structs.replace(part, text=escaped(part.text)) for part in parts])
+        parts = [msgspec.structs.replace(part, text=escaped(part.text)) for part in parts]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnsendableValue(str(error)) from None
+    try:
+        return _encoder.encode(parts)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnsendableValue(str(error)) from None
 
 
 def decode_parts(frame: bytes) -> list[AnswerPart]:

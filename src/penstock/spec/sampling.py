@@ -16,6 +16,7 @@ from penstock.spec.templates import is_template, template_problem
 MAX_STOPS = 16  # engines compare every stop string with every new token
 MAX_SEED = (1 << 63) - 1
 MAX_TOKENS = (1 << 31) - 1  # engines count tokens in 32 bits
+MAX_OUTPUTS = 16_384  # of one request, as vLLM has it: an engine holds all of them at once
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def _stops(value: Any) -> tuple[str, ...]:
     stops = (value,) if isinstance(value, str) else value
     if not isinstance(stops, (list, tuple)) or not all(isinstance(stop, str) and stop for stop in stops):
         raise ValueError(f"expected a text or a list of texts, none of them empty, got {shown(value)}")
+    if any("\ud800" <= character <= "\udfff" for stop in stops for character in stop):
+        raise ValueError(f"expected valid Unicode, got {shown(value)} with a lone surrogate")
     if len(stops) > MAX_STOPS:
         raise ValueError(f"expected at most {MAX_STOPS} stop texts, got {len(stops)}")
     return tuple(stops)
@@ -107,6 +110,8 @@ SAMPLING_RULES: dict[str, SamplingRule] = {
     "logprobs": SamplingRule("int", low=0, high=20),
     "ignore_eos": SamplingRule("bool"),
 }
+OUTPUTS_RULE = SamplingRule("int", low=1, high=MAX_OUTPUTS)
+"""Of `n`, how many outputs a request has."""
 
 
 class SamplingOptions(TypedDict, total=False):

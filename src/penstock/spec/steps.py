@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainValidator, model_validator
 
 from penstock.spec.base import Part, Spec
-from penstock.spec.fields import Count, CountOrAuto, Flag, Name, Names, OptionalCount, OptionalName, Seconds, one_of
+from penstock.spec.fields import CountOrAuto, Flag, Name, Names, OptionalCount, OptionalName, Seconds, one_of
 from penstock.spec.functions import FunctionRef, OptionalFunction
 from penstock.spec.problems import KeyPath, shown
-from penstock.spec.sampling import SAMPLING_RULES, sampled
+from penstock.spec.sampling import OUTPUTS_RULE, SAMPLING_RULES, sampled
 from penstock.spec.templates import (
     expression_problem,
     is_template,
@@ -142,7 +142,7 @@ class Generate(Step):
     prompt: OptionalTemplate = None
     messages: tuple[Message, ...] | None = None
     output: Name
-    n: Count = 1
+    n: Annotated[int, PlainValidator(OUTPUTS_RULE.check)] = 1
     meta: Flag = False
     max_tokens: Annotated[int | str | None, sampled("max_tokens")] = None
     min_tokens: Annotated[int | str | None, sampled("min_tokens")] = None

@@ -9,8 +9,11 @@ from penstock.data.base import Row
 from penstock.data.templates import Template, TemplateFailure
 from penstock.errors import ConfigError
 from penstock.protocol.options import Sampling
-from penstock.spec.sampling import SAMPLING_RULES
+from penstock.spec.problems import suggestion
+from penstock.spec.sampling import OUTPUTS_RULE, SAMPLING_RULES
 from penstock.spec.templates import is_template
+
+__all__ = ["SamplingTemplate", "literal_sampling"]
 
 _KEPT_SAMPLINGS = 4096  # different rendered samplings of one step that are kept for reuse
 
@@ -23,19 +26,10 @@ class SamplingTemplate:
     """
 
     def __init__(self, fields: Mapping[str, Any], n: int = 1) -> None:
-        self._literal: dict[str, Any] = {"n": n}
-        self._templates: list[tuple[str, Template]] = []
-        for name, value in fields.items():
-            if value is None:
-                continue
-            if isinstance(value, str) and is_template(value):
-                self._templates.append((name, Template(value)))
-                continue
-            try:
-                self._literal[name] = SAMPLING_RULES[name].check(value)
-            except (KeyError, ValueError) as error:
-                raise ConfigError(f"sampling field {name!r}: {error}") from None
-        self._fixed = None if self._templates else Sampling(**self._literal)
+        templates = {name: value for name, value in fields.items() if isinstance(value, str) and is_template(value)}
+        self._templates = [(name, Template(value)) for name, value in templates.items()]
+        self._literal = _checked({name: value for name, value in fields.items() if name not in templates}, n)
+        self._fixed = None if self._templates else _of(self._literal)
         self._kept: dict[tuple[str, ...], Sampling] = {}
 
     def render(self, row: Row) -> Sampling:
@@ -58,7 +52,34 @@ class SamplingTemplate:
                 values[name] = SAMPLING_RULES[name].parse(text)
             except (ValueError, OverflowError, RecursionError) as error:
                 raise TemplateFailure("bad_sampling", f"{name}: {error}") from None
-        least, most = values.get("min_tokens"), values.get("max_tokens")
-        if least is not None and most is not None and least > most:
-            raise TemplateFailure("bad_sampling", f"min_tokens is {least}, above max_tokens {most}")
-        return Sampling(**values)
+        try:
+            return _of(values)
+        except ConfigError as error:
+            raise TemplateFailure("bad_sampling", error.message) from None
+
+
+def literal_sampling(fields: Mapping[str, Any], n: int) -> Sampling:
+    """Sampling fields without a row: a text is itself, not a template. Raises ConfigError."""
+    return _of(_checked(fields, n))
+
+
+def _checked(fields: Mapping[str, Any], n: int) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in {"n": n, **fields}.items():
+        rule = OUTPUTS_RULE if name == "n" else SAMPLING_RULES.get(name)
+        if rule is None:
+            raise ConfigError(f"unknown sampling field {name!r}{suggestion(name, ('n', *SAMPLING_RULES))}")
+        if value is None and name != "n":
+            continue
+        try:
+            values[name] = rule.check(value)
+        except ValueError as error:
+            raise ConfigError(f"sampling field {name!r}: {error}") from None
+    return values
+
+
+def _of(values: dict[str, Any]) -> Sampling:
+    least, most = values.get("min_tokens"), values.get("max_tokens")
+    if least is not None and most is not None and least > most:
+        raise ConfigError(f"min_tokens is {least}, above max_tokens {most}")
+    return Sampling(**values)

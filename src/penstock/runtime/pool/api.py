@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, cast, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from penstock.engines.sampling import samples, seed_at
 from penstock.errors import PoolFailed, UsageError
@@ -28,19 +28,17 @@ from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import Target, open_target
 from penstock.protocol.messages import Request
-from penstock.protocol.payloads import Message, Messages, Payload, TokenIds
 from penstock.runtime.pool.calls import Call, Generation, GenerationError
+from penstock.runtime.pool.prompts import Prompt, check_errors, check_timeout, payloads_of
 from penstock.runtime.pool.thread import PoolThread
 from penstock.runtime.replicas.record import Record
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Resources
 from penstock.spec.sampling import SamplingOptions
 from penstock.spec.served import ServedModels
-from penstock.steps.sampling import SamplingTemplate
+from penstock.steps.sampling import literal_sampling
 
 __all__ = ["LaunchedPool", "launch"]
-
-Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]  # a prompt, its token ids, or messages of a chat
 
 
 def launch(
@@ -136,6 +134,7 @@ class LaunchedPool:
         Raises PoolFailed where no replica is left, ConfigError for sampling fields out of range, UsageError for a model
         that does not generate.
         """
+        check_errors(errors)
         call = self._call(prompts, n, sampling, timeout_s)
         try:
             return _checked(call.wait(), errors)
@@ -175,6 +174,7 @@ class LaunchedPool:
         **sampling: Unpack[SamplingOptions],
     ) -> list[Generation] | list[Generation | GenerationError]:
         """`generate` for asyncio. Cancelling it takes its requests from the engines."""
+        check_errors(errors)
         call = self._call(prompts, n, sampling, timeout_s)
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
@@ -225,16 +225,14 @@ class LaunchedPool:
             raise PoolFailed(f"the pool of {self.name} is closed")
         if self._task != "generate":
             raise UsageError(f"the model {self.name} has task: {self._task}; generate needs a model that generates")
-        if isinstance(prompts, (str, bytes)):
-            raise UsageError("generate takes a list of prompts; put a single one into a list")
-        if timeout_s is not None and not timeout_s > 0:
-            raise UsageError(f"timeout_s is {timeout_s}; it must be greater than 0 seconds")
-        chosen = SamplingTemplate(sampling, n).render({})
+        check_timeout(timeout_s)
+        payloads = payloads_of(prompts)
+        chosen = literal_sampling(sampling, n)
         number = next(self._calls)
         seeded = samples(chosen)
         requests = [
-            Request(_payload(prompt, index), chosen, seed=seed_at(self._seed, number, index) if seeded else 0)
-            for index, prompt in enumerate(prompts)
+            Request(payload, chosen, seed=seed_at(self._seed, number, index) if seeded else 0)
+            for index, payload in enumerate(payloads)
         ]
         call = Call(self.name, requests, timeout_s)
         if call.requests:
@@ -306,20 +304,6 @@ class LaunchedPool:
 def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
     with suppress(RuntimeError):  # the loop has been closed: nobody waits
         loop.call_soon_threadsafe(done.set)
-
-
-def _payload(prompt: Prompt, index: int) -> Payload:
-    if isinstance(prompt, str):
-        return prompt
-    items = list(prompt)
-    if items and all(type(each) is int and each >= 0 for each in items):
-        return TokenIds(cast(list[int], items))
-    if not items or not all(isinstance(each, Mapping) and {"role", "content"} <= each.keys() for each in items):
-        got = repr(prompt)[:100]
-        expected = "a text, a list of token ids, or a list of messages {role, content}"
-        raise UsageError(f"prompt {index}: expected {expected}, got {got}")
-    messages = cast(list[Mapping[str, str]], items)
-    return Messages([Message(str(each["role"]), str(each["content"])) for each in messages])
 
 
 def _checked(results: list[Generation | GenerationError], errors: str) -> list[Generation | GenerationError]:

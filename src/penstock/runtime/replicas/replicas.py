@@ -255,9 +255,10 @@ class Replicas:
             self._end(link.index, link.incarnation)
 
     def _parts(self, link: Link, message: AnswerParts) -> Iterable[Event]:
-        """Pass parts on, unread. Without a listener nothing was sent, and the request may run again."""
+        """Pass parts on, unread. Without a listener nothing was sent, and the request may run again. So it may where
+        the replica was ended before its first part came: the parts of the next attempt are another beginning."""
         listen = self.listeners.get(message.listener)
-        if listen is None:
+        if listen is None or (link.index, link.incarnation) in self._ending:
             return ()
         listen(message.frame)
         if not message.first:

@@ -190,7 +190,7 @@ def test_characters_that_stdout_lacks_are_escaped() -> None:
     assert (done.returncode, done.stdout) == (0, "caf\\xe9\n")
 
 
-@pytest.mark.parametrize(("command", "code"), [("run", 75), ("plan", 130)])
+@pytest.mark.parametrize(("command", "code"), [("run", 75), ("retry", 75), ("plan", 130)])
 def test_ctrl_c_within_an_exec_of_text(tmp_path: Path, command: str, code: int) -> None:
     """As the standard library does while dataclasses are imported: of a plain KeyboardInterrupt that passed through one
     `python -m` takes note, and ends by the signal, whatever the exit code is to be."""
@@ -235,3 +235,37 @@ def test_a_signal_that_is_ignored_stays_ignored(
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+_THREAD_OF_ARROW = """\
+import io, sys, threading, time
+import pyarrow as pa, pyarrow.parquet as pq
+import penstock.cli.main as cli
+from penstock.cli.entry import main
+
+class Slow(io.BytesIO):
+    def read(self, size=-1):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            time.sleep(0.5)
+        return super().read(size)
+
+def command():
+    file = io.BytesIO()
+    pq.write_table(pa.table({'a': [1]}), file)
+    rows = pq.ParquetFile(Slow(file.getvalue()), pre_buffer=True).iter_batches()
+    threading.Thread(target=next, args=(rows,), daemon=True).start()
+    begun.wait()
+    print('done')
+    return 7
+
+begun = threading.Event()
+cli.main = command
+sys.exit(main())
+"""
+
+
+def test_a_thread_of_arrow_that_is_still_reading_does_not_end_the_process() -> None:
+    """It would ask for the interpreter when that is being finalized, and end the process by SIGABRT, or hang."""
+    done = subprocess.run([sys.executable, "-c", _THREAD_OF_ARROW], capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "done\n", "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,27 @@ from run_support import STARTED, end_of
 from penstock.ledger.entry import hash_bytes
 
 
-def begin_retry(folder: Path, *arguments: str, log: str = "stderr.txt") -> subprocess.Popen[str]:
+def begin_retry(
+    folder: Path, *arguments: str, log: str = "stderr.txt", env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """env: beside the variables of this process."""
     command = [sys.executable, "-m", "penstock.cli", "retry", "out", "--display", "jsonl", *arguments]
     with (folder / log).open("w") as file:
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, text=True
+            command,
+            cwd=folder,
+            env=os.environ | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            text=True,
         )
     STARTED.append(process)
     return process
 
 
-def retry(folder: Path, *arguments: str) -> int:
-    return end_of(begin_retry(folder, *arguments), folder)
+def retry(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> int:
+    return end_of(begin_retry(folder, *arguments, env=env), folder)
 
 
 def well(text: str = "nothing") -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,24 @@ def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: 
         assert "run `penstock retry` to continue" in status(tmp_path)
     assert retry(tmp_path, *well()) == 0, errors(tmp_path)
     assert rows(tmp_path) == undisturbed and not dead(tmp_path)
+
+
+def test_a_retry_that_is_killed_after_its_commit_has_its_summary_written_by_the_next(tmp_path: Path) -> None:
+    write(tmp_path, fail_on="q7.")
+    assert run(tmp_path) == 0
+    killed = retry(tmp_path, *well(), env={"PENSTOCK_FAULTPOINT": "close.owner_released:2"})
+    assert (killed, summary(tmp_path)["rows"]["dead"]) == (-signal.SIGKILL, 1)
+    assert retry(tmp_path, *well()) == 0, errors(tmp_path)
+    assert (len(dead(tmp_path)), summary(tmp_path)["rows"]["dead"]) == (0, 0)
+
+
+def test_a_relative_folder_is_that_of_the_working_directory(tmp_path: Path) -> None:
+    """The pipeline's paths are those of the folder that the run was started in, which has an output of that name."""
+    write(tmp_path / "below", fail_on="q7.")
+    assert run(tmp_path / "below") == 0
+    shutil.copytree(tmp_path / "below" / "out", tmp_path / "elsewhere" / "out")
+    assert retry(tmp_path / "elsewhere", *well()) == 0, errors(tmp_path / "elsewhere")
+    assert [len(dead(tmp_path / name)) for name in ("elsewhere", "below")] == [0, 1]
 
 
 def test_from_python(tmp_path: Path, undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

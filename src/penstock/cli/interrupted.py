@@ -25,9 +25,9 @@ def without_debug(words: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def ending(tokens: Sequence[str]) -> tuple[str, int]:
-    """The message and exit code of a command that was interrupted outside of a run."""
-    if tokens[:1] == ["run"]:
-        return "stopped; run the same command to start or continue the run", ExitCode.STOPPED
+    """The message and exit code of a command that was interrupted outside of a run or retry."""
+    if stoppable(tokens):
+        return f"stopped; run the same command to start or continue the {tokens[0]}", ExitCode.STOPPED
     return "stopped", ExitCode.STOPPED_AT_ONCE
 
 

@@ -49,6 +49,7 @@ def retry(
     if not Path(directory).is_dir():
         raise InputError("no such folder; pass the output folder of a run", where=directory)
     read_run(Path(directory))  # so that a folder without a run is reported as such
+    out = str(Path(directory).absolute())  # before the working directory becomes that of the run
     asked = load(pipeline, flags.set_) if pipeline is not None else _as_given(Path(directory), flags.set_)
     codes = [word for name in code for word in option("--code", name)]
     again = ["penstock", "retry", directory, *codes, *option("--pipeline", pipeline), *flags.words()]
@@ -56,7 +57,7 @@ def retry(
         lambda options: retry_rows(asked, options, code),
         flags,
         again=shlex.join(again) + flags.key_hint,
-        out=str(Path(directory).absolute()),
+        out=out,
     )
     if (done := result.summary.get("retried")) and not flags.is_quiet:
         output.note(f"{noun(done['rows'], 'dead row')} retried: {noun(done['out'], 'row')} out, {done['dead']} dead")

@@ -105,7 +105,8 @@ def _read_parquet(part: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     with part.open("rb") as file:  # a path of Arrow has to be UTF-8
-        return pq.read_table(file, use_threads=False)
+        parquet = pq.ParquetFile(file)  # read in this thread, as dead rows are (ledger/dead_rows.py)
+        return pa.Table.from_batches(parquet.iter_batches(use_threads=False), parquet.schema_arrow)
 
 
 def _join_parquet(parts: Sequence[Path], stream: BinaryIO) -> None:

@@ -55,8 +55,9 @@ def dead_of(layout: Layout, files: Files, part: PartFact, columns: list[str] | N
     path = layout.dead / part.name
     check_part(files, path, part)
     with files.open(path) as file:  # a path of Arrow has to be UTF-8
-        rows: list[dict[str, Any]] = pq.read_table(file, columns=columns, use_threads=False).to_pylist()
-    return rows
+        # In this thread: those of Arrow, as `read_table` has them, may hold the file until the interpreter ends.
+        batches = pq.ParquetFile(file).iter_batches(columns=columns, use_threads=False)
+        return [row for batch in batches for row in batch.to_pylist()]
 
 
 def read_dead(

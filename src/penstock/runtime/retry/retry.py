@@ -60,7 +60,9 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
         if not retrying.selection.chosen:
             facts = nothing_to_do(pipeline, out_dir, lent.clock)
             facts.warnings.append(f"no dead rows{_of(codes)}")
-            return RunResult(0, summary(facts), out_dir, facts)
+            written = summary(facts)  # of a retry that was killed after its commit it is not written yet
+            code = tell_summary(out_dir, written, facts, ExitCode.DONE, needed=False)
+            return RunResult(code, written, out_dir, facts)
         result = retrying.run_to_its_end(lent, listener)
         if not retrying.begun or result.facts.status != "done":
             return result

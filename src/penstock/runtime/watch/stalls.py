@@ -84,6 +84,8 @@ class Stalls:
 
     def close(self) -> None:
         self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(LOOK_S)
 
     def _work(self) -> None:
         while not self._closing.wait(LOOK_S):

@@ -129,7 +129,7 @@ def test_without_the_engine_the_command_that_installs_it(
 def test_the_closing_shows_rows_at_even_distance() -> None:
     rows = [{"module": "m", "signature": f"def f{i}()", "docstring": f" Does {i}. "} for i in range(20)]
     text = closing(DemoFiles(Path("d")), rows, packaged=True, again="penstock run d/pipeline.yaml")
-    assert "8 of 20 rows, one in 2 as they came:\n  m: def f0()\n      Does 0.\n  m: def f2()" in text
+    assert "8 of 20 rows (unedited):\n  m: def f0()\n      Does 0.\n  m: def f2()" in text
     assert "5.5M-parameter" in text
     assert "head d/run/data/part-00000.jsonl" in text
     assert "docwriter" not in closing(DemoFiles(Path("d")), rows[:1], packaged=False, again="x")

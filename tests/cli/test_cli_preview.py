@@ -27,6 +27,7 @@ def test_rows_and_dead_rows_as_text() -> None:
     assert text.startswith("row 0\n  question: Why?\n  answer:\n    One.\n    Two.\n  vector: [0.5, 1.0]\n\nrow 1\n")
     assert f"{'x' * 2000}… (3,000 characters)" in text
     assert text.endswith("dead: q.jsonl row 2 in step generate\n  too_long: 9 of 8\n  input: {}\n\n2 rows out, 1 dead")
+    assert describe([], []) == "0 rows out, 0 dead" and describe(rows[:1], []).endswith("\n\n1 row out, 0 dead")
 
 
 def test_parts_of_a_folder(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_too_many_dead(tmp_path: Path) -> None:
     done = penstock("run", "pipeline.yaml", "--display", "none", cwd=tmp_path)
     assert done.returncode == 3
     assert "more dead rows than max_dead allows" in done.stderr
+    assert "to continue: penstock run pipeline.yaml  (with a higher max_dead: --set max_dead=...)" in done.stderr
     plain = penstock("run", "pipeline.yaml", "--display", "plain", "--out", "other", cwd=tmp_path)
     assert "11 x refused in step generate" in plain.stderr
     assert "fix:   See the engine's message" in plain.stderr
@@ -184,7 +185,7 @@ def test_preview_shows_rows_and_leaves_nothing(tmp_path: Path) -> None:
 def test_demo_with_any_model(tmp_path: Path) -> None:
     done = penstock("demo", "--rows", "12", "--model", "mock:writer", "--replicas", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "8 of 12 rows, one in 1 as they came:" in done.stdout
+    assert "8 of 12 rows (unedited):" in done.stdout
     assert "docwriter" not in done.stdout
     again = penstock("run", "penstock-demo/pipeline.yaml", cwd=tmp_path)
     assert "no model was loaded" in again.stderr

@@ -6,6 +6,7 @@ import json
 import pytest
 from report_samples import running
 
+from penstock.errors import UsageError
 from penstock.report.display import JsonDisplay, NoDisplay, PlainDisplay, RichDisplay, choose
 
 
@@ -32,6 +33,11 @@ def test_auto_is_rich_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(choose("auto", Terminal()), PlainDisplay)
 
 
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(UsageError, match="display: expected auto, rich, plain, jsonl or none, got 'fancy'"):
+        choose("fancy", io.StringIO())  # type: ignore[arg-type]
+
+
 def test_named_kinds() -> None:
     kinds = {"rich": RichDisplay, "plain": PlainDisplay, "jsonl": JsonDisplay, "none": NoDisplay}
     for name, kind in kinds.items():
@@ -39,7 +45,7 @@ def test_named_kinds() -> None:
 
 
 def test_the_old_name_of_json_lines_still_works() -> None:
-    with pytest.warns(DeprecationWarning, match="'jsonl' now"):
+    with pytest.warns(DeprecationWarning, match="deprecated; use 'jsonl'"):
         assert type(choose("json", io.StringIO())) is JsonDisplay
 
 

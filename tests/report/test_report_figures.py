@@ -44,11 +44,13 @@ def test_reasons_are_grouped_by_what_they_say() -> None:
         replica(2, reason="no rows are ready"),
         replica(3, state="starting", reason="loading"),
         replica(4, state="failed"),
+        replica(5, state="starting", reason="starting"),
     ]
     assert figures.waiting_reasons(waiting) == [
         ("starting (loading)", ["writer-0", "writer-3"]),
         ("no rows are ready", ["writer-2"]),
         ("failed", ["writer-4"]),
+        ("starting", ["writer-5"]),
     ]
 
 

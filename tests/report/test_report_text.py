@@ -21,7 +21,7 @@ def test_plain_line() -> None:
 
 def test_plain_line_of_a_run_that_has_just_begun() -> None:
     facts = RunFacts("starting", "out", 0.4, None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, None, reason="reading the schema")
-    assert plain.line(facts) == "starting 0.4s | 0 of 0+ rows | in flight 0 | reading the schema"
+    assert plain.line(facts) == "starting 0.4s | 0 rows | in flight 0 | reading the schema"
 
 
 def test_plain_line_keeps_to_two_reasons_of_one_line_each() -> None:

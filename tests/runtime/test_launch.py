@@ -114,6 +114,19 @@ def test_a_model_that_embeds_is_launched_and_not_generated_with() -> None:
         pool.ready(60)
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (ps.Model("mock:w"), {"replicas": 0}, "'replicas': expected"),
+        ("mock:w", {}, "launch: expected a Model, got 'mock:w'"),
+    ],
+)
+def test_invalid_arguments_start_nothing(model: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ps.PenstockError) as raised:
+        ps.launch(model, **options)
+    assert message in str(raised.value)
+
+
 def test_several_threads_share_the_batch() -> None:
     with ps.launch(model(ms_per_row=5), replicas=2) as pool:
         results: dict[int, list[Any]] = {}

@@ -98,6 +98,16 @@ REPLACED = [  # (what stands in a good file, what stands there instead, the line
     ("output: answer", "output: a, messages: []", ["7: generate takes exactly one of 'prompt' and 'messages'"]),
     ('"{{ question }}"', "{{ question }}", ["7: a list or mapping as a key; put quotes around a text that begins"]),
     ("{{ question }}", "{{ question", ["7: 'prompt': not a valid template: unexpected end of template"]),
+    (
+        "{{ question }}",
+        "{{ question }",
+        ["7: 'prompt': not a valid template: unexpected '}'; write a column as {{ column }}"],
+    ),
+    (
+        "{{ question }}",
+        "{{ question | lenght }}",
+        ["7: 'prompt': not a valid template: No filter named 'lenght'; did you mean 'length'?"],
+    ),
     ("{{ question }}", "{% include 'x' %}", ["7: 'prompt': a template can't include, import or extend another one"]),
     ("{{ question }}", "{{ question | shout }}", ["7: 'prompt': not a valid template: No filter named 'shout'"]),
     ("output: answer", "output: a, max_tokens: 0", ["7: 'max_tokens': expected a whole number of at least 1, got 0"]),
@@ -133,6 +143,10 @@ def test_a_mistake_in_a_file(old: str, new: str, expected: list[str]) -> None:
 
 STEPS = [  # (steps, the lines of the error); the first step stands in line 7
     ("  - filter: {}\n", ["7: filter takes exactly one of 'expr' and 'function'"]),
+    (
+        "  - filter: {expr: '{{ a }}'}\n",
+        ["7: 'expr': not a valid expression: expected token ':', got '}'; write an expression without {{ and }}"],
+    ),
     ("  - filter: {expr: 'a |'}\n", ["7: 'expr': not a valid expression: unexpected end of template"]),
     ("  - filter: {expr: 'a', name: a b}\n", ["7: 'name': expected a name without spaces"]),
     ("  - map: {}\n", ["7: map needs 'function'"]),

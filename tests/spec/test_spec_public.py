@@ -27,6 +27,12 @@ def test_every_name_of_the_specification_loads() -> None:
             assert getattr(penstock, name) is not None
 
 
+@pytest.mark.parametrize("name", ["run", "plan", "retry"])
+def test_rows_in_place_of_a_pipeline_are_refused(name: str) -> None:
+    with pytest.raises(penstock.UsageError, match=f"{name}: expected a Pipeline, got Rows; Rows have to_pipeline"):
+        getattr(penstock, name)(penstock.read([{"a": 1}]).write("out"))
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(AttributeError, match="no attribute 'pipelines'"):
         _ = penstock.pipelines

@@ -1,5 +1,5 @@
 """What ARCHITECTURE.md says of adding things, done: each addition is made in a copy of the package, run there, and the
-files that it took are counted against the table "Where to add a thing"."""
+files that it took are counted against the table "Where to add things"."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ ADDITIONS = (STEP, ENGINE, SOURCE_FORMAT, SINK_FORMAT, COMMAND)
 
 def files_in_table() -> dict[str, int]:
     """Per row of the table: how many files it says that the addition takes."""
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Where to add a thing")[2]
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Where to add things")[2]
     return {what: int(count) for what, count in re.findall(r"^\| ([^|]+?) \| (\d+) \|", text, re.MULTILINE)}
 
 

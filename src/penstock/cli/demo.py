@@ -1,4 +1,4 @@
-"""`penstock demo`: the main job on real text found on this machine, with a model that ships with the package."""
+"""`penstock demo`: an example on real text found on this machine, with a model that ships with the package."""
 
 from __future__ import annotations
 
@@ -31,21 +31,19 @@ the demo shows that the pipeline works, not what language models can do."""
 
 def demo(
     *,
-    rows: Annotated[
-        int, Parameter(help="How many functions to describe.", show_default=True, validator=Number(gte=1))
-    ] = 600,
+    rows: Annotated[int, Parameter(help="Number of functions.", show_default=True, validator=Number(gte=1))] = 600,
     out: Annotated[
-        str, Parameter(help="The folder for the demo's files and output.", show_default=True)
+        str, Parameter(help="The folder for source, pipeline file and output.", show_default=True)
     ] = "penstock-demo",
     model: Annotated[str | None, Parameter(help="Another model: a hub id, a local folder, or mock:NAME.")] = None,
     engine: Annotated[str | None, Parameter(help="The engine: transformers, vllm, ...")] = None,
-    replicas: Annotated[int | None, Parameter(help="Copies of the model.", validator=Number(gte=1))] = None,
+    replicas: Annotated[int | None, Parameter(help="Number of replicas of the model.", validator=Number(gte=1))] = None,
     display: DisplayFlag = "auto",
 ) -> int:
-    """Run the main job on real text: the functions of the installed Python packages that have no docstring.
+    """Run an example on real text: write docstrings for undocumented functions of this Python installation.
 
-    A small model that ships with Penstock writes one line for each, on the CPU, without a network or a key. The
-    folder keeps the source and the pipeline file, so that you can change them and run them again.
+    A small model that ships with Penstock runs on the CPU; no network or API key is needed. The output folder has
+    the source and the pipeline file, to change and run again.
     """
     from penstock.cli.pipeline_file import load
     from penstock.cli.run import show_run
@@ -80,7 +78,7 @@ def packaged_model() -> Path:
 
 
 def _require(engine: str) -> None:
-    """Refuse an engine that is not installed before anything is written; `auto` is settled when the run starts."""
+    """Raises MissingDependency before a file is written; `auto` is resolved when the run starts."""
     if engine == AUTO:
         return
     info = engine_info.info_of(engine)
@@ -105,18 +103,18 @@ def read_rows(data: Path) -> list[dict[str, Any]]:
 
 
 def closing(files: DemoFiles, rows: list[dict[str, Any]], *, packaged: bool, again: str) -> str:
-    """What the demo ends with: rows, where they are, how to read them, what to try next."""
+    """The closing text of the demo: some rows, where they are, how to read them, what to try next."""
     stride = max(len(rows) // _SHOWN_ROWS, 1)
     shown = rows[::stride][:_SHOWN_ROWS]
-    lines = ["", f"{len(shown)} of {len(rows)} rows, one in {stride} as they came:"]
+    lines = ["", f"{len(shown)} of {len(rows)} rows (unedited):"]
     for row in shown:
         lines += [f"  {row['module']}: {row['signature']}", f"      {str(row['docstring']).strip()}"]
     if packaged:
         lines += ["", _SMALL_MODEL_NOTE]
     first_part = files.run / "data" / "part-00000.jsonl"
     steps = [
-        ("read", f"head {shlex.quote(str(first_part))}", "every row, in the order of the source"),
-        ("change", shlex.quote(str(files.pipeline)), "the pipeline, to make it your own"),
+        ("read", f"head {shlex.quote(str(first_part))}", "all rows, in input order"),
+        ("change", shlex.quote(str(files.pipeline)), "the pipeline file, to adapt"),
         ("again", again, "finished rows are not repeated"),
         ("next", "penstock demo --out penstock-demo-2 --model Qwen/Qwen3-0.6B", "a real model (downloads 1.5 GB)"),
         ("", "penstock doctor", "what this machine can run"),

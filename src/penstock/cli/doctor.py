@@ -1,4 +1,4 @@
-"""`penstock doctor`: what this machine has, what is missing, and how to get it."""
+"""`penstock doctor`: hardware, installed engines, and how to install missing ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.units import byte_size
 
 
 def doctor(*, json_: AsJson = False) -> int:
-    """Show what this machine has, what is missing, and the exact command that gets it. Changes nothing."""
+    """Show hardware, installed engines, and the command that installs each missing one. Changes nothing."""
     machine = examine()
     if json_:
         output.json_data(msgspec.to_builtins(machine))
@@ -21,7 +21,7 @@ def doctor(*, json_: AsJson = False) -> int:
 
 
 def describe(machine: MachineReport) -> str:
-    """The machine in words, several lines."""
+    """The report as text, several lines."""
     lines = [f"penstock {machine.penstock}, Python {machine.python}, {machine.platform}", "", "machine"]
     hardware = [
         ("cores", f"{machine.usable_cores} usable of {machine.cores}"),

@@ -20,8 +20,11 @@ from penstock.redaction import without_secrets
 # name -> (import path, help). The help stands here so that `penstock --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("penstock.cli.run:run", "Run a pipeline. Run the same command again to resume it."),
-    "plan": ("penstock.cli.plan:plan", "Show which model goes where, and why, without loading anything."),
-    "retry": ("penstock.cli.retry:retry", "Retry the dead rows of a finished run: all, or those with given codes."),
+    "plan": ("penstock.cli.plan:plan", "Show the placement of models and the reasons for it, without loading them."),
+    "retry": (
+        "penstock.cli.retry:retry",
+        "Retry the dead rows of a finished run: all of them, or those with given codes.",
+    ),
     "preview": ("penstock.cli.preview:preview", "Run the first rows through every step and print the result."),
     "status": ("penstock.cli.status:status", "Show the state of a run."),
     "doctor": (

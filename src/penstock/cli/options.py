@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they are named and explained alike."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DisplayFlag = Annotated[
     DisplayKind,
     Parameter(
         name="--display",
-        help="How progress is shown on stderr; auto: rich on a terminal, plain elsewhere; jsonl: one object per line.",
+        help="Progress display on stderr; auto: rich on a terminal, otherwise plain; jsonl: one object per line.",
         show_default=True,
     ),
 ]
 ExecutorName = Annotated[
     Literal["local", "ray"],
-    Parameter(name="--executor", help="Where replica processes live.", show_default=True),
+    Parameter(name="--executor", help="Where replica processes run.", show_default=True),
 ]
 
 
@@ -38,7 +38,7 @@ class RunFlags:
     set_: Sets = ()
     executor: ExecutorName = "local"
     ray_address: Annotated[
-        str | None, Parameter(help="Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else a new local Ray.")
+        str | None, Parameter(help="Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else a new Ray instance.")
     ] = None
     display: DisplayFlag = "auto"
     takeover: Annotated[
@@ -48,18 +48,18 @@ class RunFlags:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the display has no words for people."""
+        """Whether the display prints no messages for people."""
         return self.display in ("jsonl", "json", "none")
 
     def words(self) -> list[str]:
-        """Those that the same command needs once more, without the keys in them."""
+        """The options to repeat in the command that resumes the run, with keys masked."""
         executor = self.executor if self.executor != "local" else None
         settings = [word for setting in self.set_ for word in option("--set", shown_setting(setting))]
         return settings + option("--executor", executor) + option("--ray-address", self.ray_address)
 
     @property
     def key_hint(self) -> str:
-        """What stands behind a command whose settings are shown without their keys."""
+        """A note behind a command in which keys are masked."""
         hidden = any(shown_setting(setting) != setting for setting in self.set_)
         return f"  (with the key in place of {MASK})" if hidden else ""
 
@@ -68,5 +68,5 @@ DEFAULTS = RunFlags()
 
 
 def option(name: str, value: object) -> list[str]:
-    """`name value` as words; none where there is no value."""
+    """`name value` as words; none if the value is None."""
     return [] if value is None else [name, str(value)]

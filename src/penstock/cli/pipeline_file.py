@@ -32,11 +32,13 @@ def load(file: str, sets: Sequence[str] = ()) -> Pipeline:
 
 
 def read_text(file: str, kind: str = "pipeline") -> str:
-    """The text of a pipeline file, or of another `kind` of file; what can't be one is refused by its name."""
+    """The text of a pipeline file, or of another `kind` of file. Raises ConfigError."""
     path = Path(file)
     try:
         if path.is_dir():
             raise ConfigError(f"is a folder; give the {kind} file itself, for instance {kind}.yaml", where=file)
+        if _is_data(path) and path.exists():
+            raise ConfigError(f"is a data file; expected a {kind} file (YAML){_nearby(path)}", where=file)
         if (size := path.stat().st_size) > _MAX_BYTES:
             raise ConfigError(f"is {size:,} bytes; a {kind} file has at most {_MAX_BYTES:,}", where=file)
         return path.read_bytes().decode("utf-8-sig")
@@ -50,8 +52,15 @@ def read_text(file: str, kind: str = "pipeline") -> str:
         raise ConfigError(f"can't be read: {error}", where=file) from None
 
 
+def _is_data(path: Path) -> bool:
+    """Whether the suffix is that of a data file. `.json` is not: JSON is YAML."""
+    from penstock.data.paths import COMPRESSIONS, SUFFIXES
+
+    return path.suffix.lower() in {*SUFFIXES, *COMPRESSIONS} - {".json"}
+
+
 def _nearby(path: Path) -> str:
-    """The pipeline files that stand where this one was looked for, as a help against slips of the pen."""
+    """The YAML files in the folder of the path, as a suggestion."""
     folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {folder}"

@@ -23,15 +23,15 @@ def plan(
     /,
     *,
     cluster: Annotated[
-        str | None, Parameter(help="A cluster file (YAML) with the machines to plan for, instead of this one.")
+        str | None, Parameter(help="A cluster file (YAML): the machines to plan for, instead of this one.")
     ] = None,
     set_: Sets = (),
     json_: AsJson = False,
 ) -> int:
-    """Show which model goes where, and why, without loading anything.
+    """Show the placement of models and the reasons for it, without loading them.
 
-    Reads config.json and the headers of the weights; needs neither an engine nor a device. Exit code 2 where the
-    models do not fit: then it says what they need, what there is, and what would fit.
+    Reads config.json and the headers of the weights; no engine or device is required. If the models do not fit, the
+    output has the required and available memory and changes that would fit, and the exit code is 2.
     """
     import msgspec
 

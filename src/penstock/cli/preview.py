@@ -1,4 +1,4 @@
-"""`penstock preview`: what a few rows become, through every step, shown and thrown away."""
+"""`penstock preview`: run a few rows through every step and print the result."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from penstock.cli import output
 from penstock.cli.options import AsJson, DisplayFlag, PipelineFile, RunFlags, Sets
 from penstock.cli.pipeline_file import load
 from penstock.cli.run import show_run
+from penstock.units import noun
 
 if TYPE_CHECKING:
     from penstock.spec.pipeline import Pipeline
@@ -26,15 +27,15 @@ def preview(
     /,
     *,
     rows: Annotated[
-        int, Parameter(name=["--rows", "-n"], help="How many rows.", show_default=True, validator=Number(gte=1))
+        int, Parameter(name=["--rows", "-n"], help="Number of rows.", show_default=True, validator=Number(gte=1))
     ] = 5,
     set_: Sets = (),
     display: DisplayFlag = "auto",
     json_: AsJson = False,
 ) -> int:
-    """Run the first rows through every step and show what they become.
+    """Run the first rows through every step and print the result.
 
-    One replica of each model is loaded. The pipeline's own output folder is neither read nor written.
+    One replica of each model is loaded. The output folder of the pipeline is neither read nor written.
     """
     from penstock.runtime.run.api import run
 
@@ -52,7 +53,7 @@ def preview(
 
 
 def small(pipeline: Pipeline, rows: int) -> Pipeline:
-    """The same pipeline with one replica of each model, in which any number of these rows may die."""
+    """The same pipeline with one replica of each model, without a limit for dead rows."""
     from penstock.spec.frozen import FrozenDict
 
     models = {name: model.model_copy(update={"replicas": 1}) for name, model in pipeline.models.items()}
@@ -60,7 +61,7 @@ def small(pipeline: Pipeline, rows: int) -> Pipeline:
 
 
 def read_parts(folder: Path) -> list[dict[str, Any]]:
-    """All rows of the parts in a folder of a run; a folder that is not there or has none holds no rows."""
+    """All rows of the parts in a folder of a run; none if the folder is missing or empty."""
     from penstock.data.open import open_source
 
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -83,7 +84,7 @@ def describe(rows: list[dict[str, Any]], dead: list[dict[str, Any]]) -> str:
     for row in dead:
         place = f"{row['source']} row {row['row']}" + (f" in step {row['step']}" if row["step"] else "")
         blocks.append(_block(f"dead: {place}", {row["code"]: row["message"], "input": row["input"]}))
-    blocks.append(f"{len(rows)} rows out, {len(dead)} dead")
+    blocks.append(f"{noun(len(rows), 'row')} out, {len(dead)} dead")
     return "\n\n".join(blocks)
 
 

@@ -61,7 +61,7 @@ def show_run(
     options  of RunOptions, beside those that the flags give
     """
     from penstock.report.display import choose
-    from penstock.report.final import headline
+    from penstock.report.final import headline, resume_hint
 
     shown = choose(flags.display, sys.stderr)
     try:
@@ -71,7 +71,7 @@ def show_run(
         raise
     shown.close(result.facts if closing else None, again=again or None)
     if result.exit_code and (flags.is_quiet or not closing):
-        output.error(headline(result.facts) + (f"; to continue: {again}" if again else ""))
+        output.error(headline(result.facts) + (f"; to continue: {again}{resume_hint(result.facts)}" if again else ""))
     if flags.json_:
         output.json_beside(result.summary, f"see {result.out_dir / 'summary.json'}")
     return result

@@ -1,4 +1,4 @@
-"""`plan`: what a run will put where, from a pipeline and a cluster, or this machine."""
+"""`plan`: the placement of a pipeline on a cluster, or on this machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from penstock.planning.machine import local_cluster
 from penstock.planning.read.facts import read_model_facts
 from penstock.spec.cluster import Cluster
 from penstock.spec.identity import pools
-from penstock.spec.pipeline import Pipeline
+from penstock.spec.pipeline import Pipeline, expect_pipeline
 from penstock.spec.served import Workload
 
 __all__ = ["cluster_nodes", "plan", "plan_on_nodes"]
 
 
 def plan(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
-    """The plan of a pipeline on a cluster, or on this machine (None): what a run would put where, and why. Reads the
-    headers of models, loads nothing, needs no engine. Sizes are in bytes, lengths in tokens.
+    """The placement of the models of a pipeline on a cluster, or on this machine (None), with reasons. Reads
+    config.json and the headers of the weights; loads no model and needs no engine. Sizes are in bytes, lengths in
+    tokens.
 
-    Raises PlanError where a model's files can't be read, ConfigError for a CUDA_VISIBLE_DEVICES or an engine option
-    that is invalid. What does not fit is no error here: `fits` is False then, and `reason` says need and have.
+    Raises PlanError if a model's files can't be read, ConfigError for an invalid CUDA_VISIBLE_DEVICES or engine
+    option. A plan that does not fit is not an error: `fits` is False, and `reason` has required and available memory.
     """
+    pipeline = expect_pipeline(pipeline, "plan")
     if cluster is not None:
         return plan_on_nodes(pipeline, cluster_nodes(cluster), here=False)
     machine = local_cluster()

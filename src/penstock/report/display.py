@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO, get_args
 
+from penstock.errors import UsageError
 from penstock.redaction import without_secrets
 from penstock.report import final, jsonlines, plain
 from penstock.report.facts import RunFacts
@@ -36,10 +37,12 @@ class Display(Protocol):
 def choose(kind: DisplayKind, stream: TextIO | None) -> Display:
     """The display of this kind on this stream; "auto" is rich on a capable terminal and plain elsewhere.
 
-    A process that was started without stderr has None: there nothing is shown.
+    Nothing is shown if the process has no stderr (None). Raises UsageError for another kind.
     """
+    if kind not in get_args(DisplayKind):
+        raise UsageError(f"expected auto, rich, plain, jsonl or none, got {kind!r}", where="display")
     if kind == "json":
-        warnings.warn("display 'json' is called 'jsonl' now", DeprecationWarning, stacklevel=2)
+        warnings.warn("display 'json' is deprecated; use 'jsonl'", DeprecationWarning, stacklevel=2)
     if stream is None or stream.closed:
         return NoDisplay()
     if kind == "auto":

@@ -57,10 +57,10 @@ def idlest(pool: PoolFacts) -> ReplicaFacts | None:
 
 
 def why_waiting(replica: ReplicaFacts) -> str:
-    """Why a replica does not work, in words, with its state; "" when it works."""
+    """Why a replica is idle, as text, with its state; "" if it is busy."""
     if replica.state == "ready":
         return replica.reason
-    return f"{replica.state} ({replica.reason})" if replica.reason else replica.state
+    return f"{replica.state} ({replica.reason})" if replica.reason not in ("", replica.state) else replica.state
 
 
 def waiting_reasons(replicas: list[ReplicaFacts]) -> list[tuple[str, list[str]]]:

@@ -103,9 +103,13 @@ def _cause(cause: DeadExample) -> list[str]:
     return lines
 
 
+def resume_hint(facts: RunFacts) -> str:
+    """What the command that resumes the run needs beside what it had; "" for nothing."""
+    return "  (with a higher max_dead: --set max_dead=...)" if facts.status == "too_many_dead" else ""
+
+
 def _next(facts: RunFacts, again: str | None) -> list[str]:
     if again is None or facts.status == "done":
         return []
     intent = {"stopped": "resume", "too_many_dead": "continue"}.get(facts.status, "retry")
-    hint = "  (with a higher max_dead: --set max_dead=...)" if facts.status == "too_many_dead" else ""
-    return [f"  {intent + ':':<9} {again}{hint}", "            finished rows are kept and not repeated"]
+    return [f"  {intent + ':':<9} {again}{resume_hint(facts)}", "            finished rows are kept and not repeated"]

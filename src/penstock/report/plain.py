@@ -37,7 +37,7 @@ def progress(facts: RunFacts) -> str:
         return f"phase {facts.phase} of {facts.phases}: {units.count(facts.phase_ended)}{of} rows"
     done = units.count(facts.committed)
     if facts.total_rows is None:
-        return f"{done} of {units.count(facts.rows_in)}+ rows"
+        return f"{done} of {units.count(facts.rows_in)}+ rows" if facts.rows_in else "0 rows"
     percent = units.percent_done(facts.committed, facts.total_rows)
     return f"{done} of {units.count(facts.total_rows)} rows" + (f" ({percent})" if percent else "")
 

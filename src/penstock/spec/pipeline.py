@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, PrivateAttr, model_validator
 
+from penstock.errors import UsageError
 from penstock.formats import READ_FORMATS, WRITTEN_FORMATS
 from penstock.spec.base import Part, Spec
 from penstock.spec.branches import branch_problems
@@ -126,6 +127,13 @@ def _steps(value: Any) -> tuple[Step, ...]:
         if not isinstance(step, Step):
             raise ValueError(f"expected steps such as Generate(...), got {shown(step)}")
     return named(value)
+
+
+def expect_pipeline(value: object, where: str) -> Pipeline:
+    """`value`, if it is a Pipeline. Raises UsageError."""
+    if isinstance(value, Pipeline):
+        return value
+    raise UsageError(f"expected a Pipeline, got {type(value).__name__}; Rows have to_pipeline()", where=where)
 
 
 class Pipeline(Spec):

@@ -115,7 +115,7 @@ OUTPUTS_RULE = SamplingRule("int", low=1, high=MAX_OUTPUTS)
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The sampling fields as keyword arguments. A text is a template over the row."""
+    """The sampling fields as keyword arguments. A string is a template over the row."""
 
     max_tokens: int | str
     min_tokens: int | str

@@ -6,6 +6,7 @@ What one rendering can make, and so how often its loops can turn, is bounded (te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -15,9 +16,11 @@ from jinja2.environment import TemplateExpression
 from jinja2.parser import Parser
 
 from penstock.errors import ConfigError
+from penstock.spec.problems import nearest
 from penstock.spec.template_bounds import PromptEnvironment
 from penstock.spec.template_meter import METER
 
+_UNKNOWN_FILTER = re.compile(r"No filter named '(.*)'")
 _CONSTANT_BYTES = 1 << 20  # of what is computed while a template is compiled; more is left to the rendering
 
 
@@ -45,7 +48,9 @@ def template_problem(text: str) -> str | None:
             return "a template can't include, import or extend another one"
         environment().compile(tree)
     except TemplateSyntaxError as error:
-        return f"not a valid template: {_reason(error, text)}"
+        reason = _reason(error, text)
+        hint = "; write a column as {{ column }}" if reason.startswith("unexpected") else ""
+        return f"not a valid template: {reason}{hint}"
     except Exception as error:  # jinja computes constants, so that anything may come of `1 ~ 2.x`
         return f"not a valid template: {type(error).__name__}"
     return None
@@ -58,7 +63,8 @@ def expression_problem(text: str) -> str | None:
     try:
         environment().compile_expression(text, undefined_to_none=False)
     except TemplateSyntaxError as error:
-        return f"not a valid expression: {_reason(error, text)}"
+        hint = "; write an expression without {{ and }}" if is_template(text) else ""
+        return f"not a valid expression: {_reason(error, text)}{hint}"
     except Exception as error:
         return f"not a valid expression: {type(error).__name__}"
     return None
@@ -66,6 +72,8 @@ def expression_problem(text: str) -> str | None:
 
 def _reason(error: TemplateSyntaxError, text: str) -> str:
     reason = (error.message or "syntax error").rstrip(".")
+    if (unknown := _UNKNOWN_FILTER.fullmatch(reason)) and (near := nearest(unknown[1], environment().filters)):
+        reason += f"; did you mean '{near}'?"
     return f"{reason} (line {error.lineno} of the text)" if "\n" in text.rstrip("\n") else reason
 
 

@@ -34,6 +34,7 @@ from penstock.runtime.pool.thread import PoolThread
 from penstock.runtime.replicas.record import Record
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Resources
+from penstock.spec.problems import shown
 from penstock.spec.sampling import SamplingOptions
 from penstock.spec.served import ServedModels
 from penstock.steps.sampling import literal_sampling
@@ -51,16 +52,18 @@ def launch(
     resources: Resources | None = None,
     seed: int = 0,
 ) -> LaunchedPool:
-    """Plan and start the replicas of `model`; they load in the background, and `generate` waits for the first.
+    """Plan and start the replicas of `model`. They load in the background; `generate` waits for the first one.
 
-    replicas         None: as the model says; auto: as many as the free devices hold
+    replicas         None: those of the model; auto: as many as fit on the free devices
     executor         local | ray; ray_address and placement_group as in RunOptions
-    seed             of requests that sample and name no seed of their own
+    seed             seed for prompts that sample and set none
 
-    Raises PlanError where it does not fit, MissingDependency, ConfigError; nothing has been loaded then.
+    Raises PlanError if the model does not fit, MissingDependency, ConfigError, UsageError, before a model is loaded.
     """
+    if not isinstance(model, Model):
+        raise UsageError(f"expected a Model, got {shown(model)}", where="launch")
     name = model.label
-    asked = model if replicas is None else model.model_copy(update={"replicas": replicas})
+    asked = model if replicas is None else _with_replicas(model, replicas)
     served = ServedModels({name: asked}, resources or Resources())
     check_feasible(served)
     holder = f"a launched pool of {name} (process {os.getpid()})"
@@ -72,10 +75,16 @@ def launch(
         raise
 
 
-class LaunchedPool:
-    """The replicas of one model. Made by `launch`; safe to use from several threads; a context manager.
+def _with_replicas(model: Model, replicas: int | Literal["auto"]) -> Model:
+    """A copy with this number of replicas. Raises ConfigError if it is invalid."""
+    given = {name: getattr(model, name) for name in model.model_fields_set}
+    return Model(**{**given, "replicas": replicas})
 
-    logs: the folder of the replicas' logs, removed by `close` unless the pool failed, or had an incident
+
+class LaunchedPool:
+    """The replicas of one model, started by `launch`. Thread-safe; a context manager.
+
+    logs: the folder of the replicas' logs; `close` removes it unless the pool failed or had an incident
     """
 
     def __init__(self, model: Model, planned: RunPlan, target: Target, seed: int) -> None:
@@ -124,15 +133,15 @@ class LaunchedPool:
         timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Generation] | list[Generation | GenerationError]:
-        """One Generation per prompt, in their order. Blocks; Ctrl-C cancels what is under way, and the pool continues.
+        """One Generation per prompt, in order. Blocks; Ctrl-C cancels the call, and the pool stays usable.
 
-        prompts  texts, lists of token ids (given to the model as they are), or lists of messages {role, content}
-        errors   raise: once all have ended, the first prompt that failed raises its GenerationError; return: each in
-                 its place
-        timeout_s  a prompt without an answer after so many seconds fails with code `expired`, and its engine aborts it
+        prompts    texts, lists of token ids (passed to the model unchanged), or lists of messages {role, content}
+        errors     raise: after all prompts have finished, raise the GenerationError of the first one that failed;
+                   return: return each error in place of its generation
+        timeout_s  a prompt without an answer after this many seconds fails with code `expired`; its engine aborts it
 
-        Raises PoolFailed where no replica is left, ConfigError for sampling fields out of range, UsageError for a model
-        that does not generate.
+        Raises PoolFailed if no replica is left, ConfigError for unknown or invalid sampling fields, UsageError for
+        invalid prompts and for a model that does not generate.
         """
         check_errors(errors)
         call = self._call(prompts, n, sampling, timeout_s)
@@ -173,7 +182,7 @@ class LaunchedPool:
         timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Generation] | list[Generation | GenerationError]:
-        """`generate` for asyncio. Cancelling it takes its requests from the engines."""
+        """`generate` for asyncio. Cancelling the call aborts its requests."""
         check_errors(errors)
         call = self._call(prompts, n, sampling, timeout_s)
         loop = asyncio.get_running_loop()
@@ -194,7 +203,7 @@ class LaunchedPool:
         timeout_s: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[tuple[int, Generation | GenerationError]]:
-        """(index of the prompt, its whole generation or its error) as they end. Leaving the loop early cancels the
+        """Yields (index of the prompt, its generation or error) as prompts finish. Leaving the loop early cancels the
         rest. Raises as `generate`."""
         call = self._call(prompts, n, sampling, timeout_s)
         try:
@@ -215,7 +224,7 @@ class LaunchedPool:
         return self.as_completed(prompts, n=n, timeout_s=timeout_s, **sampling)
 
     def embed(self, texts: Sequence[str]) -> list[Any]:
-        """Not in this version: raises UsageError."""
+        """Not supported in this version: raises UsageError."""
         raise UsageError("embed is not supported in this version")
 
     def _call(
@@ -224,7 +233,7 @@ class LaunchedPool:
         if self._closed:
             raise PoolFailed(f"the pool of {self.name} is closed")
         if self._task != "generate":
-            raise UsageError(f"the model {self.name} has task: {self._task}; generate needs a model that generates")
+            raise UsageError(f"the model {self.name} has task: {self._task}; generate needs task: generate")
         check_timeout(timeout_s)
         payloads = payloads_of(prompts)
         chosen = literal_sampling(sampling, n)
@@ -242,14 +251,14 @@ class LaunchedPool:
     # ------------------------------------------------------------ state
 
     def ready(self, timeout_s: float | None = None) -> bool:
-        """Wait for the first replica that can answer; False when the time is over. Raises PoolFailed."""
+        """Wait for the first ready replica; False after `timeout_s`. Raises PoolFailed."""
         found = self._served.ready.wait(timeout_s)
         if self._served.failure is not None:
             raise PoolFailed(self._served.failure.message) from self._served.failure
         return found
 
     def stats(self) -> dict[str, Any]:
-        """What the replicas do now, as plain data; read without locks, so figures may be of neighbouring moments."""
+        """The state of the replicas, as plain data; read without locks, so figures may be of different moments."""
         dispatch, record, links = self._thread.dispatch, self._record, self._thread.driver.replicas.links
         replicas = []
         for index, (planned, seen) in enumerate(zip(self._plan.replicas, dispatch.replicas, strict=True)):
@@ -280,7 +289,7 @@ class LaunchedPool:
         }
 
     def close(self) -> None:
-        """End the replicas; calls under way raise PoolFailed. Safe to call twice."""
+        """Stop the replicas; calls in progress raise PoolFailed. May be called twice."""
         if self._closed:
             return
         self._closed = True

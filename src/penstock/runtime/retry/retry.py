@@ -33,21 +33,21 @@ from penstock.runtime.run.options import CommandOptions, Listener, RunOptions, R
 from penstock.runtime.run.scope import RunScope, open_pipeline_source
 from penstock.runtime.run.session import Session, session
 from penstock.spec.identity import identity_diff, pipeline_identity
-from penstock.spec.pipeline import Pipeline
+from penstock.spec.pipeline import Pipeline, expect_pipeline
 from penstock.units import noun
 
 __all__ = ["retry"]
 
 
 def retry(pipeline: Pipeline, options: RunOptions | None = None, codes: Collection[str] = ()) -> RunResult:
-    """Run the dead rows of a finished run again: all, or those with one of `codes` (docs/dead-rows.md). Blocks until it
-    has ended.
+    """Retry the dead rows of a finished run: all, or those with one of `codes` (docs/dead-rows.md). Blocks until the
+    retry has ended.
 
-    What succeeds is put into the output at its place (order: input) or after it (order: completion); what dies again is
-    among the dead rows with its new reason. Raises as `run` does; UsageError where the run has not finished.
+    Rows that succeed are inserted into the output in their place (order: input) or at the end (order: completion);
+    rows that fail again stay dead, with the new reason. Raises as `run`; UsageError if the run has not finished.
     """
     options = options or RunOptions()
-    return displayed(options, partial(_retry, pipeline, options, codes))
+    return displayed(options, partial(_retry, expect_pipeline(pipeline, "retry"), options, codes))
 
 
 def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], listener: Listener) -> RunResult:

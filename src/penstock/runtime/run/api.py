@@ -31,19 +31,19 @@ from penstock.runtime.watch.clock import RunClock
 from penstock.runtime.watch.live import telling
 from penstock.runtime.watch.signals import StopNow
 from penstock.spec.identity import pipeline_identity, pools
-from penstock.spec.pipeline import Pipeline
+from penstock.spec.pipeline import Pipeline, expect_pipeline
 
 __all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "run", "target_of", "tell_summary"]
 
 
 def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
-    """Run `pipeline`, or take it up where it stands. Blocks until it has ended.
+    """Run `pipeline`, or resume its run. Blocks until the run has ended.
 
-    Raises PenstockError where nothing could be begun (its `exit_code` says which kind); a run that began always gives
-    a result, also when it failed.
+    Raises PenstockError if the run could not start (`exit_code` has the kind). A run that started returns a result,
+    even if it failed.
     """
     options = options or RunOptions()
-    return displayed(options, partial(_run, pipeline, options))
+    return displayed(options, partial(_run, expect_pipeline(pipeline, "run"), options))
 
 
 def displayed(options: RunOptions, work: Callable[[Listener], RunResult]) -> RunResult:

@@ -1,9 +1,9 @@
-"""How a run is asked for, and how it ended."""
+"""The options of a run, and its result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,17 @@ EXIT_CODES = {
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run, as opposed to what; none of it is part of a run's identity.
+    """Options that are not part of a run's identity.
 
-    out         the output folder, in place of the sink's path
-    limit       take at most this many rows of the source
-    executor    local | ray
-    ray_address      of a Ray cluster, HOST:PORT or auto; None: RAY_ADDRESS, else a fresh Ray on this machine
-    placement_group  of Ray: take devices from this one only; it belongs to the caller
-    takeover    take the folder over from a process that still seems to own it
-    display     for the Python API: auto | rich | plain | jsonl | none, on stderr
-    listener    called about every `interval_s` seconds with fresh facts, from the run's own thread; replaces `display`
+    out              the output folder; overrides the path of the sink
+    limit            read at most this many source rows
+    executor         local | ray
+    ray_address      a Ray cluster, HOST:PORT or auto; None: RAY_ADDRESS, else a new Ray instance on this machine
+    placement_group  of Ray: use only its devices; it belongs to the caller
+    takeover         take over the output folder from a process that still appears to own it
+    display          auto | rich | plain | jsonl | none: progress on stderr
+    listener         called about every `interval_s` seconds with the current facts, in the run's own thread; replaces
+                     `display`
     """
 
     out: str | None = None
@@ -51,9 +52,9 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class CommandOptions(RunOptions):
-    """Of a run that is all that its process does: times count from the start of the process.
+    """Options of the command line: times count from the start of the process.
 
-    given  how the pipeline was given, noted in the run directory for `penstock retry`
+    given  the original pipeline file, stored in the run directory for `penstock retry`
     """
 
     given: Given | None = None
@@ -61,9 +62,9 @@ class CommandOptions(RunOptions):
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. `summary` is the content of summary.json; exit_code: an ExitCode."""
+    """The result of a run. summary: the content of summary.json; exit_code: an ExitCode."""
 
     exit_code: int
     summary: dict[str, Any]
     out_dir: Path
-    facts: RunFacts
+    facts: RunFacts = field(repr=False)

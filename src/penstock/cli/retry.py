@@ -1,4 +1,4 @@
-"""`penstock retry`: the dead rows of a run again."""
+"""`penstock retry`: retry the dead rows of a run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def retry(
 
 
 def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:
-    """The pipeline that the run was made of, from the working directory that it was made in."""
+    """The pipeline of the run. Changes to the working directory in which the run was started."""
     from penstock.runtime.run.pipeline_snapshot import read_given
     from penstock.spec.load import load_pipeline
 
@@ -75,8 +75,8 @@ def _as_given(out_dir: Path, sets: tuple[str, ...]) -> Pipeline:
         os.chdir(given.folder)
     except OSError as error:
         raise UsageError(
-            f"the run was begun in {given.folder}, which can't be entered ({error.strerror}); go to where its paths "
-            "are right, and give the pipeline file with --pipeline",
+            f"the run was started in {given.folder}, which can't be entered ({error.strerror}); change to the folder "
+            "that its paths are relative to, and pass the pipeline file with --pipeline",
             where=str(out_dir),
         ) from None
     if given.folder not in sys.path:

@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -q
 # Tests of the ledger sync files by the ten thousand, and drop them: memory will do, where there is enough (in MB).
 IN_MEMORY := $(shell [ "$$(df --output=avail -m /dev/shm 2>/dev/null | tail -1)" -gt 2000 ] 2>/dev/null && echo TMPDIR=/dev/shm)
 
-# pip warns about every index it can't reach; its words are shown only when it fails.
+# pip warns about every index that it can't reach; its output is shown only if it fails.
 define pip_install
 	@$(1)/python -m pip install -q --disable-pip-version-check $(2) > $(1)/../pip.log 2>&1 \
 	  || { cat $(1)/../pip.log >&2; exit 1; }
@@ -33,7 +33,7 @@ endef
 
 help:
 	@echo "make setup      .venv with Penstock, torch and Transformers"
-	@echo "make demo       the main job on real text found on this machine"
+	@echo "make demo       an example on real text found on this machine"
 	@echo "make check      lint, format, types, style"
 	@echo "make test       all tests; real vLLM in an environment of its own"
 	@echo "make test-fast  tests that start no process and load no model"
@@ -63,7 +63,7 @@ $(DEV): $(INSTALLED)
 	$(call pip_install,$(BIN),-c constraints.txt --group dev hatchling)
 	@touch $@
 
-# Where the index has no such vLLM the tests that need it are skipped, and the reason is said here.
+# Where the index has no such vLLM the tests that need it are skipped, and the reason is printed.
 vllm-env:
 	@if [ ! -e $(VLLM_INSTALLED) ] || [ pyproject.toml -nt $(VLLM_INSTALLED) ]; then scripts/make_vllm_env.sh "$(PYTHON)" "$(TORCH)" "$(VLLM)"; fi
 
@@ -111,7 +111,7 @@ test: $(DEV) vllm-env
 kills: $(DEV)
 	$(BIN)/python tests/torture/kill_matrix.py $(ARGS)
 
-# Kills, stops and starvation at random, for so many minutes; prints what was done and what came of it.
+# Kills, stops and starvation at random, for so many minutes; prints what was done and the result.
 MINUTES ?= 30
 torture: $(DEV)
 	$(BIN)/python tests/torture/torture.py --minutes $(MINUTES) $(ARGS)

@@ -1,4 +1,4 @@
-"""answers.yaml in Python. Takes the output folder as its only argument."""
+"""answers.yaml in Python: python examples/answers.py [OUTPUT_FOLDER]"""
 
 from __future__ import annotations
 

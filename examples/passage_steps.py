@@ -1,4 +1,4 @@
-"""The functions of passages.yaml: ordinary Python, importable from the working directory."""
+"""The function used by passages.yaml, imported from the working directory."""
 
 from __future__ import annotations
 

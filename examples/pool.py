@@ -1,4 +1,4 @@
-"""A model without a pipeline: two replicas, a call, a stream.
+"""A model without a pipeline: two replicas, one blocking call, one with results as they finish.
 
 python examples/pool.py
 """

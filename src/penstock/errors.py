@@ -67,6 +67,16 @@ class PenstockError(Exception):
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that a copy, as another process of the caller gets it, needs no arguments of `__init__`."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[PenstockError], arguments: tuple[object, ...], state: dict[str, object]) -> PenstockError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
+
 
 class UsageError(PenstockError):
     exit_code = ExitCode.USAGE

@@ -168,6 +168,19 @@ def test_ctrl_c_leaves_the_pool_usable() -> None:
         assert len(pool.generate(["on it goes"])) == 1
 
 
+def test_a_fork_can_not_use_the_pool_and_does_not_end_it() -> None:
+    """Its copy has no thread: a call would wait for ever, and a close would remove the logs of the other process."""
+    with ps.launch(model()) as pool:
+        pool.ready(120)
+        pool._process += 1
+        for use in (lambda: pool.generate(["a"]), pool.ready, lambda: next(iter(pool.as_completed(["a"])))):
+            with pytest.raises(ps.UsageError, match="a fork of it; launch a pool in the process that uses it"):
+                use()
+        pool.close()
+        pool._process -= 1
+        assert pool.logs.exists() and pool.generate(["a"])[0].text
+
+
 def test_a_replica_that_dies_is_made_good() -> None:
     with ps.launch(model(ms_per_row=50), replicas=2) as pool:
         pool.ready(120)

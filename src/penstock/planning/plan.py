@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from penstock.errors import UsageError
 from penstock.planner.cluster import CpuDomain, NodeFacts
 from penstock.planner.demand import Sharing
 from penstock.planner.model import ModelFacts
@@ -32,6 +33,8 @@ def plan(pipeline: Pipeline, cluster: Cluster | None = None) -> Plan:
     """
     pipeline = expect_pipeline(pipeline, "plan")
     if cluster is not None:
+        if not isinstance(cluster, Cluster):
+            raise UsageError(f"expected a Cluster, got {type(cluster).__name__}; make one with Cluster(nodes=[...])")
         return plan_on_nodes(pipeline, cluster_nodes(cluster), here=False)
     machine = local_cluster()
     made = plan_on_nodes(pipeline, machine.nodes, here=True)

@@ -134,6 +134,8 @@ class Rows:
 
     def join(self, other: Rows, *, name: str | None = None) -> Rows:
         """Rows that reached both branches, with the columns of both. `other` comes from the same `read`."""
+        if not isinstance(other, Rows):
+            raise UsageError(f"join takes Rows, got {shown(other)}", where="Rows.join")
         if other.source is not self.source:
             raise UsageError("join takes two branches of the same read(...)", where="Rows.join")
         options: dict[str, Any] = {"name": name, "with": SOURCE}
@@ -174,7 +176,7 @@ class Rows:
         from penstock.runtime.retry.retry import retry
 
         pipeline, chosen = self._prepared(options)
-        return retry(pipeline, chosen, [codes] if isinstance(codes, str) else codes)
+        return retry(pipeline, chosen, codes)
 
     def _prepared(self, options: dict[str, Any]) -> tuple[Pipeline, RunOptions]:
         from dataclasses import fields

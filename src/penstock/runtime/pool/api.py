@@ -32,6 +32,7 @@ from penstock.runtime.pool.calls import Call, Generation, GenerationError
 from penstock.runtime.pool.prompts import Prompt, check_errors, check_timeout, payloads_of
 from penstock.runtime.pool.thread import PoolThread
 from penstock.runtime.replicas.record import Record
+from penstock.spec.fields import is_whole
 from penstock.spec.model import Model
 from penstock.spec.pipeline import Resources
 from penstock.spec.problems import shown
@@ -61,7 +62,8 @@ def launch(
     Raises PlanError if the model does not fit, MissingDependency, ConfigError, UsageError, before a model is loaded.
     """
     if not isinstance(model, Model):
-        raise UsageError(f"expected a Model, got {shown(model)}", where="launch")
+        raise UsageError(f"expected a Model, got {shown(model)}; write Model({shown(model)})", where="launch")
+    _check_launch(resources, seed)
     name = model.label
     asked = model if replicas is None else _with_replicas(model, replicas)
     served = ServedModels({name: asked}, resources or Resources())
@@ -81,8 +83,16 @@ def _with_replicas(model: Model, replicas: int | Literal["auto"]) -> Model:
     return Model(**{**given, "replicas": replicas})
 
 
+def _check_launch(resources: Any, seed: Any) -> None:
+    if resources is not None and not isinstance(resources, Resources):
+        raise UsageError(f"'resources': expected Resources(...), got {shown(resources)}", where="launch")
+    if not is_whole(seed):
+        raise UsageError(f"'seed': expected a whole number, got {shown(seed)}", where="launch")
+
+
 class LaunchedPool:
-    """The replicas of one model, started by `launch`. Thread-safe; a context manager.
+    """The replicas of one model, started by `launch`. Thread-safe; a context manager. It belongs to the process that
+    launched it: a fork of that process can't use it, and does not end it.
 
     logs: the folder of the replicas' logs; `close` removes it unless the pool failed or had an incident
     """
@@ -94,6 +104,7 @@ class LaunchedPool:
         self._plan, self._target, self._seed = planned, target, seed
         self._calls = itertools.count()
         self._closed = False
+        self._process = os.getpid()
         self._record = Record(planned, self.logs)
         self._thread = PoolThread(planned, target.executor(planned), self._record)
         self._served = self._thread.effects.pools[self.name]
@@ -232,6 +243,7 @@ class LaunchedPool:
     ) -> Call:
         if self._closed:
             raise PoolFailed(f"the pool of {self.name} is closed")
+        self._refuse_fork()
         if self._task != "generate":
             raise UsageError(f"the model {self.name} has task: {self._task}; generate needs task: generate")
         check_timeout(timeout_s)
@@ -248,10 +260,19 @@ class LaunchedPool:
             self._thread.begin(call)
         return call
 
+    def _refuse_fork(self) -> None:
+        """A fork has a copy of the pool, and not its thread: a call would wait for ever."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"the pool of {self.name} was launched by process {self._process}, and this is process {os.getpid()}, "
+                "a fork of it; launch a pool in the process that uses it, or call this one from threads"
+            )
+
     # ------------------------------------------------------------ state
 
     def ready(self, timeout_s: float | None = None) -> bool:
         """Wait for the first ready replica; False after `timeout_s`. Raises PoolFailed."""
+        self._refuse_fork()
         found = self._served.ready.wait(timeout_s)
         if self._served.failure is not None:
             raise PoolFailed(self._served.failure.message) from self._served.failure
@@ -290,7 +311,7 @@ class LaunchedPool:
 
     def close(self) -> None:
         """Stop the replicas; calls in progress raise PoolFailed. May be called twice."""
-        if self._closed:
+        if self._closed or os.getpid() != self._process:
             return
         self._closed = True
         atexit.unregister(self.close)

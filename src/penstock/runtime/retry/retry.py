@@ -19,7 +19,7 @@ import msgspec
 
 from penstock.core.counts import Counts
 from penstock.data.base import Source
-from penstock.errors import ExitCode, RunOwned, UsageError
+from penstock.errors import DEAD_CODES, ExitCode, RunOwned, UsageError
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.retry import Key
 from penstock.ledger.view import RunView, known_input, read_run
@@ -34,6 +34,7 @@ from penstock.runtime.run.scope import RunScope, open_pipeline_source
 from penstock.runtime.run.session import Session, session
 from penstock.spec.identity import identity_diff, pipeline_identity
 from penstock.spec.pipeline import Pipeline, expect_pipeline
+from penstock.spec.problems import suggestion
 from penstock.units import noun
 
 __all__ = ["retry"]
@@ -41,12 +42,16 @@ __all__ = ["retry"]
 
 def retry(pipeline: Pipeline, options: RunOptions | None = None, codes: Collection[str] = ()) -> RunResult:
     """Retry the dead rows of a finished run: all, or those with one of `codes` (docs/dead-rows.md). Blocks until the
-    retry has ended.
+    retry has ended. `codes` may be a single code.
 
     Rows that succeed are inserted into the output in their place (order: input) or at the end (order: completion);
     rows that fail again stay dead, with the new reason. Raises as `run`; UsageError if the run has not finished.
     """
-    options = options or RunOptions()
+    options = RunOptions.checked(options)
+    codes = [codes] if isinstance(codes, str) else codes
+    for code in codes:
+        if code not in DEAD_CODES:
+            raise UsageError(f"unknown code {code!r}{suggestion(str(code), DEAD_CODES)}", where="retry")
     return displayed(options, partial(_retry, expect_pipeline(pipeline, "retry"), options, codes))
 
 

@@ -42,7 +42,7 @@ def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
     Raises PenstockError if the run could not start (`exit_code` has the kind). A run that started returns a result,
     even if it failed.
     """
-    options = options or RunOptions()
+    options = RunOptions.checked(options)
     return displayed(options, partial(_run, expect_pipeline(pipeline, "run"), options))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from penstock.errors import ExitCode
+from penstock.errors import ExitCode, UsageError
 from penstock.report.display import DisplayKind
 from penstock.report.facts import RunFacts
 from penstock.runtime.run.pipeline_snapshot import Given
+from penstock.spec.fields import is_number, is_whole
+from penstock.spec.problems import shown, suggestion
 
 __all__ = ["EXIT_CODES", "CommandOptions", "Listener", "RunOptions", "RunResult"]
 
@@ -48,6 +51,30 @@ class RunOptions:
     display: DisplayKind = "auto"
     listener: Listener | None = None
     interval_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            if not isinstance(self.out, (str, os.PathLike)):
+                raise UsageError(f"'out': expected a path, got {shown(self.out)}", where="RunOptions")
+            object.__setattr__(self, "out", os.fspath(self.out))
+        if self.limit is not None and not (is_whole(self.limit) and self.limit >= 1):
+            expected = "a whole number of at least 1, or None for all rows"
+            raise UsageError(f"'limit': expected {expected}, got {shown(self.limit)}", where="RunOptions")
+        if self.display not in (kinds := get_args(DisplayKind)):
+            known = suggestion(str(self.display), kinds)
+            raise UsageError(f"'display': unknown value {shown(self.display)}{known}", where="RunOptions")
+        if not (is_number(self.interval_s) and self.interval_s >= 0):
+            expected = "seconds of at least 0"
+            raise UsageError(f"'interval_s': expected {expected}, got {shown(self.interval_s)}", where="RunOptions")
+
+    @classmethod
+    def checked(cls, value: Any) -> RunOptions:
+        """`value` itself, the defaults for None. Raises UsageError for anything else."""
+        if value is None:
+            return cls()
+        if isinstance(value, RunOptions):
+            return value
+        raise UsageError(f"expected RunOptions(...), got {shown(value)}")
 
 
 @dataclass(frozen=True)

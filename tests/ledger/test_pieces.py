@@ -17,7 +17,7 @@ from penstock.errors import InvariantError, LedgerDamaged
 from penstock.ledger import segments
 from penstock.ledger.base import Origin
 from penstock.ledger.bits import EndedPositions
-from penstock.ledger.entry import FORMAT, READABLE, Entry, PartFact, decode_entry, encode_entry
+from penstock.ledger.entry import FORMAT, READABLE, Entry, PartFact, decode_entry, encode_entry, hash_bytes
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, keys_of, merge, with_keys, without_keys
 from penstock.ledger.layout import Layout
@@ -181,6 +181,20 @@ def test_the_keys_of_a_part_are_told_in_runs(keys: list[Key], plain: bool) -> No
         assert read_keys(layout, Files(), PartFact("p", "", len(keys), 0, "", "k")) == keys
         with pytest.raises(LedgerDamaged, match="this file lists"):
             read_keys(layout, Files(), PartFact("p", "", len(keys) + 1, 0, "", "k"))
+
+
+@given(place=st.integers(0, 1000), mask=st.integers(1, 255))
+def test_any_altered_byte_of_the_keys_of_a_part_is_noticed(place: int, mask: int) -> None:
+    """A row that is run again would take the place of another."""
+    encoded = encode_keys([(3, ()), (4, ()), (900, (1, 2))])
+    altered = bytearray(encoded)
+    altered[place % len(encoded)] ^= mask
+    with tempfile.TemporaryDirectory() as name:
+        layout = Layout(Path(name))
+        layout.keys.mkdir(parents=True)
+        (layout.keys / "k").write_bytes(altered)
+        with pytest.raises(LedgerDamaged, match=r"k: this file, which tells the rows of p, was modified"):
+            read_keys(layout, Files(), PartFact("p", "", 3, 0, "", "k", hash_bytes(encoded)))
 
 
 def test_columns_of_a_run_are_not_taken_for_origins() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from ledger_support import Coordinator, assert_complete, open_ledger
 
-from penstock.errors import ConfigError, LedgerDamaged, RunMismatch
+from penstock.errors import ConfigError, LedgerDamaged, RunMismatch, UsageError
 from penstock.ledger import read_run
 from penstock.ledger.run_file import run_file
 
@@ -78,6 +79,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -116,20 +122,44 @@ def test_a_committed_part_that_is_gone_is_noticed(tmp_path: Path) -> None:
         open_ledger(tmp_path)
 
 
-def test_output_without_a_manifest_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [range(5), [10, 11]], ids=["parts", "a segment"])
+@pytest.mark.parametrize("harm", [empty, shutil.rmtree])
+def test_results_without_a_manifest_are_not_overwritten(
+    tmp_path: Path, harm: Callable[[Path], None], ended: Iterable[int]
+) -> None:
+    with open_ledger(tmp_path) as ledger:
+        Coordinator(ledger, 20).commit(ended)
+    before = {name: data for name, data in tree(tmp_path).items() if name.startswith(("data", ".penstock/segments"))}
+    harm(tmp_path / ".penstock" / "manifest")
+    for opened in (open_ledger, read_run):
+        with pytest.raises(LedgerDamaged, match="no manifest"):
+            opened(tmp_path)
+    assert before.items() <= tree(tmp_path).items()
+
+
+def test_a_copy_without_the_folders_that_were_empty_is_continued(tmp_path: Path) -> None:
+    """As version control and object stores make them."""
+    with open_ledger(tmp_path) as ledger:
+        Coordinator(ledger, 20).commit([10, 11])
+    for name in ("data", "dead", ".penstock/keys", ".penstock/staging"):
+        (tmp_path / name).rmdir()
+    with open_ledger(tmp_path) as ledger:
+        coordinator = Coordinator(ledger, 20)
+        coordinator.commit(coordinator.remaining(), final=True)
+    assert_complete(tmp_path, 20)
+
+
+def test_a_manifest_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         Coordinator(ledger, 20).commit(range(5))
-    before = {name: data for name, data in tree(tmp_path).items() if name.startswith("data")}
-    for entry in (tmp_path / ".penstock" / "manifest").iterdir():
-        entry.unlink()
-    with pytest.raises(LedgerDamaged, match="no manifest"):
-        open_ledger(tmp_path)
-    assert {name: data for name, data in tree(tmp_path).items() if name.startswith("data")} == before
+    entry = tmp_path / ".penstock" / "manifest" / "00000002.json"
+    entry.unlink()
+    entry.mkdir()
+    with pytest.raises(UsageError, match=r"00000002\.json: can't read the record of this run: Is a directory"):
+        read_run(tmp_path)
 
 
 def test_a_lost_private_folder_or_run_file_is_noticed(tmp_path: Path) -> None:
-    import shutil
-
     with open_ledger(tmp_path) as ledger:
         Coordinator(ledger, 20).commit(range(5))
     run_file = (tmp_path / "run.json").read_bytes()

@@ -105,3 +105,8 @@ def test_many_replicas_are_summed_up() -> None:
 
 def test_every_code_has_a_mend() -> None:
     assert list(FIXES) == list(DEAD_CODES)
+
+
+def test_dead_rows_that_were_not_committed_make_no_number_below_zero() -> None:
+    """A run that has failed tells what is durable, and examples of what it has seen."""
+    assert "earlier invocations" not in final.closing(running(status="failed", dead=1))

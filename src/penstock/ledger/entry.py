@@ -50,7 +50,7 @@ class SegmentFact(msgspec.Struct, frozen=True):
 class PartFact(msgspec.Struct, frozen=True):
     """A part that this entry adds, or puts in the place of one of the same name. `staged`: its name in staging/ until
     the move to data/ or dead/ is done. `keys`: the file that tells its rows (part_keys.py); "" for a part without a
-    row, and in dead/ of a run that an older Penstock made."""
+    row, and in dead/ of a run that an older Penstock made. `keys_hash`: of that file, like `hash`; "" in older runs."""
 
     name: str
     staged: str
@@ -58,6 +58,7 @@ class PartFact(msgspec.Struct, frozen=True):
     bytes: int
     hash: str
     keys: str = ""
+    keys_hash: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

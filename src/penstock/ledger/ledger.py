@@ -340,6 +340,8 @@ class Ledger:
 
 def _take_up(layout: Layout, files: Files) -> tuple[Entry, Owner | None]:
     """The entry to continue from, and our claim; none on a finished run."""
+    for folder in layout.folders():
+        files.make_folder(folder)  # a copy of a run may lack those that were empty
     manifest = Manifest(layout, files)
     newest = manifest.newest()
     if newest is None:

@@ -109,12 +109,12 @@ def sweep(layout: Layout, files: Files, entry: Entry) -> None:
 
 
 def refuse_lost_manifest(layout: Layout, files: Files) -> None:
-    """A run without entries has no output. If there is some, its manifest is gone, and a new one would spoil it."""
-    for folder in (layout.data, layout.dead):
+    """A run without entries has no results. If there are some, its manifest is gone, and a new one would spoil them."""
+    for folder in (layout.data, layout.dead, layout.segments):
         if files.names(folder):
             raise LedgerDamaged(
-                "this folder has output but no manifest. Restore .penstock/manifest from a copy, or choose another "
-                "output folder.",
+                "this folder has results of a run, but the run has no manifest. Restore .penstock/manifest from a "
+                "copy, or choose another output folder.",
                 where=str(folder),
             )
 

@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from penstock.errors import LedgerDamaged
-from penstock.ledger.entry import PartFact
+from penstock.ledger.entry import PartFact, hash_bytes
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import Key, keys_of, origin_column
 from penstock.ledger.layout import Layout
@@ -100,7 +100,10 @@ def join_keys(layout: Layout, files: Files, parts: Sequence[PartFact]) -> bytes:
 def _read_runs(layout: Layout, files: Files, part: PartFact) -> list[_Run]:
     path, what = layout.keys / part.keys, f"this file, which tells the rows of {part.name},"
     try:
-        runs = msgspec.msgpack.decode(files.read(path), type=list[_Run])
+        data = files.read(path)
+        if part.keys_hash and hash_bytes(data) != part.keys_hash:
+            raise LedgerDamaged(f"{what} was modified after it was written. Restore it from a copy.", where=str(path))
+        runs = msgspec.msgpack.decode(data, type=list[_Run])
     except FileNotFoundError as error:
         raise LedgerDamaged(f"{what} is missing. Restore it from a copy.", where=str(path)) from error
     except msgspec.MsgspecError as error:

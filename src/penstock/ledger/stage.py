@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from penstock.data.base import PartWriter
 from penstock.faults import fault
-from penstock.ledger.entry import Entry, PartFact, SegmentFact
+from penstock.ledger.entry import Entry, PartFact, SegmentFact, hash_bytes
 from penstock.ledger.files import Files
 from penstock.ledger.keyed import count_positions, without_keys
 from penstock.ledger.layout import Layout, carried_name, part_name, partial_name, segment_name, staged_name
@@ -91,7 +91,8 @@ class Stage:
         if keys:
             known = f"{self._epoch:04d}-{self._seq:08d}-{_KEYS_OF[folder]}{name}.keys"
             self._files.write(self._layout.keys / known, keys)
-        return self._write(folder, name, rows, write, known)
+        fact = self._write(folder, name, rows, write)
+        return msgspec.structs.replace(fact, keys=known, keys_hash=hash_bytes(keys) if keys else "")
 
     def add_carried(self, tables: Iterable[pa.Table]) -> None:
         """Sorted tables with keys become segments that the next phase reads, in this order."""
@@ -157,13 +158,13 @@ class Stage:
         """Rows of new parts, not of those that take the places of others."""
         return self._new_rows
 
-    def _write(self, kind: str, name: str, rows: int, write: Callable[[Path], int], keys: str = "") -> PartFact:
+    def _write(self, kind: str, name: str, rows: int, write: Callable[[Path], int]) -> PartFact:
         staged = staged_name(self._epoch, self._seq, kind, name)
         path = self._layout.staged(staged)
         size = self._files.produce(path, write)
         with self._files.open(path) as file:
             digest = hash_file(file)
-        return PartFact(name, staged, rows, size, digest, keys)
+        return PartFact(name, staged, rows, size, digest)
 
 
 def _cut(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

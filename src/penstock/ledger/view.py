@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from penstock.core.counts import Counts
-from penstock.errors import RunMismatch
+from penstock.errors import RunMismatch, UsageError
 from penstock.ledger.files import Files
 from penstock.ledger.layout import Layout
 from penstock.ledger.manifest import Manifest
+from penstock.ledger.opening import refuse_lost_manifest
 from penstock.ledger.owner import OwnerRecord, is_alive, read_owner
 from penstock.ledger.run_file import RunFile, read_run_file
 
@@ -54,12 +55,20 @@ def known_input(out_dir: Path) -> dict[str, Any] | None:
 
 
 def read_run(out_dir: Path) -> RunView:
-    """The newest committed state of the run in `out_dir`. Raises RunMismatch where there is none, LedgerDamaged."""
+    """The newest committed state of the run in `out_dir`. Raises RunMismatch where there is none, LedgerDamaged;
+    UsageError where it can't be read."""
     layout, files = Layout(Path(out_dir)), Files()
     run = read_run_file(layout, files)
     if run is None:
         raise RunMismatch("this folder has no Penstock run (run.json is missing).", where=str(out_dir))
-    newest = Manifest(layout, files).newest()
+    try:
+        newest = Manifest(layout, files).newest()
+        if newest is None:
+            refuse_lost_manifest(layout, files)
+    except OSError as error:
+        raise UsageError(
+            f"can't read the record of this run: {error.strerror or error}.", where=str(error.filename or out_dir)
+        ) from error
     owner = read_owner(files, layout.owner)
     return RunView(
         out_dir=str(out_dir),

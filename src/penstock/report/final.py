@@ -86,7 +86,8 @@ def _dead(facts: RunFacts) -> list[str]:
     if len(causes) > _CAUSES_SHOWN:
         rest = sum(cause.count for cause in causes[_CAUSES_SHOWN:])
         lines.append(f"    {units.count(rest)} x for {units.noun(len(causes) - _CAUSES_SHOWN, 'other cause')}")
-    if earlier := facts.dead - sum(cause.count for cause in causes):
+    earlier = facts.dead - sum(cause.count for cause in causes)
+    if earlier > 0:  # below 0 where a run has failed before those of this invocation were committed
         lines.append(f"    {units.count(earlier)} of them in earlier invocations: penstock status {facts.out_dir}")
     return lines
 

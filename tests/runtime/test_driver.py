@@ -21,10 +21,10 @@ from penstock.core.flow.flow import Flow
 from penstock.core.shape import FlowLimits, FlowShape, Progress, StepShape
 from penstock.errors import InvariantError, PoolFailed
 from penstock.planning.launches import dispatch_shape, launches_of
-from penstock.protocol.messages import Answer, AnswerParts, EngineConfig, Request, Setup, WireRequest
+from penstock.protocol.messages import Answer, AnswerParts, EngineConfig, Output, Request, Setup, WireRequest
 from penstock.runtime.driver import Driver, Table
 from penstock.runtime.inbox import Inbox
-from penstock.runtime.pool.calls import Call
+from penstock.runtime.pool.calls import Call, Generation, GenerationError
 from penstock.runtime.replicas.links import Link
 from penstock.runtime.replicas.record import Record
 from penstock.runtime.watch.clock import RunClock
@@ -356,3 +356,31 @@ def test_parts_of_a_replica_that_was_ended_reach_nobody(tmp_path: Path) -> None:
     theirs.close()
     pools.driver.close()
     pools.record.close()
+
+
+def test_an_answer_with_another_number_of_outputs_is_an_error_of_its_prompt(tmp_path: Path) -> None:
+    counts = {"none": 0, "three": 3, "one": 1}
+
+    def answer(replica: str, request: WireRequest) -> Answer:
+        outputs = [Output("text", "stop", 1)] * counts[str(request.payload)]
+        return Answer(request.id, request.attempt, outputs=outputs)
+
+    with started(pools_of({"one": 1}, tmp_path, ThreadExecutor(answer))) as pools:
+        call = call_to("one", *counts)
+        pools.begin(call)
+        none, three, one = call.wait()
+    assert isinstance(none, GenerationError) and isinstance(three, GenerationError) and isinstance(one, Generation)
+    assert (none.code, none.index, three.index) == ("engine_error", 0, 1)
+    assert "the engine returned 0 outputs; expected 1" in str(none)
+
+
+def test_a_code_beyond_the_published_list_is_an_error_of_the_engine(tmp_path: Path) -> None:
+    def answer(replica: str, request: WireRequest) -> Answer:
+        return Answer(request.id, request.attempt, "of its own", "what the engine says")
+
+    with started(pools_of({"one": 1}, tmp_path, ThreadExecutor(answer))) as pools:
+        call = call_to("one", "a")
+        pools.begin(call)
+        (failed,) = call.wait()
+    assert isinstance(failed, GenerationError) and failed.code == "engine_error"
+    assert "what the engine says" in str(failed)

@@ -151,8 +151,13 @@ class Call:
             callback()
 
 
-def generation_of(answer: Answer) -> Generation:
-    outputs = answer.outputs
+def result_of(answer: Answer, request: Request, index: int) -> Result:
+    """The generation that an answer holds; the error of its prompt where it has another number of outputs."""
+    outputs, sampling = answer.outputs, request.sampling
+    expected = 1 if sampling is None else sampling.n
+    if len(outputs) != expected:
+        message = f"the engine returned {len(outputs)} outputs; expected {expected}"
+        return GenerationError("engine_error", message, index)
     return Generation(
         texts=tuple(output.text for output in outputs),
         finish_reasons=tuple(output.finish_reason for output in outputs),

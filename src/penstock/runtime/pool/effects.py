@@ -21,7 +21,7 @@ from penstock.runtime.pool.calls import (
     CloseLoop,
     GenerationError,
     Result,
-    generation_of,
+    result_of,
     submit_event,
 )
 
@@ -103,9 +103,11 @@ class PoolEffects:
 
     def deliver(self, deliver: ev.Deliver, items: Sequence[Answer]) -> Iterable[Event]:
         for index in deliver.accepted:
-            call = self._call_of(items[index].id)
+            answer = items[index]
+            call = self._call_of(answer.id)
             if call is not None:  # else it was cancelled meanwhile
-                self._take(call, items[index].id, generation_of(items[index]))
+                at = answer.id - call.first_task
+                self._take(call, answer.id, result_of(answer, call.requests[at], at))
         return ()
 
     def fail(self, failed: ev.FailRequests, items: Sequence[Answer]) -> Iterable[Event]:

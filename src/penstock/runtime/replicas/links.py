@@ -7,6 +7,7 @@ import socket
 
 from penstock.core import events as ev
 from penstock.core.events import Event
+from penstock.errors import DEAD_CODES
 from penstock.protocol.channel import Channel
 from penstock.protocol.messages import (
     PROTOCOL_VERSION,
@@ -29,6 +30,7 @@ from penstock.protocol.messages import (
 from penstock.protocol.values import escaped
 from penstock.protocol.wire import WireError, coordinator_decoder, encode_requests
 
+_CODES = frozenset({"", "retry", *DEAD_CODES})
 _NO_LOAD = Load(executing=0, waiting=0, busy_s=0.0, fill_s=0.0, progress=0, turnaround_s=0.0, sent_at=0.0)
 
 
@@ -127,7 +129,8 @@ def answers_event(link: Link, message: Answers, batch: int) -> ev.AnswersArrived
 def _event(link: Link, message: Answers, batch: int) -> ev.AnswersArrived:
     """Identities, codes and token counts."""
     items, load = message.items, message.load
-    codes = [answer.code for answer in items]
+    # The list of codes is closed: it is what dead rows are chosen by.
+    codes = [answer.code if answer.code in _CODES else "engine_error" for answer in items]
     return ev.AnswersArrived(
         batch=batch,
         replica=link.index,

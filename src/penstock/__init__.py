@@ -1,11 +1,11 @@
-"""Penstock runs datasets through LLMs and embedding models on every accelerator a person has.
+"""Penstock runs datasets through LLMs and embedding models on every accelerator you have.
 
     import penstock as ps
     llm = ps.Model("Qwen/Qwen3-8B")
     rows = ps.read("questions.jsonl").generate(llm, prompt="Answer briefly: {{ question }}", output="answer")
     result = rows.write("out/answers").run()
 
-Names load where they are first used, so that importing Penstock costs nothing.
+Names are imported on first use, so that `import penstock` is fast.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Every error that Penstock raises on purpose.
+"""The errors of Penstock.
 
     PenstockError                 exit code 1
     ├── UsageError                2   a wrong flag or argument
     ├── ConfigError               2   an invalid pipeline, model or cluster file
-    ├── InputError                2   an input that can't be read at all
+    ├── InputError                2   an unreadable input
     ├── PlanError                 2   models that do not fit the devices
     ├── MissingDependency         2   an extra that is not installed, with the command to install it
-    ├── RunMismatch               2   the output folder holds another run
-    ├── RunOwned                  2   another process works on the output folder
+    ├── RunMismatch               2   the output folder contains another run
+    ├── RunOwned                  2   another process owns the run
     ├── Fenced                    1   a newer coordinator has taken over the run
-    ├── CommitError               1   results could not be made durable
+    ├── CommitError               1   a commit failed
     ├── LedgerDamaged             1   the run's records are damaged
     ├── PoolFailed                1   no replica of a pool can serve
     ├── Stalled                   1   the coordinator's loop was blocked
-    └── InvariantError            1   a bug in Penstock; carries the story of the row or replica
+    └── InvariantError            1   a bug in Penstock; has the history of the row or replica
 
 A message says what is wrong, where, the limit or what was expected, and the fix. Failed rows are not
 exceptions: they become dead rows with one of `DEAD_CODES`.
@@ -44,14 +44,14 @@ __all__ = [
 
 
 class ExitCode(IntEnum):
-    """What the command line ends with, and `RunResult.exit_code`. The list is published in docs/cli.md."""
+    """Exit codes of the command line, and `RunResult.exit_code`. Documented in docs/cli.md."""
 
     DONE = 0
     FAILED = 1
     USAGE = 2  # or configuration, a plan that does not fit, an input that can't be read at all
     TOO_MANY_DEAD = 3
-    STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command continues
-    STOPPED_AT_ONCE = 130  # as shells have it for SIGINT
+    STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes
+    STOPPED_AT_ONCE = 130  # the code of shells for SIGINT
 
 
 class PenstockError(Exception):

@@ -1,4 +1,4 @@
-"""Text that people see: what data could do to a terminal is made visible instead.
+"""Text for terminals: control characters from data are escaped.
 
 File names, column names, rows, messages of exceptions and words of services may hold escape sequences, carriage
 returns and marks that turn the direction of writing. Every sink of text (the command line's output, the displays)

@@ -1,4 +1,4 @@
-"""Numbers as people read them. Pure; every function takes plain units (s, bytes) and gives a short string."""
+"""Numbers as short strings. Pure; arguments are in plain units (s, bytes)."""
 
 from __future__ import annotations
 

@@ -97,7 +97,9 @@ def test_files_are_written_once_and_never_over_another_demo(library: Path, tmp_p
     write_files(files, source, pipeline.replace("48", "64"))  # nothing has run yet
     assert "max_tokens: 64" in files.pipeline.read_text()
     files.run.mkdir()
-    with pytest.raises(UsageError, match=r"holds a demo with another pipeline\.yaml; choose another folder with --out"):
+    with pytest.raises(
+        UsageError, match=r"contains a demo with another pipeline\.yaml; choose another folder with --out"
+    ):
         write_files(files, source, pipeline)
 
 

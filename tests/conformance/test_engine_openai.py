@@ -268,7 +268,7 @@ def test_a_service_that_stays_away_gives_its_requests_back_in_the_end(monkeypatc
 def test_nobody_at_any_url_is_told_when_the_engine_loads() -> None:
     url, notes = closed_url(), list[str]()
     config = EngineConfig("openai", "small", base_urls=(url,), engine_options={"start_patience_s": 0.5})
-    with pytest.raises(EngineLoadError, match="no service answers") as raised:
+    with pytest.raises(EngineLoadError, match="no service responds") as raised:
         OpenAIEngine().load(config, lambda answers: None, notes.append)
     assert url in str(raised.value) and "start it, or correct base_url" in str(raised.value)
     assert any("retrying for" in note for note in notes)

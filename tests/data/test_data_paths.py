@@ -54,7 +54,7 @@ def test_an_empty_glob_and_a_folder_without_data_say_what_was_looked_for(tmp_pat
 
 def test_unknown_suffixes_name_the_supported_ones_unless_a_format_is_given(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"'\.tsv' is not supported; supported are \.jsonl"):
+    with pytest.raises(InputError, match=r"'\.tsv' is not supported; expected \.jsonl"):
         resolve(str(tmp_path / "a.tsv"))
     assert resolve(str(tmp_path / "a.tsv"), "csv")[0].format == "csv"
     with pytest.raises(InputError, match="unknown format"):

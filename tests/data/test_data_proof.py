@@ -280,7 +280,7 @@ def test_a_table_of_another_number_of_rows_is_refused(tmp_path: Path) -> None:
     proof = proof_of(source)
     proof._files[0] = msgspec.structs.replace(proof._files[0], size_bytes=paths[0].stat().st_size)  # type: ignore[index]
     proof.note_ends()
-    with pytest.raises(InputError, match=r"0\.parquet: has 250 rows; it had 300 when the run began"):
+    with pytest.raises(InputError, match=r"0\.parquet: has 250 rows; it had 300 when the run started"):
         read_all(source)
 
 

@@ -33,7 +33,7 @@ from run_support import dead, output, summary
         ("fake.parquet", ("fake.parquet: is not a Parquet file",)),
         ("fake.jsonl.gz", ("fake.jsonl.gz: is not gzip data",)),
         ("utf16.jsonl", ("utf16.jsonl: is UTF-16", "iconv")),
-        ("document.json", ("is one JSON list, not one object per line", "jq -c '.[]'")),
+        ("document.json", ("is a single JSON list, not one object per line", "jq -c '.[]'")),
         ("loop.jsonl", ("loop.jsonl: can't be read: Too many levels of symbolic links",)),
         ("/dev/zero", ("is not a regular file",)),
         ("a" * 5000 + ".jsonl", ("File name too long",)),

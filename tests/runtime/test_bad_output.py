@@ -28,9 +28,11 @@ def test_an_output_folder_of_another_run_is_refused_with_the_difference(here: He
         ("path: out", "path: out, format: jsonl", "sink.format: was 'parquet', is 'jsonl'"),
     ):
         write(folder, PIPELINE.replace(old, new))
-        here.run().refuses("out: the output folder holds another run", words, "choose another output folder with --out")
+        here.run().refuses(
+            "out: the output folder contains another run", words, "choose another output folder with --out"
+        )
     write(folder, source=questions(21))
-    here.run().refuses("out: the output folder holds another run", "q.jsonl.size_bytes")
+    here.run().refuses("out: the output folder contains another run", "q.jsonl.size_bytes")
     assert output(folder) == before
 
 

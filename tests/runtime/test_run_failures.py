@@ -305,7 +305,7 @@ def test_another_terminal_sees_what_each_replica_does(tmp_path: Path) -> None:
     wait_until(lambda: status()["causes"], "the dead row")
     told = status()
     assert [each["id"] for each in told["replicas"]] == ["writer-0", "writer-1"]
-    assert told["examples"]["generate refused"] == "the prompt holds '[row]' (fail_on)"
+    assert told["examples"]["generate refused"] == "the prompt contains '[row]' (fail_on)"
     process.send_signal(signal.SIGINT)
     end_of(process, tmp_path)
     assert status()["replicas"] == [], "it is not at work any more"

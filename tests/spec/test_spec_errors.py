@@ -191,14 +191,14 @@ STEPS = [  # (steps, the lines of the error); the first step stands in line 7
         "  - map: {function: 'm:f', name: left}\n"
         "  - filter: {expr: b, from: source, name: right}\n"
         "  - join: {from: left, with: right}\n",
-        ["7: 'left' stands above a join, and does not name the columns that it adds; give it `columns: [...]`"],
+        ["7: 'left' is above a join and needs `columns: [...]`, the columns that it adds"],
     ),
     (
         "  - map: {function: 'm:f', name: first, columns: [a]}\n"
         "  - map: {function: 'm:f', name: left, columns: [a]}\n"
         "  - filter: {expr: b, from: first, name: right}\n"
         "  - join: {from: left, with: right}\n",
-        ["8: 'left' rewrites column 'a' of step 'first' in one branch of 'join', and the other branch has the old"],
+        ["8: 'left' overwrites column 'a' of step 'first' in one branch of 'join' only; choose another name"],
     ),
     (
         "  - map: {function: 'm:f', name: left, columns: [a]}\n"
@@ -208,7 +208,7 @@ STEPS = [  # (steps, the lines of the error); the first step stands in line 7
     ),
     (
         "  - filter: {expr: b, name: left}\n  - join: {from: left, with: source}\n",
-        ["8: 'join' joins the source itself, whose columns each branch has already; name two steps"],
+        ["8: 'join' joins the source itself, whose columns are in every branch; name two steps"],
     ),
 ]
 

@@ -42,7 +42,7 @@ def source_text(functions: Iterable[Function]) -> str:
 def pipeline_text(files: DemoFiles, *, model: str, engine: str, replicas: int | str) -> str:
     """The pipeline file. JSON strings are YAML strings, so any path or reference is quoted rightly."""
     return f"""\
-# Written by `penstock demo`. Change it as you like; from the same folder, run it with
+# Written by `penstock demo`. Change it, then run it from the same folder:
 #   penstock run {files.pipeline}
 models:
   writer: {{ref: {json.dumps(model)}, engine: {json.dumps(engine)}, replicas: {json.dumps(replicas)}}}
@@ -66,7 +66,7 @@ def write_files(files: DemoFiles, source: str, pipeline: str) -> None:
     if files.run.exists() and changed:
         names = " and ".join(path.name for path in changed)
         raise UsageError(
-            f"holds a demo with another {names}; choose another folder with --out, or delete this one",
+            f"contains a demo with another {names}; choose another folder with --out, or delete this one",
             where=str(files.folder),
         )
     try:

@@ -42,7 +42,7 @@ def _version() -> str:
 
 
 def build_app(called: str | None = None) -> App:
-    """The commands. The one that is `called` takes its help from its own docstring, which says more."""
+    """The commands. The help of the one that is `called` is its docstring, which is more detailed."""
     app = App(
         name="penstock",
         help="Run datasets through models on every accelerator you have, and keep each of them full.",
@@ -151,7 +151,7 @@ def _output_lost(failure: output.OutputLost) -> int:
 
 
 def _unexpected(error: Exception, *, debug: bool) -> int:
-    """A bug, or a machine that failed: one line for people, and a file with the whole story."""
+    """Report an unexpected error: one line, and a file with the traceback."""
     what = f"unexpected error: {type(error).__name__}: {error}"
     if debug:
         output.traceback()

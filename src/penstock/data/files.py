@@ -147,8 +147,8 @@ class FilesSource:
             found, known = self._position - self._starts[self._file], self._rows[self._file]
             if found != known:
                 raise InputError(
-                    f"has {found} rows; it had {known} when the run began. Restore the file as it was, or give the run "
-                    "another output folder with --out",
+                    f"has {found} rows; it had {known} when the run started. Restore the original file, or use "
+                    "another output folder (--out)",
                     where=self._files[self._file].name,
                 )
         self._close_reader()

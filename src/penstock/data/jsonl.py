@@ -196,7 +196,9 @@ def _refuse_whole_document(file: DataFile) -> None:
         lines.close()
     begun = first[0].strip() if first and isinstance(first[0], bytes) else b""
     if begun in (b"[", b"{") or (begun.startswith(b"[{") and file.path.name.endswith(".json")):
-        what, convert = ("one JSON list", ".[]") if begun.startswith(b"[") else ("one JSON object over many lines", ".")
+        what, convert = (
+            ("a single JSON list", ".[]") if begun.startswith(b"[") else ("one JSON object on several lines", ".")
+        )
         raise InputError(
             f"is {what}, not one object per line; convert it (jq -c '{convert}' FILE > FILE.jsonl)", where=file.name
         )

@@ -82,7 +82,7 @@ class ListSource:
 
 
 def _as_json(row: Row) -> str:
-    """The row for people to look at, whatever its values do when they are looked at."""
+    """The row as text; values whose methods raise are shown as a placeholder."""
     try:
         return msgspec.json.encode(row, enc_hook=repr).decode("utf-8")
     except Exception:

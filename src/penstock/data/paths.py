@@ -1,7 +1,7 @@
-"""From what a person wrote as `path` to the list of data files, in the order in which they are read.
+"""From `path` to the list of data files, in the order in which they are read.
 
 A path is a file, a glob, or a folder (its own data files, sorted by name; hidden names and names that begin with an
-underscore are skipped, sub-folders are not entered). A list keeps its order; each glob and folder is sorted.
+underscore are skipped, subfolders are not searched). A list keeps its order; each glob and folder is sorted.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _data_file(name: str, format: str) -> DataFile:
         known = (format, compression)
     if known is None:
         raise InputError(
-            f"the suffix {path.suffix!r} is not supported; supported are {SUPPORTED}; or say `format:` in the source",
+            f"the suffix {path.suffix!r} is not supported; expected {SUPPORTED}, or set `format:` in the source",
             where=name,
         )
     shown = name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -46,7 +46,7 @@ byte_content: Content = byte_range
 
 
 def status_of(file: int | os.PathLike[str]) -> tuple[int, ...]:
-    """What differs, for all practical purposes, once somebody has written to a file."""
+    """Size and times of a file, which differ after it was written to."""
     found = os.stat(file)
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

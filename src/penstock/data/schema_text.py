@@ -1,4 +1,4 @@
-"""Types as a person writes them in `schema:` of a source, as Arrow types.
+"""Types in `schema:` of a source, as Arrow types.
 
 string  bool  int8 ... int64  uint8 ... uint64  float32  float64  list<TYPE>  struct<name: TYPE, ...>
 """

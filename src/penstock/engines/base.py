@@ -1,6 +1,6 @@
 """The seam between a replica's host and what runs the model.
 
-An engine lives in a host process of its own. The host owns the socket, the queue and the figures; the engine owns
+An engine runs in its own host process. The host owns the socket, the queue and the figures; the engine owns
 the model. Five methods:
 
     load      blocking; returns what the engine can hold

@@ -1,1 +1,1 @@
-"""Where replica processes live: one adapter per place behind `executors.base.Executor`."""
+"""Starting and stopping replica processes: adapters of `executors.base.Executor`."""

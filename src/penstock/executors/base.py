@@ -1,4 +1,4 @@
-"""The seam between the runtime and where replica processes live.
+"""The interface between the runtime and the executors, which start and stop replica processes.
 
 An executor starts one replica at a time and tells, through a selectable socket per replica, what its host says, and
 through `news` how it ended. It decides nothing: when to start, restart or kill is the core's business.

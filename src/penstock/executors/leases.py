@@ -38,7 +38,7 @@ class DeviceLeases:
         self._held: dict[str, int] = {}  # uuid -> file descriptor
 
     def take(self, uuids: Iterable[str], holder: str) -> None:
-        """Hold all of them, or none. holder: who does, for the messages of others. Raises LeaseTaken."""
+        """Lock all of them, or none. holder: shown in messages of other runs. Raises LeaseTaken."""
         taken: list[str] = []
         for uuid in uuids:
             if uuid in self._held:
@@ -55,7 +55,7 @@ class DeviceLeases:
             taken.append(uuid)
 
     def held_by_others(self, uuids: Sequence[str]) -> dict[str, str]:
-        """Which of these another process holds, and who that is."""
+        """The GPUs locked by another process, with its holder text."""
         found = {}
         for uuid in uuids:
             if uuid in self._held or not self._path(uuid).exists():

@@ -36,7 +36,7 @@ _BOOT_FILE = str(Path(penstock.host.boot.__file__).resolve())
 
 
 class LocalExecutor:
-    """See `executors.base.Executor`. `nursery`: where functions that can't be imported live; closed with this."""
+    """See `executors.base.Executor`. `nursery`: for functions that can't be imported; closed with the executor."""
 
     def __init__(self, nursery: Nursery | None = None) -> None:
         occupy_standard()

@@ -1,4 +1,4 @@
-"""Where functions live that can't be imported: lambdas, closures, what a notebook or a script defines.
+"""Workers for functions that can't be imported: lambdas, closures, functions of a notebook or a script.
 
 The nursery is a process forked from the coordinator before its loop and its threads start. It holds the functions as
 they were then, and does nothing but fork: a guardian for each replica that asks for one, which forks the host. Rows

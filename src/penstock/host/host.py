@@ -80,7 +80,7 @@ def serve(connection: socket.socket, functions: Functions = ()) -> NoReturn:
 
 
 class _Ending(threading.Thread):
-    """Ends the process when the loop has ended, whatever the main thread is doing.
+    """Exits the process when the loop has ended, even if the main thread is blocked.
 
     patient  the main thread waits for the end and is about to close the engine: give it time
     """
@@ -104,7 +104,7 @@ def _prepare_process() -> None:
 
 
 def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
-    """The loaded engine, or None when the failure was reported or nobody waits for it any more."""
+    """The loaded engine; None if the failure was reported, or the coordinator has gone."""
     began_s = time.monotonic()
     try:
         engine = make_engine(setup, functions)

@@ -1,4 +1,4 @@
-"""What of a run is durable: commits, resume, and who may write."""
+"""The durable state of a run: commits, resume, ownership."""
 
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.view import RunView, read_run

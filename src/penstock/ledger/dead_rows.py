@@ -104,7 +104,7 @@ def _by_name(
         if len(places) != died:
             raise UsageError(
                 f"the source lists {source} {len(found[source, ordinal])} times, and its row {ordinal} is dead in "
-                f"{died} of these places. The older version of Penstock that made this run did not record which, "
+                f"{died} of these places. The older version of Penstock that wrote this run did not record which, "
                 "so these dead rows can't be retried. Run the pipeline into a new folder with "
                 "`penstock run PIPELINE --out DIR`.",
                 where=where,
@@ -136,7 +136,7 @@ def positions_of(source: Source, places: set[Place]) -> dict[Place, list[int]]:
     missing = sorted(places - found.keys())
     if missing:
         raise InputError(
-            f"the source has no row {missing[0][1]} in {missing[0][0]}; it had that row when the run was made"
+            f"the source has no row {missing[0][1]} in {missing[0][0]}; it had that row when the run was started"
         )
     return found
 

@@ -172,4 +172,4 @@ def _open_envelope(data: bytes, where: str) -> _Envelope:
     try:
         return msgspec.json.decode(data, type=_Envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LedgerDamaged(f"this is no whole manifest entry: {error}", where=where) from error
+        raise LedgerDamaged(f"not a complete manifest entry: {error}", where=where) from error

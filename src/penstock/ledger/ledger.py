@@ -234,7 +234,7 @@ class Ledger:
         )
 
     def heartbeat(self) -> None:
-        """Say that we live; cheap, at most a write every few seconds. Raises Fenced when another has taken over."""
+        """Write a heartbeat, at most one every few seconds. Raises Fenced if another process has taken over."""
         now = time.time()
         if self._owner is None or not self._owner.due(now):
             return

@@ -56,7 +56,7 @@ class Manifest:
         return newest
 
     def successor_of(self, entry: Entry) -> Entry | None:
-        """The entry that follows on `entry`, where somebody has written it."""
+        """The entry after `entry`, if it exists."""
         return self.read(entry.seq + 1) if self._exists(entry.seq + 1) else None
 
     def replay(self) -> list[Entry]:
@@ -104,7 +104,8 @@ class Manifest:
             return  # garbage, for the next sweep
 
     def _settle(self, entry: Entry, data: bytes, error: OSError) -> None:
-        """Learn who won after `link` failed. Returns where we did: a network may lose the reply to a success."""
+        """Find out which process won after `link` failed. Returns if it was this one: a network may lose the reply to a
+        successful link."""
         path = self._layout.entry(entry.seq)
         try:
             present = self._files.read(path)

@@ -98,7 +98,7 @@ def join_keys(layout: Layout, files: Files, parts: Sequence[PartFact]) -> bytes:
 
 
 def _read_runs(layout: Layout, files: Files, part: PartFact) -> list[_Run]:
-    path, what = layout.keys / part.keys, f"this file, which tells the rows of {part.name},"
+    path, what = layout.keys / part.keys, f"this file, which lists the rows of {part.name},"
     try:
         data = files.read(path)
         if part.keys_hash and hash_bytes(data) != part.keys_hash:

@@ -64,8 +64,8 @@ def run_file(
         text = msgspec.json.encode(described)
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"a text of the pipeline, or the name of an input, is not valid Unicode: it has a lone surrogate, which no "
-            f"file can hold ({error.object[:60]!r}); write characters such as \\ud83d\\ude00 in pairs"
+            f"a text of the pipeline, or the name of an input, is not valid Unicode: it has a lone surrogate, which "
+            f"can't be written ({error.object[:60]!r}); write characters such as \\ud83d\\ude00 in pairs"
         ) from None
     return msgspec.json.decode(text, type=RunFile)  # as it will be read: tuples are lists
 
@@ -176,7 +176,7 @@ def _compare(out_dir: Path, found: RunFile, wanted: RunFile, diff: Diff) -> None
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise RunMismatch(
-            f"the output folder holds another run, which differs from the requested one in:\n{listed}\n"
+            f"the output folder contains another run, which differs from the requested one in:\n{listed}\n"
             "Undo the change to continue that run, or choose another output folder with --out.",
             where=str(out_dir),
         )

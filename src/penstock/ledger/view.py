@@ -60,7 +60,10 @@ def read_run(out_dir: Path) -> RunView:
     layout, files = Layout(Path(out_dir)), Files()
     run = read_run_file(layout, files)
     if run is None:
-        raise RunMismatch("this folder has no Penstock run (run.json is missing).", where=str(out_dir))
+        raise RunMismatch(
+            "this folder has no Penstock run (run.json is missing); pass the output folder of a run.",
+            where=str(out_dir),
+        )
     try:
         newest = Manifest(layout, files).newest()
         if newest is None:

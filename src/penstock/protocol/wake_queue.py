@@ -66,7 +66,7 @@ class WakeQueue(Generic[Item]):
         return bool(self._items)
 
     def close(self) -> None:
-        """Further items are kept and wake nobody."""
+        """Further items are kept, but do not wake the reader."""
         with self._lock:
             if not self._closed:
                 self._closed = True

@@ -1,4 +1,4 @@
-"""The loop of a run, of launched pools, and of whatever else serves requests.
+"""The event loop of runs and of launched pools.
 
     threads ───▶ inbox ──┐
     replicas ▶ selector ─┼─▶ events ──▶ machine ──▶ instructions ──▶ table of effects ──┐

@@ -31,15 +31,15 @@ def branch_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
         node = order[index]
         if node.step.added_columns() is None:
             message = (
-                f"'{node.name}' stands above a join, and does not name the columns that it adds; give it "
-                "`columns: [...]`: branches are kept apart by the columns that their steps own"
+                f"'{node.name}' is above a join and needs `columns: [...]`, the columns that it adds: a branch sees "
+                "only the columns of its own steps"
             )
             yield Problem(step_path(node.index, node.step, "columns"), message)
     yield from _rewritten(order)
 
 
 def _rewritten(order: Sequence[StepNode]) -> Iterator[Problem]:
-    """A step of one branch may not give a new value to a column of both: the join would have two values."""
+    """A step in a branch may not overwrite a column from before the fork: the join would have two values."""
     above = above_each(order)
     for join in order:
         if len(join.after) < 2:
@@ -51,8 +51,8 @@ def _rewritten(order: Sequence[StepNode]) -> Iterator[Problem]:
                 if column in shared:
                     node, maker = order[index], shared[column]
                     message = (
-                        f"'{node.name}' rewrites column '{column}' of step '{maker.name}' in one branch of "
-                        f"'{join.name}', and the other branch has the old value; choose another name"
+                        f"'{node.name}' overwrites column '{column}' of step '{maker.name}' in one branch of "
+                        f"'{join.name}' only; choose another name"
                     )
                     yield Problem(step_path(node.index, node.step, "columns"), message)
 

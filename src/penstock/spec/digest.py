@@ -141,7 +141,7 @@ def _joined(pieces: Iterator[bytes]) -> bytes:
 
 
 def _buffer(value: Any) -> memoryview | None:
-    """The bytes of arrays, whatever library they are of."""
+    """The bytes of arrays of any library."""
     try:
         return memoryview(value)
     except (TypeError, ValueError, BufferError):

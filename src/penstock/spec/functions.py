@@ -80,7 +80,7 @@ def _imported(name: str) -> Callable[..., Any]:
     except ImportError as error:
         raise ConfigError(
             f"can't import '{module_name}' for the function '{name}': {error}; "
-            "the working directory is searched too, so start penstock where the module's folder is"
+            "the working directory is on the import path: run penstock from the folder that contains the module"
         ) from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"importing '{module_name}' for the function '{name}' failed: {_describe(error)}") from error

@@ -143,7 +143,7 @@ def _join_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
         if SOURCE in (name for _, name in node.step.follows()):
             yield Problem(
                 step_path(node.index, node.step),
-                f"'{node.name}' joins the source itself, whose columns each branch has already; name two steps",
+                f"'{node.name}' joins the source itself, whose columns are in every branch; name two steps",
             )
             continue
         if len(set(node.after)) < 2:
@@ -154,6 +154,6 @@ def _join_problems(order: Sequence[StepNode]) -> Iterator[Problem]:
             if order[index].step.expands:
                 yield Problem(
                     step_path(node.index, node.step, "with"),
-                    f"'{node.name}' can't join a branch with an expand ('{order[index].name}'): its rows are other "
-                    "rows; expand before the branches part, or after the join",
+                    f"'{node.name}' can't join a branch with an expand ('{order[index].name}'): its rows differ "
+                    "from those of the other branch; expand before the fork, or after the join",
                 )

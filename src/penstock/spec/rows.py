@@ -1,6 +1,6 @@
-"""The fluent form of a pipeline: an immutable description that grows by one step a call.
+"""The Python API of pipelines: an immutable description, extended by one step per call.
 
-Holding on to a `Rows` makes a branch; `join` ends two. Nothing is read or run before `run()`.
+Reusing a `Rows` makes a branch; `join` merges two. Nothing is read before `run()`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read(
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows as they are after a chain of steps. Made by `read`, not by hand."""
+    """The rows after a chain of steps. Created by `read`."""
 
     source: Source
     step: Step | None = None
@@ -83,7 +83,7 @@ class Rows:
         name: str | None = None,
         batch_size: int | None = None,
     ) -> Rows:
-        """`function(row)` returns a dict of columns, merged over the row. `columns` are the names that it adds."""
+        """`function(row)` returns a dict of columns, which is merged into the row. `columns`: the added names."""
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
         return self.then(Map(function=function, columns=columns, name=name, batch_size=batch_size, **options))  # type: ignore[arg-type]
 
@@ -97,8 +97,8 @@ class Rows:
         name: str | None = None,
         batch_size: int | None = None,
     ) -> Rows:
-        """Keeps the rows for which `condition` is true: an expression over the row (text), or a function of it, which
-        text of the form "module:function" names, as everywhere."""
+        """Keeps the rows for which `condition` is true: an expression over the row (a string), a function of the row,
+        or a string "module:function"."""
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
         is_expression = isinstance(condition, str) and not NAME.fullmatch(condition)
         key = "expr" if is_expression else "function"
@@ -118,8 +118,8 @@ class Rows:
         name: str | None = None,
         batch_size: int | None = None,
     ) -> Rows:
-        """One row to several: `function(row)` returns a list of dicts, each merged over the row; or `column` names a
-        list whose elements become the column `output` of one row each."""
+        """One row to several: `function(row)` returns a list of dicts, each merged into the row; or each element of
+        the list in `column` becomes the column `output` of its own row."""
         options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers, "version": version}
         options |= {"function": function, "columns": columns, "batch_size": batch_size}
         return self.then(Expand(column=column, output=output, name=name, **options))
@@ -133,7 +133,7 @@ class Rows:
         )
 
     def join(self, other: Rows, *, name: str | None = None) -> Rows:
-        """Rows that reached both branches, with the columns of both. `other` comes from the same `read`."""
+        """Rows that passed both branches, with the columns of both. `other` must come from the same `read`."""
         if not isinstance(other, Rows):
             raise UsageError(f"join takes Rows, got {shown(other)}", where="Rows.join")
         if other.source is not self.source:
@@ -148,12 +148,12 @@ class Rows:
         format: str = "parquet",
         order: Literal["input", "completion"] = "input",
     ) -> Rows:
-        """Says where the rows go. It comes last."""
+        """Set the output folder. Must be last."""
         return replace(self, sink=Sink(path=os.fspath(path), format=format, order=order))
 
     def to_pipeline(self, **settings: Any) -> Pipeline:
-        """The pipeline, equal to that of the same YAML file. `settings`: max_dead, commit_every_s, resources, window,
-        seed. Raises ConfigError."""
+        """The Pipeline, equal to that of the corresponding YAML file. `settings`: max_dead, commit_every_s, resources,
+        window, seed. Raises ConfigError."""
         if self.sink is None:
             raise UsageError("no output path; end with write(PATH) or run(out=PATH)", where="Rows")
         chain = self._chain()
@@ -164,15 +164,15 @@ class Rows:
         return Pipeline(source=self.source, steps=tuple(steps), sink=self.sink, models=models.made, **settings)
 
     def run(self, **options: Any) -> RunResult:
-        """Run the pipeline, or resume a run that was stopped, and wait for its end. `options` are those of
-        RunOptions (out, limit, executor, takeover, display) and of `to_pipeline`."""
+        """Run the pipeline, or resume its run; blocks until it has ended. `options` are those of RunOptions (out,
+        limit, executor, takeover, display) and of `to_pipeline`."""
         from penstock.runtime.run.api import run
 
         return run(*self._prepared(options))
 
     def retry(self, codes: Collection[str] = (), **options: Any) -> RunResult:
-        """Run the dead rows of the finished run of this pipeline again: all, or those that died of one of `codes`. What
-        succeeds now is put into the output. `options` as for `run`. Raises UsageError where the run is not finished."""
+        """Retry the dead rows of the finished run of this pipeline: all, or those with one of `codes`. Rows that
+        succeed are inserted into the output. `options` as for `run`. Raises UsageError if the run has not finished."""
         from penstock.runtime.retry.retry import retry
 
         pipeline, chosen = self._prepared(options)
@@ -195,13 +195,13 @@ class Rows:
         return rows.to_pipeline(**settings), RunOptions(**rest)
 
     def then(self, step: Step, model: Model | None = None) -> Rows:
-        """Any step, in place of the method of its kind. `model`: the one that `step.model` stands for."""
+        """Append any step. `model`: the Model that `step.model` names."""
         if self.sink is not None:
             raise UsageError(f"write(...) comes last; put {step.kind}(...) before it", where="Rows")
         return Rows(self.source, step, self, None, model)
 
     def _chain(self) -> list[Rows]:
-        """All rows with a step that lead here, each after those it follows."""
+        """All steps that lead here, in topological order."""
         ordered: list[Rows] = []
         seen: set[int] = set()
         waiting: list[tuple[Rows, bool]] = [(self, False)]
@@ -217,7 +217,7 @@ class Rows:
 
 
 class _Labels:
-    """Names for models: equal models one, different models different ones."""
+    """Names for models: equal models share one."""
 
     def __init__(self) -> None:
         self.made: dict[str, Model] = {}
@@ -240,7 +240,7 @@ def _checked(model: Model) -> Model:
 
 
 def _linked(rows: Rows, name_of: Mapping[int, str], models: _Labels) -> Step:
-    """The step with the names of the model and of the steps before it."""
+    """The step with the names of its model and of the steps before it."""
     assert rows.step is not None and rows.before is not None
     changes: dict[str, Any] = {"name": name_of[id(rows)], "from_": name_of.get(id(rows.before), SOURCE)}
     if rows.joined is not None:

@@ -126,7 +126,7 @@ class HostHarness:
         return answer
 
     def send(self, message: Setup | Requests | TakeBack | Abort | Close) -> None:
-        """Write one message; raises HostEnded when nobody reads it for half a minute."""
+        """Write one message; raises HostEnded if it is not read within half a minute."""
         self.channel.send(message)
         until_s = time.monotonic() + 30
         writable = select.poll()

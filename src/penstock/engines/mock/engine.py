@@ -83,12 +83,10 @@ class MockEngine(Sleeper):
         self._marks = any((options.fail_on, options.crash_on, options.hang_on))
         self._emit = emit
         if options.load_oom_over_seqs is not None and (config.max_num_seqs or 0) > options.load_oom_over_seqs:
-            reason = (
-                f"{config.max_num_seqs} sequences, there is room for {options.load_oom_over_seqs} (load_oom_over_seqs)"
-            )
+            reason = f"{config.max_num_seqs} sequences; the limit is {options.load_oom_over_seqs} (load_oom_over_seqs)"
             raise EngineLoadError(f"out of memory: {reason}", code="out_of_memory")
         if options.load_ms:
-            note(f"sleeping {options.load_ms:g} ms in place of loading")
+            note(f"sleeping {options.load_ms:g} ms instead of loading")
             time.sleep(options.load_ms / 1000)
         if options.ms_per_row or options.ms_per_token:
             self._schedule = SlotSchedule(options.slots, self._finish)
@@ -179,7 +177,7 @@ class MockEngine(Sleeper):
             if self._schedule is not None:
                 self._schedule.close()
         elif options.fail_on and options.fail_on in prompt:
-            return f"the prompt holds {options.fail_on!r} (fail_on)"
+            return f"the prompt contains {options.fail_on!r} (fail_on)"
         return None
 
     def _hold(self, number: int, tokens: int) -> None:

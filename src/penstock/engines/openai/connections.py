@@ -89,6 +89,6 @@ def _quiet_connector(aiohttp: Any) -> Any:
                 if connection.protocol is None or not connection.protocol.should_close:
                     return connection
                 connection.close()
-            raise aiohttp.ServerDisconnectedError("a reply came before the request")
+            raise aiohttp.ServerDisconnectedError("received a reply before the request")
 
     return QuietConnector

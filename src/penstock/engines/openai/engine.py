@@ -123,7 +123,7 @@ class OpenAIEngine:
             causes = await asyncio.gather(*(self._why_away(url) for url in urls))
             if not all(causes):
                 return
-            message = "no service answers: " + "; ".join(causes)
+            message = "no service responds: " + "; ".join(causes)
             if self._loop.time() >= until_s:
                 raise EngineLoadError(f"{message} (waited {patience_s:g} s); start it, or correct base_url")
             note(f"{message}; retrying for {patience_s:g} s")
@@ -168,7 +168,7 @@ class OpenAIEngine:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # a fault of this engine must not leave the request without an answer
-            answer = RowFault("retry", f"{type(error).__name__} while asking the service").answer(request)
+            answer = RowFault("retry", f"{type(error).__name__} while calling the service").answer(request)
         if self._worker.end(request.id):
             self._progress += 1
             self._emit([answer])

@@ -133,7 +133,7 @@ def _explain(config: EngineConfig, error: Exception) -> str:
     if "trust_remote_code" in text:
         fix = "; the model has custom code: engine_options: {trust_remote_code: true} allows it"
     elif "connect" in text or "offline" in text.lower():
-        fix = "; no network: give a local folder as ref, or download it where there is one and set HF_HOME"
+        fix = "; no network: set ref to a local folder, or download the model elsewhere and set HF_HOME"
     elif "Safetensor" in type(error).__name__:
         fix = "; its weights are corrupt or incomplete: copy them again"
     elif "safetensors" in text:

@@ -81,7 +81,7 @@ def _guarded(ref: str, ask: Any) -> Any:
             message = f"'{ref}' is neither a local folder nor on the hub ({kind}); check the name, or `hf auth login`"
         else:
             message = (
-                f"'{ref}' is not a local folder, and the hub can't be reached ({kind}); download it where there is a "
-                f"network (`hf download {ref}`), or give a folder with config.json and the safetensors index"
+                f"'{ref}' is not a local folder, and the hub can't be reached ({kind}); download it on a "
+                f"machine with network access (`hf download {ref}`), or set ref to a folder"
             )
         raise PlanError(message) from None

@@ -24,7 +24,7 @@ QKV_BIAS = frozenset({"qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl", "gpt_oss",
 
 
 class Dimensions:
-    """The sizes of a model by the planner's names, whatever config.json calls them."""
+    """The sizes of a model from config.json, under the names of the planner."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.layers = config.positive("num_hidden_layers", "n_layer", "num_layers", "n_layers")

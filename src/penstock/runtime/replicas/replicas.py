@@ -212,7 +212,7 @@ class Replicas:
         return True
 
     def _ended(self) -> list[Event]:
-        """What the executor has to tell: who can be spoken to now, and who has ended."""
+        """News from the executor: hosts that have connected, and processes that have exited."""
         events: list[Event] = []
         for item in self._executor.news():
             if isinstance(item, Started):

@@ -75,7 +75,7 @@ class ChosenSource:
         while at < end:
             chunk = self._source.read(at, lambda position: position not in wanted, end - at)
             if chunk is None:
-                raise InputError(f"the source ends before its row {at}; it had that row when the run was made")
+                raise InputError(f"the source ends before its row {at}; it had that row when the run was started")
             for position, row, size in zip(chunk.positions, chunk.rows, chunk.sizes_bytes, strict=True):
                 found.positions.append(bisect_left(self._positions, position))
                 found.rows.append(row)

@@ -228,7 +228,7 @@ class Tasks:
             position, path = self._store.source_place(task // self._count)
             lost = self._selection.missing(position, path, len(rows))
             if lost is not None:
-                message = f"the function made {len(rows)} children of this row; child {list(lost)} had died before"
+                message = f"the function returned {len(rows)} rows for this row; child {list(lost)} was dead before"
                 self._record_dead(task, Failed("function_result", message), 1, ended)
                 return
             children = [child for child in children if self._selection.wants(position, (*path, child[0]))]

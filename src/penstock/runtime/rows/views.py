@@ -1,4 +1,4 @@
-"""What each branch sees of a row: its own steps' columns and those from before the parting, whatever the timing.
+"""The columns that each branch sees: those of its own steps and those from before the fork, regardless of timing.
 
 A row in branches has no single state. Kept is the row as it leaves each step, for as long as a step may still ask: the
 columns of a step's input follow from the graph alone. A join puts together what has left its two steps. Where a phase

@@ -1,4 +1,4 @@
-"""`run`: a pipeline from its description to its end. What the command line and the Python API call."""
+"""`run`: run a pipeline. Called by the command line and the Python API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
 
 
 def displayed(options: RunOptions, work: Callable[[Listener], RunResult]) -> RunResult:
-    """Do `work` with the listener that the options name, or under their display."""
+    """Do `work` with the listener or the display of the options."""
     if options.listener is not None:
         return work(options.listener)
     from penstock.report.display import choose
@@ -113,7 +113,7 @@ def target_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Target:
 
 
 def drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
-    """Run it to its end, whatever that is: the facts at its end, and the exit code."""
+    """Run until it ends. Returns the final facts and the exit code."""
     try:
         facts = invocation.run(telling(out_dir, listener, invocation.log_writer))
         return facts, invocation.failure_code if facts.status == "failed" else EXIT_CODES[facts.status]
@@ -145,7 +145,7 @@ def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
 
 
 def tell_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
-    """Write summary.json; where that can't be done, say so. Returns the exit code that is then right."""
+    """Write summary.json; a failure is a warning. Returns the exit code."""
     try:
         write_summary(out_dir, content)
     except OSError as error:
@@ -156,7 +156,7 @@ def tell_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: 
 
 
 def _standing(out_dir: Path) -> RunView | None:
-    """The run that is in the folder, if there is one."""
+    """The run in the folder, or None."""
     try:
         return read_run(out_dir)
     except RunMismatch:
@@ -164,7 +164,7 @@ def _standing(out_dir: Path) -> RunView | None:
 
 
 def _settled_cut(stands: RunView | None, pipeline: Pipeline) -> tuple[int, ...]:
-    """Where the first start of this very run has cut it into phases."""
+    """The division into phases recorded by the first start of this run."""
     if stands is None:
         return ()
     asked = msgspec.json.decode(msgspec.json.encode(pipeline_identity(pipeline)))
@@ -172,12 +172,12 @@ def _settled_cut(stands: RunView | None, pipeline: Pipeline) -> tuple[int, ...]:
 
 
 def _is_complete(view: RunView, limit: int | None) -> bool:
-    """Whether the folder holds a run that needs no replica any more; then no engine has to be installed either."""
+    """Whether the run needs no replica any more; then its engine need not be installed."""
     return view.finished and all_admitted(view.watermark, view.total_rows, limit)
 
 
 def write_summary(out_dir: Path, content: dict[str, Any]) -> None:
-    """Write summary.json so that a reader sees the old one or the new one, whole."""
+    """Replace summary.json atomically."""
     target = out_dir / "summary.json"
     temporary = out_dir / f".summary.json.{os.getpid()}"
     try:
@@ -189,7 +189,7 @@ def write_summary(out_dir: Path, content: dict[str, Any]) -> None:
 
 
 def nothing_to_do(pipeline: Pipeline, out_dir: Path, clock: RunClock) -> RunFacts:
-    """Facts of a run that was complete before this invocation began: nothing is loaded."""
+    """Facts of a run that was complete before this invocation."""
     view = read_run(out_dir)
     counts = view.counts
     return RunFacts(

@@ -54,6 +54,11 @@ def test_reasons_are_grouped_by_what_they_say() -> None:
     ]
 
 
+@pytest.mark.parametrize(("eta_s", "text"), [(None, ""), (0.0, ""), (0.9, ""), (1.0, "about 1.0s left")])
+def test_time_left_is_shown_from_a_second_on(eta_s: float | None, text: str) -> None:
+    assert figures.remaining(running(eta_s=eta_s)) == text
+
+
 def test_the_mean_is_over_ready_replicas_only() -> None:
     replicas = [replica(0, busy_recent=1.0), replica(1, busy_recent=0.5), replica(2, state="starting", busy_recent=0.0)]
     both = PoolFacts("writer", ["writer"], replicas=replicas)

@@ -1,4 +1,4 @@
-"""The demo's files: the source (functions as JSON lines) and the pipeline that one can read, change and run again."""
+"""The files of the demo: the source (functions as JSON Lines) and the pipeline file."""
 
 from __future__ import annotations
 

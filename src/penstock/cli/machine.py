@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, GPUs, and which engines and executors are installed. Loads none of them."""
+"""Inspects this machine: cores, memory, GPUs, installed engines and executors. Loads none of them."""
 
 from __future__ import annotations
 

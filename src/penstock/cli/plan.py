@@ -1,4 +1,4 @@
-"""`penstock plan`: which replicas of which model are placed on which devices, and why. Loads no model."""
+"""`penstock plan`: the placement of models and the reasons for it. Loads no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`penstock status`: what a run is doing or did, from what is durable in its folder."""
+"""`penstock status`: the state of a run, from the files in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where rows come from and where they end: sources, part writers, tables of rows, templates.
+"""Sources, part writers, tables of rows, templates.
 
 open.py        paths or lists -> Source           columns.py   rows -> tables of one fixed schema
 paths.py       files, globs, folders -> DataFile  parts.py     tables -> part files

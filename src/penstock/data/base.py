@@ -1,4 +1,4 @@
-"""The seams of the data room: where rows come from and where they end.
+"""The interfaces of sources and part writers.
 
 A row is a dict of column name to Python value. Its position is its ordinal in the whole source, counting files in
 order and lines (or records) within; blank lines have none, unreadable lines have one.

@@ -1,4 +1,4 @@
-"""Does a value fit its column's type? Whole batches cheaply, single values with a reason.
+"""Checks values against column types: batches cheaply, single values with a reason.
 
 Arrow alone is too lenient for a promise of exact values: it drops the unknown fields of a struct, takes bytes for a
 string and 1.0 for an integer. So the Python types are compared first; Arrow judges bounds and the rarer types.

@@ -1,4 +1,4 @@
-"""The limits of the data room, each with its unit and its reason."""
+"""The limits of data, each with its unit and its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence of what was read of files: each is hashed as it is read, and a later life compares before it skips the rows
+"""Evidence of what was read of files: each is hashed as it is read, and a resumed run compares before it skips the rows
 that are done (core/flow/evidence.py).
 
 A file's size, time and first bytes do not tell that its lines have changed places, so all that becomes rows is hashed.

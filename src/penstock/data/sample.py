@@ -1,4 +1,4 @@
-"""The first rows of a source, which its types are inferred from."""
+"""The first rows of a source, for type inference."""
 
 from __future__ import annotations
 

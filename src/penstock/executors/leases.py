@@ -1,4 +1,4 @@
-"""Which run holds which GPU of this machine: a locked file for each, so that two runs never take the same one.
+"""Locks on the GPUs of this machine: one file per GPU, so that two runs never use the same one.
 
 A lock ends with its process, however that ends. NVML reports programs that are not Penstock, once they have loaded
 something; a lease tells at once, and names the run.

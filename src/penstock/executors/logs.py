@@ -1,4 +1,4 @@
-"""The end of a replica's log, as it is shown when the replica has ended."""
+"""The last lines of a replica's log, shown after it has exited."""
 
 from __future__ import annotations
 

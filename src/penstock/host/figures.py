@@ -1,4 +1,4 @@
-"""How busy a replica is: the figures that a host reports beside its answers."""
+"""Utilization of a replica, reported by its host with the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host writes into its replica's log."""
+"""Lines that a host writes to its replica's log."""
 
 from __future__ import annotations
 

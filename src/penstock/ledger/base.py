@@ -1,4 +1,4 @@
-"""What the ledger takes and gives: plain data, so that the runtime and the simulator can speak of commits alike.
+"""Input and output of the ledger: plain data, shared by the runtime and the simulator.
 
 Flow of one commit: the flow decides that it is time and up to which position the output may be published; the
 runtime hands the finished rows to `Ledger.commit` on the writer thread; the receipt goes back to the flow as an

@@ -1,4 +1,4 @@
-"""What one phase leaves to the next: its finished rows as segments, in order; and the reading of them as a source."""
+"""Rows passed between phases: finished rows as ordered segments, and reading them as a source."""
 
 from __future__ import annotations
 

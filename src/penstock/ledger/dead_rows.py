@@ -1,4 +1,4 @@
-"""Which dead rows a run has. Their keys tell it: (position in the source, path). A source may name a file twice, and
+"""The dead rows of a run, identified by their keys: (position in the source, path). A source may name a file twice, and
 then the columns of dead/ (source, row, path) stand for several rows.
 
 Runs of an older Penstock have parts of dead/ without keys. Their rows are found by name, where that is possible.

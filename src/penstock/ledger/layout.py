@@ -1,4 +1,4 @@
-"""Where things lie in a run directory. Names of files that come and go carry the epoch and number of their commit,
+"""Paths in a run directory. Names of files that come and go carry the epoch and number of their commit,
 so that two coordinators never write to the same one."""
 
 from __future__ import annotations

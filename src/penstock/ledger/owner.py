@@ -1,4 +1,4 @@
-"""Who works on a run directory: a courtesy that keeps two coordinators from wasting each other's work.
+"""The owner of a run directory: advisory, so that two coordinators do not waste each other's work.
 
 Safety does not rest on it (epochs do that, see manifest.py); it only has to be right about the usual cases: the owner
 was killed on this host (continue immediately), it is alive (refuse), it is on another host (trust its heartbeat).

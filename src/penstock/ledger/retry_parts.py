@@ -1,4 +1,4 @@
-"""Rows that died, were run again, and take their places: in the output, or among the dead with a new reason.
+"""Inserts the results of a retry: into the output, or into the dead rows with a new reason.
 
 Parts with the new rows in their places, dead/ without the chosen rows and with those that died again: all in one entry,
 before which nothing of the run changes.

@@ -1,4 +1,4 @@
-"""What would fit where a plan does not: each change is tried with the planner itself, the smallest first."""
+"""Changes that would make a plan fit: each is tried with the planner itself, smallest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the planner knows of machines: nodes, their devices, and which of them are free."""
+"""Machines for the planner: nodes, devices, and which of them are free."""
 
 from __future__ import annotations
 

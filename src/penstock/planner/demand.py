@@ -1,4 +1,4 @@
-"""What a pool asks of the planner; the rules of its engine come from the engine's record."""
+"""The demand of a pool; the rules of its engine are in the engine's record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to try when a replica runs out of memory while it starts, in spite of its plan: one step down at a time.
+"""Reduced memory settings for a replica that runs out of memory while loading, one step at a time.
 
     context         half of it, where nobody gave one; a shorter longest request needs less KV cache to be granted
     batch           fewer requests and tokens at once: activations shrink

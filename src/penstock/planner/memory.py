@@ -1,4 +1,4 @@
-"""What one device of a replica holds: weights, KV cache, activations, and what engine and framework keep.
+"""Memory of one device of a replica: weights, KV cache, activations, and the reserve of engine and framework.
 
 vLLM's rule: KV cache = utilization x device - weights - peak of a full forward pass - what lies outside the allocator.
 The four parts add up to the device. Sources of the constants stand where they do; design/0006 tells how far to trust

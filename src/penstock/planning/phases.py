@@ -1,4 +1,4 @@
-"""Where a pipeline is cut into phases: which steps each runs, which pools are loaded in it, and how.
+"""The division of a pipeline into phases: the steps of each, and the pools that it loads.
 
 A step belongs to the phase in which its pool is loaded, and to none before that of the step above it; a step without a
 model goes with the step above. See design/0008.

@@ -1,4 +1,4 @@
-"""What was asked for and can't be: found before anything is loaded, reported with its place in the pipeline file."""
+"""Checks that a pipeline can run, before a model is loaded; errors have their location in the pipeline file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's replicas may live: what is there to plan with, and the executor that starts them there."""
+"""Targets of a run: the resources to plan with, and the executor that starts replicas there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a model beside the payload: how to sample, embed, score or classify. One union, by tag."""
+"""Options of a request: sampling, embedding, scoring or classification. One union, by tag."""
 
 from __future__ import annotations
 

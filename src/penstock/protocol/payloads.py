@@ -1,4 +1,4 @@
-"""What a request carries: one union, distinguished by its form on the wire.
+"""Payloads of a request: one union, distinguished by its form on the wire.
 
     str        a prompt to continue, or a text to embed or classify; the request's options say which
     dict       the row of a Python step, with the types of its values (see `values`)

@@ -1,4 +1,4 @@
-"""What threads hand to a thread that waits on descriptors: a queue that is readable while it holds something."""
+"""A queue from threads to a thread that waits on descriptors: its descriptor is readable while it has items."""
 
 from __future__ import annotations
 

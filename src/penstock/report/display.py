@@ -1,4 +1,4 @@
-"""Where the views go: a live view on a terminal, plain lines, JSON lines, or nothing. Data never passes here.
+"""Displays: a live view on a terminal, plain lines, JSON lines, or nothing. Data never passes here.
 
 A display receives facts on the run's own thread, so it must not raise; if it can't write, it stops writing.
 """

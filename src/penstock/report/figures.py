@@ -72,6 +72,13 @@ def waiting_reasons(replicas: list[ReplicaFacts]) -> list[tuple[str, list[str]]]
     return list(reasons.items())
 
 
+def remaining(facts: RunFacts) -> str:
+    """The estimated time left, as text; "" if unknown or below a second."""
+    if facts.eta_s is None or facts.eta_s < 1:
+        return ""
+    return f"about {units.duration(facts.eta_s)} left"
+
+
 def reused(facts: RunFacts) -> str:
     """How many rows were done before, and how many are left; "" for a run from its beginning."""
     if not facts.reused:

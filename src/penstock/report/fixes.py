@@ -1,4 +1,4 @@
-"""What to do about a dead row, by its code. Published with `DEAD_CODES` in docs/dead-rows.md."""
+"""Fixes for dead rows, by code. Published with `DEAD_CODES` in docs/dead-rows.md."""
 
 from __future__ import annotations
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from penstock import units
 from penstock.report.facts import PoolFacts, RunFacts
-from penstock.report.figures import ENDED, idlest, in_flight, mean_busy_recent, replicas, reused, waiting_reasons
+from penstock.report.figures import (
+    ENDED,
+    idlest,
+    in_flight,
+    mean_busy_recent,
+    remaining,
+    replicas,
+    reused,
+    waiting_reasons,
+)
 
 # A log line is read among others: two reasons are informative, twenty are noise.
 _REASONS_SHOWN = 2
@@ -25,8 +34,8 @@ def line(facts: RunFacts) -> str:
             fields.append(f"{units.rate(facts.tokens_per_s)} tokens/s")
     fields += [_pool(pool) for pool in facts.pools]
     fields += _counts(facts)
-    if facts.eta_s is not None and facts.status == "running":
-        fields.append(f"about {units.duration(facts.eta_s)} left")
+    if facts.status == "running" and (eta := remaining(facts)):
+        fields.append(eta)
     return " | ".join(fields + _reasons(facts))
 
 

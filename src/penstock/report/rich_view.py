@@ -19,7 +19,7 @@ from rich.text import Text
 
 from penstock import units
 from penstock.report.facts import PoolFacts, ReplicaFacts, RunFacts
-from penstock.report.figures import ENDED, reused, waiting_reasons
+from penstock.report.figures import ENDED, remaining, reused, waiting_reasons
 from penstock.report.plain import progress
 
 # Optional columns in their order: heading -> (least terminal width at which it is shown, its own width).
@@ -79,8 +79,8 @@ def _figures(facts: RunFacts, width: int) -> list[Text]:
     figures = [Text(f"{units.rate(facts.rows_per_s)} rows/s")]
     if facts.tokens_per_s > 0:
         figures.append(Text(f"{units.rate(facts.tokens_per_s)} tokens/s"))
-    if facts.eta_s is not None:
-        figures.append(Text(f"about {units.duration(facts.eta_s)} left"))
+    if eta := remaining(facts):
+        figures.append(Text(eta))
     if facts.dead:
         figures.append(Text(f"{units.count(facts.dead)} dead", style="bold red"))
     if facts.filtered:

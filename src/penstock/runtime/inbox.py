@@ -1,4 +1,4 @@
-"""Where threads leave events for the driver; an exception that lies there ends the driver's loop."""
+"""The queue of events from threads to the driver; an exception in it ends the driver's loop."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the user asked for: frozen data, validated. YAML and Python make the same objects. No I/O, no engines."""
+"""Pipeline specifications: frozen, validated data. YAML and Python create equal objects. No I/O, no engines."""

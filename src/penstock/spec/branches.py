@@ -1,4 +1,4 @@
-"""Branches: which steps stand in one, what they own, and what they may not do.
+"""Rules of branches: their steps, the columns that these may add, and the errors.
 
 Two steps with the same `from` make two branches, and a `join` takes up both. A branch sees the columns of its own
 steps and those from before the parting. So that this holds whatever the timing, each column below a join has one owner

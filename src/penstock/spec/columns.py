@@ -1,4 +1,4 @@
-"""Checks that every template names columns that exist where it stands, before anything is loaded."""
+"""Checks the column names in templates against the columns available at each step, before a model is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stable hash of what a Python function does, so that a resume notices a changed function.
+"""A stable hash of a Python function, by which a resumed run detects a changed function.
 
 Hashed are the bytecode, constants, defaults and closure values, nested functions included. Names of files, line
 numbers, docstrings and addresses are not. Functions that it calls by name are not followed. Another minor version of

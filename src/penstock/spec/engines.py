@@ -1,4 +1,4 @@
-"""What a model says of engines, checked against their records; a check of a pipeline needs no engine installed."""
+"""Checks the engine settings of a model against the engine records. No engine needs to be installed."""
 
 from __future__ import annotations
 

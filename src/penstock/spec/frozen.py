@@ -1,4 +1,4 @@
-"""Plain data that can't change: what the dicts and lists of a specification become."""
+"""Immutable plain data for the dicts and lists of a specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References to Python functions: by name where they can be imported, by the object itself where they can't."""
+"""References to Python functions: by name if they can be imported, otherwise by object."""
 
 from __future__ import annotations
 

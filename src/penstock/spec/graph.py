@@ -1,4 +1,4 @@
-"""The shape of a pipeline: step names, what follows what, and what that rules out.
+"""The graph of a pipeline: step names, order, and the errors of its shape.
 
 The order of steps in a pipeline is a topological one: `from` and `with` name steps that stand above. The last step is
 where rows leave, so every other step must lead to it.

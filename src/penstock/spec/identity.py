@@ -1,4 +1,4 @@
-"""What must be equal: models that share a pool, and a run that is resumed.
+"""Equality of models that share a pool, and of the pipeline of a resumed run.
 
 Answer identity of a model is what changes its answers; everything else is placement. A resume compares the first; two
 models share replicas when the first and the placement given for them are equal.

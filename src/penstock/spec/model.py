@@ -1,4 +1,4 @@
-"""A model: weights, and how to run them. An object of its own, outside any step."""
+"""A model: weights, and how to run them. Independent of steps."""
 
 from __future__ import annotations
 
@@ -60,25 +60,25 @@ def _without_keys(value: object) -> object:
 class Model(Spec):
     """Weights and how to run them.
 
-    ref                 a hub id (`owner/name`, perhaps `@revision`), a local folder, `mock:NAME`, or with `engine:
-                        openai` the name that the server gives the model
+    ref                 a hub id (`owner/name`, optionally `@revision`), a local folder, `mock:NAME`, or with `engine:
+                        openai` the server's name for the model
     engine              auto | mock | transformers | vllm | sentence-transformers | openai
-    replicas            how many copies; auto: as many as the free devices hold
+    replicas            number of replicas; auto: as many as fit on the free devices
     tensor_parallel     devices that one layer is split over
     pipeline_parallel   stages that the layers are split into
     max_model_len       longest prompt plus output, in tokens
     dtype               auto (the model's own) | bfloat16 | float16 | float32
-    quantization        a scheme of the engine, or None: what the model's files say
-    engine_options      passed to the engine as they are
+    quantization        a quantization method of the engine; None: that of the weights
+    engine_options      passed to the engine unchanged
     base_url            one or several OpenAI-compatible endpoints
-    python              another interpreter, with the same Penstock, to run the engine under
-    pool                keeps the replicas apart from those of equal models under another pool name
-    progress_timeout_s  a replica that gets nowhere for so long is restarted; None: from measured times
+    python              another interpreter, with the same version of Penstock, to run the engine in
+    pool                a name that keeps the replicas separate from those of equal models
+    progress_timeout_s  a replica without progress for this long is restarted; None: from measured times
     task                generate | embed
-    goal                auto | throughput | latency: what a plan divides the model for; auto: throughput
-    weight              share of the devices beside other models
-    load                auto | eager | lazy: lazy replicas start with their first request; auto: lazy behind a filter
-    name                label in Python; in a file the key says it
+    goal                auto | throughput | latency: objective when a model is split over devices; auto: throughput
+    weight              share of the devices relative to other models
+    load                auto | eager | lazy: lazy: loaded at the first request; auto: lazy after a filter
+    name                label in Python; in a file, the key
     """
 
     ref: Text = Field(kw_only=False)

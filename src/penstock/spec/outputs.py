@@ -1,4 +1,4 @@
-"""No two steps make the same column."""
+"""Checks that no two steps add the same column."""
 
 from __future__ import annotations
 

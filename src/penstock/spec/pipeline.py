@@ -1,4 +1,4 @@
-"""A pipeline: source, steps, models, sink. Frozen, checked as a whole, the same from YAML and from Python."""
+"""A pipeline: source, steps, models, sink. Frozen, validated as a whole, equal from YAML and from Python."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from penstock.spec.outputs import collision_problems
 from penstock.spec.problems import InvalidSpec, KeyPath, dotted, shown
 from penstock.spec.steps import Step
 
-MAX_DEAD = 0.05  # of the source rows: a run with more has something wrong with it
+MAX_DEAD = 0.05  # of the source rows
 COMMIT_EVERY_S = 10.0  # of work at risk
 
 
 class Source(Spec):
-    """Where rows come from: files (a path, a glob, a folder, or a list of them), or rows given in Python.
+    """The input: files (a path, a glob, a folder, or a list of them), or rows given in Python.
 
     paths         key `path` in a file; relative to the working directory
     rows          a list of dicts
-    column_types  key `schema`: column name to type name; None: fixed from the first thousand rows
+    column_types  key `schema`: column name to type name; None: inferred from the first 1,000 rows
     """
 
     paths: FilePaths = Field(default=(), alias="path")
@@ -57,7 +57,7 @@ class Source(Spec):
 
 
 class Sink(Spec):
-    """Where rows end. `path` is the folder of the run; `order` input keeps the order of the source."""
+    """The output. path: the folder of the run; order: input (source order) or completion."""
 
     path: FilePath
     format: Annotated[str, one_of(*WRITTEN_FORMATS)] = "parquet"
@@ -66,7 +66,7 @@ class Sink(Spec):
 
 
 class Reserve(Part):
-    """Devices that stay free: `per_node` of them on each node."""
+    """Devices to keep free: `per_node` on each node."""
 
     per_node: Natural = 0
 
@@ -77,8 +77,8 @@ LOAD_STRATEGIES = ("auto", "together", "phases")
 class Resources(Spec):
     """How several models share the devices.
 
-    load_strategy     auto: all at once where they fit together, else one phase after another | together | phases
-    device_memory_gb  at most so much of each device's memory (on the CPU: of each NUMA node's); GB is 10^9 bytes
+    load_strategy     auto: all at once if they fit together, otherwise in phases | together | phases
+    device_memory_gb  limit on the memory used per device (on the CPU: per NUMA node); GB is 10^9 bytes
     """
 
     parts: ClassVar[dict[str, type[Part]]] = {"reserve": Reserve}
@@ -89,7 +89,7 @@ class Resources(Spec):
 
 
 class Window(Spec):
-    """Bounds on the unfinished rows in memory. None: the runtime's own."""
+    """Limits on unfinished rows in memory. None: the default of the runtime."""
 
     rows: OptionalCount = None
     bytes: OptionalCount = None
@@ -137,14 +137,14 @@ def expect_pipeline(value: object, where: str) -> Pipeline:
 
 
 class Pipeline(Spec):
-    """The whole of what a run does.
+    """A whole pipeline.
 
     models          name -> model; the names are those that steps use
-    steps           in order; each has its name and its `from_` written out
-    max_dead        a count (int) or a fraction (float) of source rows that may die
-    commit_every_s  work at risk when everything stops at once
-    window          bounds on memory, or None
-    seed            of the run: requests of steps that give none derive theirs from it
+    steps           in order; each with its name and `from_`
+    max_dead        limit for dead source rows: a count (int) or a fraction (float)
+    commit_every_s  commit interval in seconds: the most work that a crash can lose
+    window          limits on unfinished rows in memory, or None
+    seed            request seeds are derived from it if the step sets none
     """
 
     source: Source

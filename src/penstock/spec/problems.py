@@ -1,4 +1,4 @@
-"""What is wrong with a specification, said once for files and for Python.
+"""Errors of a specification, with one message for files and for Python.
 
 A problem keeps the path of keys that leads to it, so that the loader can find its line. Python callers see the same
 sentences with the path in place of a line.

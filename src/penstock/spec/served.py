@@ -1,4 +1,4 @@
-"""What is planned and started: the models of a pipeline, or models that are loaded for use outside one."""
+"""The models to plan and start: those of a pipeline, or launched models."""
 
 from __future__ import annotations
 

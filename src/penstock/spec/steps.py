@@ -103,8 +103,8 @@ class Step(Spec):
     batch_size: OptionalCount = None
 
     def added_columns(self) -> Mapping[str, str] | None:
-        """The columns that the step adds, in order, each with the key that names it; None where only running its
-        function tells."""
+        """The columns that the step adds, in order, each with the key that names it; None if they depend on
+        the results of a function."""
         return {}
 
     def used_columns(self) -> Used:
@@ -130,7 +130,7 @@ class Generate(Step):
 
     model    a name in the pipeline's models
     prompt   a template over the row; or `messages`, a list of role and content
-    n        how many outputs; more than 1 makes the output column a list
+    n        number of outputs; with more than 1 the output column is a list
     The sampling fields are literals or templates whose rendered text is parsed as the field's type; None leaves the
     choice to the model's generation config.
     """
@@ -194,11 +194,11 @@ class Generate(Step):
 
 
 class PythonStep(Step):
-    """What steps with a Python function share.
+    """Base of the steps with a Python function.
 
-    version    where given, the function's whole identity
+    version    identity of the function for a resume; default: a hash of its code
     timeout_s  limit of one call
-    workers    how many processes; auto: as many as the machine has cores to spare
+    workers    number of processes; auto: from the free cores
     """
 
     function: OptionalFunction = None
@@ -234,7 +234,7 @@ def _versioned(function: Any, version: str) -> Any:
 
 
 class Map(PythonStep):
-    """A Python function from row to a dict of columns, merged over the row.
+    """A Python function from a row to a dict of columns, which is merged into the row.
 
     columns  the names that it adds; when given, templates of later steps are checked against them
     """
@@ -272,7 +272,7 @@ class Filter(PythonStep):
 
 
 class Expand(PythonStep):
-    """One row to several: a function that returns a list of dicts, each merged over the row; or a list column.
+    """One row to several: a function that returns a list of dicts, each merged into the row; or a list column.
 
     column   names a column with a list; each element becomes a row, with all columns and the element as `output`
     output   with `column`: the element's column, `<column>_item` when not given
@@ -332,7 +332,7 @@ class Embed(Step):
 
 
 class Join(Step):
-    """Ends two branches: rows that reached both `from` and `with`, with the columns of both."""
+    """Merges two branches: rows that passed both `from` and `with`, with the columns of both."""
 
     kind: ClassVar[str] = "join"
     with_: Name = Field(alias="with")

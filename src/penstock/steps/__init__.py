@@ -1,1 +1,1 @@
-"""What each kind of step does to a row: pure functions from a row, and an answer, to an outcome."""
+"""The logic of each kind of step: pure functions from a row, and an answer, to an outcome."""

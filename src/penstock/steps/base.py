@@ -1,4 +1,4 @@
-"""What a step does to a row, for the runtime to call.
+"""The interface of step logic.
 
     render   row -> what to ask of the pool           (pool "model" or "python")
     apply    row, the pool's answer -> an Outcome     (answer None where there is no pool)

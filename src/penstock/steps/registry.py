@@ -1,4 +1,4 @@
-"""From a step of the pipeline to what it does. A kind of step is a line of LOGICS."""
+"""From a step of the pipeline to its logic. A kind of step is a line of LOGICS."""
 
 from __future__ import annotations
 

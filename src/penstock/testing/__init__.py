@@ -1,4 +1,4 @@
-"""The public test kit: a harness that talks to a host, and a conformance suite for each seam that plug-ins may fill."""
+"""The public test kit: a harness that talks to a host, and a conformance suite for each interface of plug-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every source and every part writer has to do, as tests: subclass a suite, say how to make one, run pytest.
+"""Conformance tests for sources and part writers: subclass a suite, say how to make one, run pytest.
 
 class TestMyFormat(SourceConformance):
     rows = [{"n": number, "text": f"row {number}"} for number in range(40)]

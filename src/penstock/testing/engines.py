@@ -1,4 +1,4 @@
-"""What every engine has to do, as tests: subclass `EngineConformance`, say how to load the engine, run pytest.
+"""Conformance tests for engines: subclass `EngineConformance`, say how to load the engine, run pytest.
 
     class TestMock(EngineConformance):
         config = EngineConfig("mock", "mock:conformance", engine_options={"slots": 4, "ms_per_row": 1})

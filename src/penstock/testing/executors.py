@@ -1,4 +1,4 @@
-"""What every executor has to do, as tests: subclass `ExecutorConformance` and make the executor.
+"""Conformance tests for executors: subclass `ExecutorConformance` and make the executor.
 
 The replicas run the mock engine, so that nothing but the executor is under test.
 """

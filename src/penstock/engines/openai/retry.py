@@ -1,4 +1,4 @@
-"""How long to wait before a service is asked again."""
+"""Delays before a request to a service is retried."""
 
 from __future__ import annotations
 

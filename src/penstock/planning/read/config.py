@@ -1,4 +1,4 @@
-"""config.json of a model, read with care: it was written by anyone.
+"""Reading config.json of a model, as untrusted input.
 
 Fields are asked for by the names that the field's own libraries give them; several names stand for one thing.
 """

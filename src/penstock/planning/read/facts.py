@@ -1,4 +1,4 @@
-"""A model's reference to what the planner needs to know of it."""
+"""From the reference of a model to the facts that the planner needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run remembers of itself: figures of replicas and pools, dead rows by cause, what was recovered from."""
+"""Statistics of a run: replicas and pools, dead rows by cause, recoveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running dead rows again, and putting what becomes of them into their places.
+"""Retrying dead rows and inserting the results in their place.
 
     choose (once) ──▶ .penstock/retry-0001.json ──▶ a run of those rows in .penstock/retry-0001/ ──▶ put them in place
 
@@ -27,7 +27,7 @@ from penstock.planning.preflight import check_feasible
 from penstock.report.facts import RunFacts, figures
 from penstock.report.summary import summary
 from penstock.runtime.retry.scope import Selection, counted_before
-from penstock.runtime.run.api import displayed, drive, nothing_to_do, target_of, tell_summary
+from penstock.runtime.run.api import displayed, drive, nothing_to_do, store_summary, target_of
 from penstock.runtime.run.invocation import Invocation
 from penstock.runtime.run.options import CommandOptions, Listener, RunOptions, RunResult
 from penstock.runtime.run.scope import RunScope, open_pipeline_source
@@ -66,7 +66,7 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
             facts = nothing_to_do(pipeline, out_dir, lent.clock)
             facts.warnings.append(f"no dead rows{_of(codes)}")
             written = summary(facts)  # of a retry that was killed after its commit it is not written yet
-            code = tell_summary(out_dir, written, facts, ExitCode.DONE, needed=False)
+            code = store_summary(out_dir, written, facts, ExitCode.DONE, needed=False)
             return RunResult(code, written, out_dir, facts)
         result = retrying.run_to_its_end(lent, listener)
         if not retrying.begun or result.facts.status != "done":
@@ -78,7 +78,7 @@ def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], list
             left = noun(len(rest.selection.chosen), "other dead row")
             facts = msgspec.structs.replace(result.facts, status="stopped", reason=f"{left} to retry")
             written = summary(facts) | {"retried": result.summary["retried"]}
-            code = tell_summary(out_dir, written, facts, ExitCode.STOPPED, needed=True)
+            code = store_summary(out_dir, written, facts, ExitCode.STOPPED, needed=True)
             return RunResult(code, written, out_dir, facts)
         return rest.run_to_its_end(lent, listener, after=result)
 
@@ -165,7 +165,7 @@ class _Retry:
             "out": before["out"] + came.out,
             "dead": before["dead"] + came.dead,
         }
-        code = tell_summary(self._out_dir, written, facts, code, needed=True)
+        code = store_summary(self._out_dir, written, facts, code, needed=True)
         return RunResult(code, written, self._out_dir, facts)
 
     def _run(self, lent: Session, listener: Listener) -> tuple[RunFacts, int]:

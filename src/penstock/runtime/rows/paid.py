@@ -1,4 +1,4 @@
-"""Paid answers of rows that have not ended: those of invocations before, and those that wait for a commit.
+"""Paid results of unfinished rows: those of earlier invocations, and those waiting for a commit.
 
 A task is known by (position, path, step): numbers of children differ from one invocation to the next.
 """

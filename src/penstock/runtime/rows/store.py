@@ -1,4 +1,4 @@
-"""The payloads of unfinished rows. The core speaks of numbers; here is what they stand for."""
+"""The data of unfinished rows. The core has only their numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks mean: rendering requests from rows, and turning answers into columns, children or deaths.
+"""Tasks: rendering requests from rows, and turning answers into columns, expanded rows or dead rows.
 
 Everything here is done at once, on the loop's thread; each call returns the events that it brought.
 """

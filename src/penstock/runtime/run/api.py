@@ -28,12 +28,12 @@ from penstock.runtime.run.output_inside_input import refuse_overlap
 from penstock.runtime.run.scope import RunScope
 from penstock.runtime.run.session import session
 from penstock.runtime.watch.clock import RunClock
-from penstock.runtime.watch.live import telling
+from penstock.runtime.watch.live import live_listener
 from penstock.runtime.watch.signals import StopNow
 from penstock.spec.identity import pipeline_identity, pools
 from penstock.spec.pipeline import Pipeline, expect_pipeline
 
-__all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "run", "target_of", "tell_summary"]
+__all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "run", "store_summary", "target_of"]
 
 
 def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
@@ -75,7 +75,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
             check_feasible(pipeline)
         target = LocalTarget(holder) if complete else target_of(pipeline, options, holder)
         stack.callback(target.close)
-        planned = RunPlan((), (), {}) if complete else target.plan(pipeline, _settled_cut(stands, pipeline))
+        planned = RunPlan((), (), {}) if complete else target.plan(pipeline, _recorded_cut(stands, pipeline))
         fault("run.planned")
         while True:
             scope = RunScope(out_dir, out_dir, options.limit, pipeline.max_dead)
@@ -97,7 +97,7 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
         listener(facts)
         fault("run.ended")
         written = summary(facts)
-        code = tell_summary(out_dir, written, facts, code, needed=not complete)
+        code = store_summary(out_dir, written, facts, code, needed=not complete)
         fault("run.summary_written")
     return RunResult(code, written, out_dir, facts)
 
@@ -115,7 +115,7 @@ def target_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Target:
 def drive(invocation: Invocation, out_dir: Path, listener: Listener) -> tuple[RunFacts, int]:
     """Run until it ends. Returns the final facts and the exit code."""
     try:
-        facts = invocation.run(telling(out_dir, listener, invocation.log_writer))
+        facts = invocation.run(live_listener(out_dir, listener, invocation.log_writer))
         return facts, invocation.failure_code if facts.status == "failed" else EXIT_CODES[facts.status]
     except StopNow:
         left, code = invocation.facts("stopped", at_once=True), ExitCode.STOPPED_AT_ONCE
@@ -144,7 +144,7 @@ def _durable(facts: RunFacts, out_dir: Path) -> RunFacts:
     return msgspec.structs.replace(facts, committed=counts.ended_sources, **safe)
 
 
-def tell_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
+def store_summary(out_dir: Path, content: dict[str, Any], facts: RunFacts, code: int, *, needed: bool) -> int:
     """Write summary.json; a failure is a warning. Returns the exit code."""
     try:
         write_summary(out_dir, content)
@@ -163,7 +163,7 @@ def _standing(out_dir: Path) -> RunView | None:
         return None
 
 
-def _settled_cut(stands: RunView | None, pipeline: Pipeline) -> tuple[int, ...]:
+def _recorded_cut(stands: RunView | None, pipeline: Pipeline) -> tuple[int, ...]:
     """The division into phases recorded by the first start of this run."""
     if stands is None:
         return ()

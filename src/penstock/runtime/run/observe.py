@@ -1,4 +1,4 @@
-"""From a run's state to facts: what the display and summary.json are made of."""
+"""From the state of a run to the facts shown by displays and summary.json."""
 
 from __future__ import annotations
 

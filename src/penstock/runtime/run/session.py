@@ -1,4 +1,4 @@
-"""What one command lends to every invocation that it makes: its clock, its inbox and its signals."""
+"""Resources shared by all invocations of one command: clock, inbox and signals."""
 
 from __future__ import annotations
 

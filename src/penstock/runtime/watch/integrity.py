@@ -1,4 +1,4 @@
-"""Invariants of the machines, checked in production while the loop has nothing else to do.
+"""Checks the invariants of the state machines in production while the loop is idle.
 
 A check costs time in proportion to what is open, so it is bounded in three ways. At most one is done a second, in turn.
 Each is followed by a rest, so that all of them together take SHARE of the time at most, 10 ms a second. One that would

@@ -1,4 +1,4 @@
-"""What a run does now, for `penstock status` in another terminal: a small file, replaced every two seconds.
+"""The current state of a run, for `penstock status` in another terminal: a small file, replaced every two seconds.
 
 It only advises: what is durable is the ledger's. A disk that does not take it costs nothing.
 """
@@ -14,7 +14,7 @@ import msgspec
 from penstock.report.facts import RunFacts
 from penstock.runtime.watch.log_writer import LogWriter
 
-__all__ = ["Live", "live_path", "read_live", "telling"]
+__all__ = ["Live", "live_listener", "live_path", "read_live"]
 
 EVERY_S = 2.0
 FRESH_S = 15.0  # older than that, and the run has ended or stands still
@@ -31,7 +31,9 @@ def live_path(out_dir: Path) -> Path:
     return out_dir / ".penstock" / "live.json"
 
 
-def telling(out_dir: Path, listener: Callable[[RunFacts], None], log_writer: LogWriter) -> Callable[[RunFacts], None]:
+def live_listener(
+    out_dir: Path, listener: Callable[[RunFacts], None], log_writer: LogWriter
+) -> Callable[[RunFacts], None]:
     """A listener that also has the file written, at most every EVERY_S seconds."""
     path = live_path(out_dir)
     due = 0.0

@@ -193,7 +193,7 @@ def test_any_altered_byte_of_the_keys_of_a_part_is_noticed(place: int, mask: int
         layout = Layout(Path(name))
         layout.keys.mkdir(parents=True)
         (layout.keys / "k").write_bytes(altered)
-        with pytest.raises(LedgerDamaged, match=r"k: this file, which tells the rows of p, was modified"):
+        with pytest.raises(LedgerDamaged, match=r"k: this file, which lists the rows of p, was modified"):
             read_keys(layout, Files(), PartFact("p", "", 3, 0, "", "k", hash_bytes(encoded)))
 
 

@@ -9,7 +9,7 @@
     seed               enters the text of the answers (0)
     eos_median_tokens  above 0: an output ends with "stop" at a log-normal length drawn from the prompt (0)
     eos_sigma          the deviation of that length's logarithm (0)
-    fail_on            a request whose prompt holds this is refused
+    fail_on            a request whose prompt contains this is refused
     crash_on           the process kills itself when such a request starts
     hang_on            the whole replica stops answering when such a request starts; heartbeats continue
     dimension          of the vectors of a text (384)

@@ -175,8 +175,12 @@ def test_a_retry_that_is_killed_after_its_commit_has_its_summary_written_by_the_
     assert run(tmp_path) == 0
     killed = retry(tmp_path, *well(), env={"PENSTOCK_FAULTPOINT": "close.owner_released:2"})
     assert (killed, summary(tmp_path)["rows"]["dead"]) == (-signal.SIGKILL, 1)
+    left = tmp_path / "out" / ".penstock" / "retry-0001"  # where it is killed a moment earlier
+    left.mkdir()
+    left.with_suffix(".json").touch()
     assert retry(tmp_path, *well()) == 0, errors(tmp_path)
     assert (len(dead(tmp_path)), summary(tmp_path)["rows"]["dead"]) == (0, 0)
+    assert not list(left.parent.glob("retry-*"))
 
 
 def test_a_relative_folder_is_that_of_the_working_directory(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -58,6 +60,8 @@ class Retry:
         self.number = before.retries + 1
         self.folder = layout.retry(self.number)
         self._list = ChosenList(layout, files, self.folder)
+        for number in range(1, self.number):  # one that was killed after its entry has left its folder
+            _remove(layout.retry(number), ChosenList(layout, files, layout.retry(number)))
         dead = partial(self._dead, source)
         settled = self._list.read(dead, takeover=takeover)
         if settled is None:
@@ -102,9 +106,8 @@ class Retry:
         return Retried(chosen, keys, self._rows(inner, newest), died, counts)
 
     def remove(self) -> None:
-        """It is done, and stands in the run; what resists is garbage."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._list.remove()
+        """It is done, and stands in the run."""
+        _remove(self.folder, self._list)
 
     def _newest(self) -> Entry | None:
         return Manifest(Layout(self.folder), self._files).newest()
@@ -117,3 +120,10 @@ class Retry:
         for fact in newest.inputs:
             for table in read_segment(inner, self._files, fact):
                 yield with_keys(keys_of(table), without_keys(table))
+
+
+def _remove(folder: Path, chosen: ChosenList) -> None:
+    """What resists is garbage."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        chosen.remove()

@@ -177,7 +177,7 @@ def _compare(out_dir: Path, found: RunFile, wanted: RunFile, diff: Diff) -> None
         listed = "\n".join(f"  {line}" for line in lines)
         raise RunMismatch(
             f"the output folder contains another run, which differs from the requested one in:\n{listed}\n"
-            "Undo the change to continue that run, or choose another output folder with --out.",
+            "Undo the change to continue that run, or choose another output folder with --out of `penstock run`.",
             where=str(out_dir),
         )
 

@@ -189,7 +189,7 @@ def describe(status: Status) -> str:
     ]
     if status.retry is not None:
         on = "" if status.status == "retrying" else "; run `penstock retry` to continue"
-        facts.append(("retry", f"{count(status.retry['ended'] or 0)} source rows with dead rows retried{on}"))
+        facts.append(("retry", f"{noun(status.retry['ended'] or 0, 'source row')} with dead rows retried{on}"))
     if status.owner:
         facts.append(("owner", status.owner))
     for place, (name, n) in enumerate(status.causes.items()):

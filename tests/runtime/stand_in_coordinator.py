@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from penstock.executors.nursery import Nursery
+
 from penstock.executors.base import Launch
 from penstock.executors.local import LocalExecutor
-from penstock.executors.nursery import Nursery
 from penstock.protocol.channel import Channel
 from penstock.protocol.messages import EngineConfig, Hello, PythonWork
 from penstock.protocol.wire import coordinator_decoder

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
-import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from penstock.errors import ConfigError, PoolFailed, UsageError
+from penstock.errors import ConfigError, UsageError
 from penstock.executors import guarded
 from penstock.executors.base import Exit, Launch
 from penstock.executors.local import LocalExecutor
-from penstock.executors.nursery import Nursery
-from penstock.protocol.messages import EngineConfig, PythonWork, Requests, WireRequest
+from penstock.function_transfer import FunctionFile
+from penstock.protocol.messages import EngineConfig, Hello, LoadFailed, PythonWork, Requests, Setup, WireRequest
 from penstock.testing.executors import MOCK, PATIENCE_S, StartedReplica, exits, gone, parent_of, wait_for_exits
 
 pytestmark = pytest.mark.process
 
 PYTHON = EngineConfig("python", "python", task="python")
-FORKED = PythonWork(forked=True)
+SENT = PythonWork(("__main__:<lambda>",))
 
 
 @pytest.fixture
@@ -130,16 +131,14 @@ def test_a_guardian_that_was_killed_is_an_exit(executor: LocalExecutor, launch: 
     replica.channel.close()
 
 
-# ---------------------------------------------------------------- functions by fork
+# ---------------------------------------------------------------- functions by value
 
 
 def test_a_closure_reaches_its_worker_and_the_next_one(launch: Callable[..., Launch]) -> None:
-    factor = 7
-    executor = LocalExecutor(Nursery([None, lambda row: {"y": row["x"] * factor}]))
+    factor, work = 7, PythonWork(("", "__main__:<lambda>"))
+    executor = LocalExecutor(FunctionFile([None, lambda row: {"y": row["x"] * factor}]))
     for incarnation in range(2):
-        replica = StartedReplica(executor.start(launch(PYTHON, work=FORKED), incarnation)).make_ready(
-            PYTHON, work=FORKED
-        )
+        replica = StartedReplica(executor.start(launch(PYTHON, work=work), incarnation)).make_ready(PYTHON, work=work)
         assert replica.ask({"x": 6}, step=1).items[0].value == {"y": 42}
         executor.kill("writer-0", incarnation)
         assert wait_for_exits(executor, 1)[0].incarnation == incarnation
@@ -147,47 +146,37 @@ def test_a_closure_reaches_its_worker_and_the_next_one(launch: Callable[..., Lau
     executor.close()
 
 
-def test_what_a_forked_function_prints_is_in_the_log(launch: Callable[..., Launch]) -> None:
-    executor = LocalExecutor(Nursery([lambda row: print("from the worker")]))
-    one = launch(PYTHON, work=FORKED)
-    replica = StartedReplica(executor.start(one, 0)).make_ready(PYTHON, work=FORKED)
+def test_what_a_function_prints_is_in_the_log(launch: Callable[..., Launch]) -> None:
+    executor = LocalExecutor(FunctionFile([lambda row: print("from the worker")]))
+    one = launch(PYTHON, work=SENT)
+    replica = StartedReplica(executor.start(one, 0)).make_ready(PYTHON, work=SENT)
     assert replica.ask({}).items[0].code == ""
     assert "from the worker" in one.log.read_text()
     replica.channel.close()
     executor.close()
 
 
-def test_closing_ends_the_nursery() -> None:
-    nursery = Nursery([])
-    LocalExecutor(nursery).close()
-    assert gone(nursery.pid)
-
-
-def test_a_nursery_that_died_is_told(launch: Callable[..., Launch]) -> None:
-    nursery = Nursery([None])
-    executor = LocalExecutor(nursery)
-    os.kill(nursery.pid, signal.SIGKILL)
-    with pytest.raises(PoolFailed, match="has ended"):
-        executor.start(launch(PYTHON, work=FORKED), 0)
-    assert executor.news_files() == []
-    executor.close()
-
-
-def test_a_process_with_threads_is_not_forked() -> None:
-    release = threading.Event()
-    thread = threading.Thread(target=release.wait, name="heartbeat-of-a-notebook")
-    thread.start()
+def test_a_function_whose_module_the_worker_lacks_says_so(launch: Callable[..., Launch], tmp_path: Path) -> None:
+    module = types.ModuleType("only_here")
+    exec_module = "def double(x):\n    return 2 * x\n"
+    (tmp_path / "only_here.py").write_text(exec_module)
+    spec = importlib.util.spec_from_file_location("only_here", tmp_path / "only_here.py")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(module)
+    module.__spec__ = spec
+    sys.modules["only_here"] = module
     try:
-        with pytest.raises(UsageError, match=r"heartbeat-of-a-notebook.*put the functions into a module"):
-            Nursery([lambda row: row])
+        executor = LocalExecutor(FunctionFile([lambda row: module.double(row["x"])]))
     finally:
-        release.set()
-        thread.join()
-
-
-def test_a_forked_worker_needs_a_nursery(executor: LocalExecutor, launch: Callable[..., Launch]) -> None:
-    with pytest.raises(UsageError, match="without a nursery"):
-        executor.start(launch(PYTHON, work=FORKED), 0)
+        del sys.modules["only_here"]
+    replica = StartedReplica(executor.start(launch(PYTHON, work=SENT), 0))
+    replica.next(Hello)
+    replica.send(Setup("writer-0", PYTHON, work=SENT))
+    failed = replica.next(LoadFailed)
+    assert isinstance(failed, LoadFailed)
+    assert "can't load the functions of the steps: ModuleNotFoundError: No module named 'only_here'" in failed.message
+    replica.channel.close()
+    executor.close()
 
 
 WITH_A_CHILD = """

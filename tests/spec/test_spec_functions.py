@@ -126,6 +126,17 @@ class TestDigest:
         right[5_000] = 1
         assert function_digest(holding(left)) != function_digest(holding(right))
 
+    def test_tables(self) -> None:
+        import pandas as pd
+        import polars as pl
+        import pyarrow as pa
+
+        makers: list[Callable[[dict[str, list[Any]]], Any]] = [pd.DataFrame, pl.DataFrame, pa.table]
+        for make in makers:
+            one, same, other = ({"a": [1, 2], "b": ["x", last]} for last in "yyz")
+            digests = [function_digest(holding(make(columns))) for columns in (one, same, other)]
+            assert digests[0] == digests[1] != digests[2], make
+
     def test_callable_objects(self) -> None:
         assert function_digest(Cutter(3)) == function_digest(Cutter(3))
         assert function_digest(Cutter(3)) != function_digest(Cutter(4))

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 from style_source import PACKAGE, Finding, Import, assert_none, imports, python_files
 
-FOUNDATION = {"engine_info", "errors", "version", "faults", "file_names", "formats", "redaction", "terminal", "units"}
+FOUNDATION = {
+    "engine_info",
+    "errors",
+    "version",
+    "faults",
+    "file_names",
+    "formats",
+    "function_transfer",
+    "redaction",
+    "terminal",
+    "units",
+}
 TRUNK = FOUNDATION | {"spec", "core", "planner", "protocol"}
 MIDDLE = TRUNK | {"engines", "data", "report"}
 SHELL = MIDDLE | {"host", "executors", "steps", "ledger", "planning", "runtime"}
@@ -20,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "faults": set(),
     "file_names": set(),
     "formats": set(),
+    "function_transfer": {"errors"},
     "redaction": set(),
     "terminal": set(),
     "units": set(),

@@ -26,8 +26,7 @@ _ROUNDS = 10  # of killing what is below a guardian that does not: they may fork
 class Guarded:
     """`ended` is None until the replica's last process is gone.
 
-    keeper      the topmost of its processes (see `guardian`); None where that is another's child, of which only the
-                number is known, `keeper_pid`
+    keeper  the topmost of its processes (see `guardian`)
     """
 
     def __init__(
@@ -37,8 +36,7 @@ class Guarded:
         control: socket.socket,
         log: Path,
         log_start: int,
-        keeper: subprocess.Popen[bytes] | None = None,
-        keeper_pid: int = 0,
+        keeper: subprocess.Popen[bytes],
     ) -> None:
         control.setblocking(False)
         self.replica = replica
@@ -51,7 +49,6 @@ class Guarded:
         self._log_start = log_start
         self._received = b""
         self._status: int | None = None
-        self._keeper_pid = keeper_pid if keeper is None else keeper.pid
         self._guardian_pid = 0  # it says so itself
         self._kill_by_s: float | None = None
 
@@ -64,7 +61,7 @@ class Guarded:
         if self.ended is None:
             if self._kill_by_s is None:
                 self._kill_by_s = time.monotonic() + KILL_LIMIT_S
-            self._signal(signal.SIGCONT, self._keeper_pid, self._guardian_pid)
+            self._signal(signal.SIGCONT, self.keeper.pid, self._guardian_pid)
 
     def look(self) -> Exit | None:
         """Read what the guardian says; the Exit when it has said its last. To be asked now and then after `kill`, since
@@ -111,12 +108,12 @@ class Guarded:
         """What the guardian would do, if it hangs: end everything below the keeper, and that itself. The control socket
         is open, so these numbers are still theirs; and all below them that has lost its parent is their child."""
         for _ in range(_ROUNDS):
-            below = descendants(self._keeper_pid, zombies=False) if self._keeper_pid else []
+            below = descendants(self.keeper.pid, zombies=False)
             if not below:
                 break
             self._signal(signal.SIGKILL, *below)
             time.sleep(0.01)
-        self._signal(signal.SIGKILL, self._keeper_pid)
+        self._signal(signal.SIGKILL, self.keeper.pid)
 
     def _signal(self, number: int, *pids: int) -> None:
         for pid in pids:

@@ -57,11 +57,11 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> NoReturn:
     control, host, cores, *command = arguments
-    guard(int(control), int(host), parse_cores(cores), lambda: execute(command))
+    guard(int(control), int(host), parse_cores(cores), command)
 
 
-def guard(control: int, host: int, cores: list[int], become_host: Callable[[], NoReturn]) -> NoReturn:
-    """Become the keeper, with a guardian below that starts the host with `become_host`; exit when all have ended."""
+def guard(control: int, host: int, cores: list[int], command: list[str]) -> NoReturn:
+    """Become the keeper, with a guardian below that starts the host by `command`; exit when all have ended."""
     os.set_inheritable(control, False)
     keeper = os.getpid()
     become_subreaper()  # before there is anybody who could lose a parent
@@ -73,7 +73,7 @@ def guard(control: int, host: int, cores: list[int], become_host: Callable[[], N
     try:
         os.setsid()
         tie_to(keeper, signal.SIGTERM)
-        watch_over(control, host, cores, become_host)
+        watch_over(control, host, cores, command)
     finally:
         os._exit(1)
 
@@ -90,11 +90,11 @@ def keep(guardian: int) -> NoReturn:
     os._exit(0)
 
 
-def watch_over(control: int, host: int, cores: list[int], become_host: Callable[[], NoReturn]) -> NoReturn:
+def watch_over(control: int, host: int, cores: list[int], command: list[str]) -> NoReturn:
     """The guardian's part: start the host in a child process, watch over it, end it, report, exit."""
     become_subreaper()
     waker = wake_on_signals()
-    reaper = Reaper(start_host(control, host, cores, become_host))
+    reaper = Reaper(start_host(control, host, cores, command))
     os.close(host)
     report(control, f'{{"guardian": {os.getpid()}, "host": {reaper.host}}}\n')
     kills = watch(control, waker, reaper)
@@ -130,7 +130,7 @@ class Reaper:
 # ---------------------------------------------------------------- starting
 
 
-def start_host(control: int, host: int, cores: list[int], become_host: Callable[[], NoReturn]) -> int:
+def start_host(control: int, host: int, cores: list[int], command: list[str]) -> int:
     guardian = os.getpid()
     pid = os.fork()
     if pid:
@@ -144,7 +144,7 @@ def start_host(control: int, host: int, cores: list[int], become_host: Callable[
         tie_to(guardian, signal.SIGKILL)
         restrict(cores)
         os.set_inheritable(host, True)
-        become_host()
+        os.execvp(command[0], command)
     except BaseException as error:
         print(f"penstock host: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:
@@ -166,10 +166,6 @@ def restrict(cores: list[int]) -> None:
                 file.write("500")
     except (OSError, ValueError):
         pass  # a courtesy; not every container allows it
-
-
-def execute(command: list[str]) -> NoReturn:
-    os.execvp(command[0], command)
 
 
 # ---------------------------------------------------------------- watching

@@ -5,8 +5,7 @@
 
 The guardian ends everything below it when the coordinator is gone or the host has ended, and a keeper above it does
 where the guardian was killed (see `guardian`); what even that can't is ended by the next start (`leftovers`). A host
-starts with this very Penstock under this interpreter or another (see `engines.boot`); one whose functions can't be
-imported is forked from the nursery.
+starts with this very Penstock under this interpreter or another (see `host.boot`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from penstock.executors import guardian
 from penstock.executors.base import Exit, Launch, Started
 from penstock.executors.descriptors import occupy_standard
 from penstock.executors.guarded import KILL_LIMIT_S, Guarded
-from penstock.executors.nursery import Nursery
+from penstock.function_transfer import FunctionFile
 
 __all__ = ["LocalExecutor"]
 
@@ -36,11 +35,11 @@ _BOOT_FILE = str(Path(penstock.host.boot.__file__).resolve())
 
 
 class LocalExecutor:
-    """See `executors.base.Executor`. `nursery`: for functions that can't be imported; closed with the executor."""
+    """See `executors.base.Executor`. functions: what its workers can't import; closed with this."""
 
-    def __init__(self, nursery: Nursery | None = None) -> None:
+    def __init__(self, functions: FunctionFile | None = None) -> None:
         occupy_standard()
-        self._nursery = nursery
+        self._functions = functions
         self._running: dict[tuple[str, int], Guarded] = {}
         self._ended_keepers: list[subprocess.Popen[bytes]] = []  # keepers of those that have ended, not yet reaped
 
@@ -54,12 +53,8 @@ class LocalExecutor:
         control, watched = _socket_pair()
         try:
             start = os.fstat(log).st_size
-            process: subprocess.Popen[bytes] | None = None
-            if launch.work is not None and launch.work.forked:
-                pid = self._require_nursery(launch).fork(launch, watched.fileno(), host.fileno(), log)
-            else:
-                process = _spawn(launch, watched.fileno(), host.fileno(), log)
-                pid = process.pid
+            functions = self._functions.descriptor if self._functions is not None and launch.work is not None else None
+            process = _spawn(launch, watched.fileno(), host.fileno(), log, functions)
         except BaseException:
             connection.close()
             control.close()
@@ -69,10 +64,10 @@ class LocalExecutor:
             watched.close()
             os.close(log)
         self._running[launch.replica, incarnation] = Guarded(
-            launch.replica, incarnation, control, launch.log, start, process, pid
+            launch.replica, incarnation, control, launch.log, start, process
         )
         connection.setblocking(False)
-        return Started(launch.replica, incarnation, connection, pid)
+        return Started(launch.replica, incarnation, connection, process.pid)
 
     def kill(self, replica: str, incarnation: int, *, dump_stacks: bool = False) -> None:
         guarded = self._running.get((replica, incarnation))
@@ -106,34 +101,32 @@ class LocalExecutor:
                 process.kill()
                 process.wait()
         self._ended_keepers.clear()
-        if self._nursery is not None:
-            self._nursery.close()
+        if self._functions is not None:
+            self._functions.close()
 
     def _forget(self, guarded: Guarded) -> None:
         del self._running[guarded.replica, guarded.incarnation]
-        if guarded.keeper is not None:
-            self._ended_keepers.append(guarded.keeper)
+        self._ended_keepers.append(guarded.keeper)
 
     def _reap(self) -> None:
         """A keeper exits just after its guardian's last message; those still running are polled again next time."""
         self._ended_keepers = [process for process in self._ended_keepers if process.poll() is None]
 
-    def _require_nursery(self, launch: Launch) -> Nursery:
-        if self._nursery is None:
-            raise UsageError(f"{launch.replica} has to be forked, and this executor was made without a nursery")
-        return self._nursery
 
-
-def _spawn(launch: Launch, control: int, host: int, log: int) -> subprocess.Popen[bytes]:
+def _spawn(launch: Launch, control: int, host: int, log: int, functions: int | None) -> subprocess.Popen[bytes]:
     python = launch.python or sys.executable
     cores = ",".join(map(str, launch.config.cores)) or "-"
     command = [python, "-P", _BOOT_FILE, "--fd", str(host)]
+    inherited = [control, host]
+    if functions is not None:
+        command += ["--functions", str(functions)]
+        inherited.append(functions)
     return subprocess.Popen(
         [sys.executable, "-I", "-S", _GUARDIAN_FILE, str(control), str(host), cores, *command],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        pass_fds=(control, host),
+        pass_fds=inherited,
         start_new_session=True,
         env=_environment(launch),
     )

@@ -24,10 +24,10 @@ from typing import Any
 from penstock.errors import ConfigError
 from penstock.executors.base import Exit, Launch, Started
 from penstock.executors.local import LocalExecutor
-from penstock.executors.nursery import Nursery
 from penstock.executors.ray_seats import RaySeats
 from penstock.executors.ray_start import GREETING_LIMIT_S, KILL_LIMIT_S, RayStart
 from penstock.file_names import file_name
+from penstock.function_transfer import FunctionFile
 from penstock.protocol.wake_queue import WakeQueue
 
 __all__ = ["RayExecutor"]
@@ -45,13 +45,13 @@ class RayExecutor:
 
     def __init__(
         self,
-        nursery: Nursery | None = None,
+        functions: FunctionFile | None = None,
         *,
         ray: Any,
         placement_group: Any = None,
         placement_limit_s: float | None = None,
     ) -> None:
-        self._local = LocalExecutor(nursery)
+        self._local = LocalExecutor(functions)
         self._seats = RaySeats(ray, placement_group, placement_limit_s)
         self._token = secrets.token_hex(16)
         self._news: WakeQueue[Started | Exit] = WakeQueue()

@@ -22,8 +22,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import msgspec
 
@@ -47,18 +47,18 @@ ORPHAN_LIMIT_S = 1.0  # the same when the coordinator is gone: the guardian is a
 # only passes messages on, must get it soon after it asks.
 SWITCH_INTERVAL_S = 0.0005
 
-Functions = Sequence[Callable[..., Any] | None]
-
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser = argparse.ArgumentParser(prog="penstock-host", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--fd", type=int, required=True, help="the connected stream socket, inherited")
+    parser.add_argument("--functions", type=int, help="the file of functions that were sent by value, inherited")
     options = parser.parse_args(arguments)
-    serve(socket.socket(fileno=options.fd))
+    serve(socket.socket(fileno=options.fd), options.functions)
 
 
-def serve(connection: socket.socket, functions: Functions = ()) -> NoReturn:
-    """Run one engine for the coordinator at the other end, then end the process. `functions` came by fork."""
+def serve(connection: socket.socket, functions: int | None = None) -> NoReturn:
+    """Run one engine for the coordinator at the other end, then end the process. functions: the descriptor of those
+    that were sent by value."""
     _prepare_process()
     hello = Hello(PROTOCOL_VERSION, __version__, os.getpid(), platform.python_version())
     loop = HostLoop(Channel(connection, host_decoder()), hello)
@@ -103,8 +103,8 @@ def _prepare_process() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 
-def _load(setup: Setup, functions: Functions, loop: HostLoop) -> Engine | None:
-    """The loaded engine; None if the failure was reported, or the coordinator has gone."""
+def _load(setup: Setup, functions: int | None, loop: HostLoop) -> Engine | None:
+    """The loaded engine, or None when the failure was reported or nobody waits for it any more."""
     began_s = time.monotonic()
     try:
         engine = make_engine(setup, functions)
@@ -151,7 +151,7 @@ def _attend(engine: Engine, loop: HostLoop) -> None:
             return
 
 
-def make_engine(setup: Setup, functions: Functions) -> Engine:
+def make_engine(setup: Setup, functions: int | None) -> Engine:
     if setup.work is not None:
         from penstock.engines.python.engine import PythonEngine
 

@@ -78,7 +78,7 @@ class RunPlan:
     replicas: tuple[PlannedReplica, ...]
     pool_of_step: dict[int, int]
     phases: tuple[PhasePlan, ...] = ()
-    forked: dict[int, Any] = field(default_factory=dict)  # step -> function that reaches workers by fork
+    by_value: dict[int, Any] = field(default_factory=dict)  # step -> function that workers can't import
     notes: tuple[str, ...] = ()
 
     @property
@@ -131,13 +131,11 @@ def plan(workload: Workload, nodes: Sequence[NodeFacts], cut: Sequence[int] = ()
         pool, sleeps = model_pools[index], any(index in phase.sleep for phase in phases)
         replicas += _replicas(pool, index, made.models[pool.name], nodes, sleeps=sleeps)
     replicas += _workers(workload, functions, len(model_pools), tuple(range(len(phases))))
-    return RunPlan(placed, tuple(replicas), pool_of_step, phases, forked_functions(workload), made.notes)
+    return RunPlan(placed, tuple(replicas), pool_of_step, phases, _by_value(functions), made.notes)
 
 
-def forked_functions(workload: Workload) -> dict[int, Any]:
-    """Step -> the function that can reach its workers by fork only."""
-    functions = _functions(workload).items()
-    return {index: _ref(step).resolve() for index, step in functions if not _ref(step).is_importable}
+def _by_value(functions: dict[int, PythonStep]) -> dict[int, Any]:
+    return {index: _ref(step).resolve() for index, step in functions.items() if not _ref(step).is_importable}
 
 
 def _place(
@@ -241,7 +239,7 @@ def _workers(
     count = max(asked) if asked else max(1, min(MAX_PYTHON_WORKERS, cores // 2))
     names = tuple(_name(functions.get(place)) for place in range(len(workload.steps)))
     timeout_s = max(step.timeout_s for step in functions.values())
-    work = PythonWork(names, any(not _ref(step).is_importable for step in functions.values()), timeout_s)
+    work = PythonWork(names, timeout_s)
     node = socket.gethostname()
     return [
         PlannedReplica(

@@ -9,8 +9,8 @@ from penstock.errors import UsageError
 from penstock.executors.base import Executor
 from penstock.executors.leases import DeviceLeases
 from penstock.executors.local import LocalExecutor
-from penstock.executors.nursery import Nursery
-from penstock.planning.run_plan import RunPlan, forked_functions, plan, plan_here
+from penstock.function_transfer import FunctionFile
+from penstock.planning.run_plan import RunPlan, plan, plan_here
 from penstock.spec.served import Workload
 
 __all__ = ["EXECUTORS", "LocalTarget", "RayTarget", "Target", "open_target"]
@@ -24,20 +24,18 @@ class Target(Protocol):
         ...
 
     def executor(self, planned: RunPlan) -> Executor:
-        """Call it before threads start: functions travel by fork."""
+        """Raises ConfigError for a function that workers can neither import nor get by value."""
         ...
 
     def close(self) -> None: ...
 
 
-def open_target(
-    executor: str, workload: Workload, holder: str, *, ray_address: str | None = None, placement_group: Any = None
-) -> Target:
+def open_target(executor: str, holder: str, *, ray_address: str | None = None, placement_group: Any = None) -> Target:
     """holder: who takes the devices, for the messages of others. Raises UsageError for an executor that is none."""
     if executor == "local":
         return LocalTarget(holder)
     if executor == "ray":
-        return RayTarget(workload, ray_address, placement_group)
+        return RayTarget(ray_address, placement_group)
     raise UsageError(f"unknown executor '{executor}'; use one of {', '.join(EXECUTORS)}")
 
 
@@ -51,7 +49,7 @@ class LocalTarget:
         return plan_here(workload, self._leases, self._holder, cut)
 
     def executor(self, planned: RunPlan) -> Executor:
-        return LocalExecutor(_nursery(planned.forked, len(planned.pool_of_step)))
+        return LocalExecutor(_functions(planned))
 
     def close(self) -> None:
         self._leases.release()
@@ -60,16 +58,10 @@ class LocalTarget:
 class RayTarget:
     """The nodes of a Ray cluster, or those of a placement group in it. Raises MissingDependency, ConfigError."""
 
-    def __init__(self, workload: Workload, address: str | None = None, placement_group: Any = None) -> None:
+    def __init__(self, address: str | None = None, placement_group: Any = None) -> None:
         from penstock.executors.ray_cluster import connect
 
-        # Ray starts threads, and functions travel by fork: first these.
-        self._nursery = _nursery(forked_functions(workload), len(workload.steps))
-        try:
-            self._ray, self._ours = connect(address)
-        except BaseException:
-            self._close_nursery()
-            raise
+        self._ray, self._ours = connect(address)
         self._group = placement_group
 
     def plan(self, workload: Workload, cut: Sequence[int] = ()) -> RunPlan:
@@ -86,22 +78,15 @@ class RayTarget:
     def executor(self, planned: RunPlan) -> Executor:
         from penstock.executors.ray import RayExecutor
 
-        nursery, self._nursery = self._nursery, None  # it is the executor's to close
-        return RayExecutor(nursery, ray=self._ray, placement_group=self._group)
+        return RayExecutor(_functions(planned), ray=self._ray, placement_group=self._group)
 
     def close(self) -> None:
-        self._close_nursery()
         if self._ours:
             self._ours = False
             self._ray.shutdown()
 
-    def _close_nursery(self) -> None:
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
 
-
-def _nursery(forked: dict[int, Any], steps: int) -> Nursery | None:
-    if not forked:
+def _functions(planned: RunPlan) -> FunctionFile | None:
+    if not planned.by_value:
         return None
-    return Nursery([forked.get(index) for index in range(max(steps, max(forked) + 1))])
+    return FunctionFile([planned.by_value.get(step) for step in range(max(planned.by_value) + 1)])

@@ -207,13 +207,12 @@ class Hello(msgspec.Struct, tag="hello"):
 class PythonWork(msgspec.Struct, frozen=True):
     """What a worker of Python steps runs, in place of a model.
 
-    functions  importable "module:name", by Request.step; "" where a step has none, or one that can't be imported
-    forked     some can't be imported: the worker is forked from the process that holds them
+    functions  "module:name", by Request.step; "" where a step has none. One that can't be imported is sent by value
+               (`function_transfer.py`)
     timeout_s  the limit of one call; None: it has none
     """
 
     functions: tuple[str, ...] = ()
-    forked: bool = False
     timeout_s: float | None = None
 
 

@@ -144,7 +144,7 @@ class RichDisplay:
     def _start(self) -> Live:
         from rich.live import Live
 
-        # No refresh thread: the runtime forks workers, and the run's own thread tells us often enough.
+        # No refresh thread: the run's own thread tells us often enough.
         live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )

@@ -26,6 +26,7 @@ BUILTIN_FUNCTIONS = (
 )
 # Modules whose values say all they are in their repr; elsewhere a repr may be cut short.
 COMPARED_BY_REPR = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
+_PICKLING = ("__reduce_ex__", "__reduce__", "__getstate__")
 DIGEST_BYTES = 16  # 128 bits: no accident will make two functions alike
 
 
@@ -127,13 +128,24 @@ class _DigestWalk:
             yield repr(value).encode(errors="surrogatepass")
         elif (buffer := _buffer(value)) is not None:
             yield from self._all(buffer.format, buffer.shape, buffer.tobytes())
-        elif (state := _state(value)) is not None:
-            yield from self.pieces(state)
         else:
-            raise ConfigError(
-                f"the function captures a value whose changes can't be detected, {shown(value)}; set version on the "
-                'step, for example version="1", and raise it when the function changes'
-            )
+            yield from self._stored(value)
+
+    def _stored(self, value: Any) -> Iterator[bytes]:
+        """An object by what it gives to pickle, where its class says what that is; else by its attributes."""
+        seen = dict(self._seen)
+        # Attributes of a class with a part in C (a table's blocks) may be a cache of what that part holds.
+        for state in (_reduced(value), _state(value)):
+            try:
+                if state is not None:
+                    yield from list(self.pieces(state))
+                    return
+            except ConfigError:
+                self._seen = dict(seen)
+        raise ConfigError(
+            f"the function captures a value whose changes can't be detected, {shown(value)}; set version on the "
+            'step, for example version="1", and raise it when the function changes'
+        )
 
 
 def _joined(pieces: Iterator[bytes]) -> bytes:
@@ -157,3 +169,17 @@ def _state(value: Any) -> dict[str, Any] | None:
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     found.update(getattr(value, "__dict__", {}))
     return found or None
+
+
+def _reduced(value: Any) -> Any:
+    """What pickle would store of an object whose class says so itself; None where none does, or it can't be stored."""
+    kind = type(value)
+    if all(getattr(kind, name, None) is getattr(object, name, None) for name in _PICKLING):
+        return None
+    try:
+        reduced = value.__reduce_ex__(4)
+    except Exception:
+        return None
+    if isinstance(reduced, str):
+        return reduced
+    return [list(part) if index > 2 and part is not None else part for index, part in enumerate(reduced)]

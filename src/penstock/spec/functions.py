@@ -45,7 +45,7 @@ class FunctionRef:
 
     @property
     def is_importable(self) -> bool:
-        """Whether another process can import it by name; otherwise it reaches workers by fork only."""
+        """Whether another process can import it by name; otherwise it is sent by value."""
         return self.callable is None or importable(self.callable) == self.name
 
     def digest(self) -> str:
@@ -62,7 +62,7 @@ class FunctionRef:
 def importable(function: Callable[..., Any]) -> str | None:
     """`module:qualname` when importing that name gives this very object back, else None.
 
-    Functions of `__main__` are not: a worker that is not forked has another main module.
+    Functions of `__main__` are not: a worker has another main module.
     """
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or module in ("__main__", "__mp_main__"):

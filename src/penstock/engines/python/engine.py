@@ -1,7 +1,7 @@
 """The engine of Python steps: calls a user's function with a row, and answers with what it returned.
 
-Functions are numbered by `Request.step`. Each is imported by name, or came with the process by fork. A call that
-raises, runs too long, or returns what can't be sent is a failure of its row, never of the worker:
+Functions are numbered by `Request.step`. Each is imported by name, or was sent by value. A call that raises, runs too
+long, or returns what can't be sent is a failure of its row, never of the worker:
 
     function_error     "Type: message (file:line)" of the innermost line in the function's own file
     function_timeout   longer than `timeout_s`
@@ -24,6 +24,7 @@ from typing import Any
 
 from penstock.engines.base import Emit, EngineLoadError, MainThreadWorker
 from penstock.engines.python.time_limit import OverTime, TimeLimit
+from penstock.function_transfer import read_functions
 from penstock.protocol.messages import Answer, Capacity, EngineConfig, PythonWork, Request
 from penstock.protocol.values import UnsendableValue, escaped, to_wire
 
@@ -39,11 +40,12 @@ Function = Callable[[Any], Any]
 
 
 class PythonEngine(MainThreadWorker):
-    """forked: functions by step that came by fork; one of them goes before the name at its place."""
+    """sent: the descriptor of the functions that were sent by value, by step; one of them goes before the name at its
+    place."""
 
-    def __init__(self, work: PythonWork, forked: Sequence[Function | None] = ()) -> None:
+    def __init__(self, work: PythonWork, sent: int | None = None) -> None:
         self._names = work.functions
-        self._forked = forked
+        self._sent = sent
         self._timeout_s = work.timeout_s
         self._functions: list[Function | None] = []
         self._limit: TimeLimit | None = None
@@ -57,10 +59,10 @@ class PythonEngine(MainThreadWorker):
 
     def load(self, config: EngineConfig, emit: Emit, note: Callable[[str], None]) -> Capacity:
         self._emit = emit
-        for step in range(max(len(self._names), len(self._forked))):
-            name = self._names[step] if step < len(self._names) else ""
-            forked = self._forked[step] if step < len(self._forked) else None
-            self._functions.append(forked if forked is not None or not name else _import(name))
+        sent = [] if self._sent is None else _read(self._sent)
+        for step, name in enumerate(self._names):
+            function = sent[step] if step < len(sent) else None
+            self._functions.append(function if function is not None or not name else _import(name))
         if self._timeout_s is not None:
             self._limit = TimeLimit(self._timeout_s, self._give_up)
         return Capacity(slots=1, facts={"engine": "python", "functions": sum(map(bool, self._functions))})
@@ -145,6 +147,14 @@ def _evaluate(function: Function, row: Any) -> Any:
     """What the function returns, fit for the wire: that, too, may call code of the user's, and counts as its time."""
     value = function(row)
     return to_wire(list(value) if type(value) is GeneratorType else value)
+
+
+def _read(sent: int) -> list[Function | None]:
+    try:
+        return read_functions(sent)
+    except (Exception, SystemExit) as error:
+        message = f"can't load the functions of the steps: {type(error).__name__}: {error}"
+        raise EngineLoadError(message, "bad_model") from error
 
 
 def _import(name: str) -> Function:

@@ -69,7 +69,7 @@ def launch(
     served = ServedModels({name: asked}, resources or Resources())
     check_feasible(served)
     holder = f"a launched pool of {name} (process {os.getpid()})"
-    target = open_target(executor, served, holder, ray_address=ray_address, placement_group=placement_group)
+    target = open_target(executor, holder, ray_address=ray_address, placement_group=placement_group)
     try:
         return LaunchedPool(asked, target.plan(served), target, seed)
     except BaseException:

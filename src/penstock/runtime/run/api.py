@@ -105,7 +105,6 @@ def _run(pipeline: Pipeline, options: RunOptions, listener: Listener) -> RunResu
 def target_of(pipeline: Pipeline, options: RunOptions, holder: str) -> Target:
     return open_target(
         options.executor,
-        pipeline,
         holder,
         ray_address=options.ray_address,
         placement_group=options.placement_group,

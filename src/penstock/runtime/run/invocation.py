@@ -1,6 +1,6 @@
 """One invocation of a run: everything it holds, put together in order and taken apart in the reverse order.
 
-nursery ─ executor          before any thread starts, since functions travel by fork
+executor                    with the functions that workers can't import
 source ─ schema ─ checks    nothing has been loaded yet
 ledger                      the output folder is ours from here on
 reader, writer              two threads, each ending what it does in an event

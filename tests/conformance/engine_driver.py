@@ -56,7 +56,7 @@ class EngineDriver:
             self._changed.notify_all()
 
     def submit(
-        self, payloads: Sequence[Any], sampling: Sampling | Sequence[Sampling] | None = None, seed: int = 0
+        self, payloads: Sequence[Any], sampling: Sampling | Sequence[Sampling] | None = None, seed: int | None = 0
     ) -> list[int]:
         each = list(sampling) if isinstance(sampling, Sequence) else [sampling] * len(payloads)
         ids = list(range(self._next_id, self._next_id + len(payloads)))
@@ -76,7 +76,7 @@ class EngineDriver:
         return [by_id[number] for number in ids]
 
     def ask(
-        self, payloads: Sequence[Any], sampling: Sampling | Sequence[Sampling] | None = None, seed: int = 0
+        self, payloads: Sequence[Any], sampling: Sampling | Sequence[Sampling] | None = None, seed: int | None = 0
     ) -> list[Answer]:
         return self.wait(self.submit(payloads, sampling, seed))
 

@@ -84,7 +84,8 @@ def test_the_seed_is_sent_where_it_has_an_effect() -> None:
         engine.ask(["a"], Sampling(temperature=0.0), seed=77)
         engine.ask(["a"], Sampling(temperature=1.0), seed=77)
         engine.ask(["a"], Sampling(temperature=1.0, seed=5), seed=77)
-    assert [body.get("seed") for body in service.bodies] == [None, 77, 5]
+        engine.ask(["a"], Sampling(temperature=1.0), seed=None)
+    assert [body.get("seed") for body in service.bodies] == [None, 77, 5, None]
     with Service() as service, driver(service, send_seed=False) as engine:
         engine.ask(["a"], Sampling(temperature=1.0), seed=77)
     assert "seed" not in service.bodies[0]

@@ -34,6 +34,7 @@ def test_the_generation_config_stands_in_and_the_step_stands_over_it() -> None:
 def test_a_given_seed_stands_and_greedy_needs_none() -> None:
     assert resolve(Sampling(seed=3), NOTHING, 9).seed == 3
     assert resolve(Sampling(temperature=0.0), NOTHING, 9).seed is None
+    assert resolve(Sampling(), NOTHING, None).seed is None
 
 
 @given(prompt=st.integers(1, 5000), asked=st.none() | st.integers(1, 5000), context=st.integers(1, 4096))
@@ -76,7 +77,7 @@ from penstock.engines.transformers.sample import next_tokens  # noqa: E402
 VOCABULARY = 12
 
 
-def row(seed: int = 0, **fields: object) -> Row:
+def row(seed: int | None = 0, **fields: object) -> Row:
     sampling = fit(resolve(msgspec.structs.replace(Sampling(max_tokens=64), **fields), NOTHING, seed), 2, 0)
     return Row(Job(Request(""), sampling, [1, 2]), 0, frozenset({3}), lambda ids: "")
 
@@ -110,6 +111,10 @@ def test_a_draw_does_not_depend_on_the_neighbours(seed: int, others: list[list[f
     alone = draw(logits, seed=seed, top_p=0.8)
     rows = [*[row(seed=1, top_k=2) for _ in others], row(seed=seed, top_p=0.8)]
     assert next_tokens(torch.tensor([*others, logits]), rows)[0][-1] == alone
+
+
+def test_without_a_seed_draws_differ() -> None:
+    assert len({draw([0.0] * 4, seed=None) for _ in range(60)}) > 1
 
 
 def test_draws_follow_the_distribution() -> None:

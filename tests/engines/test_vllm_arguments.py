@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from penstock.engines.base import EngineLoadError
-from penstock.engines.vllm.load import set_environment
+from penstock.engines.vllm.load import engine_arguments, set_environment
 from penstock.protocol.messages import EngineConfig
 
 
@@ -37,3 +38,11 @@ def test_the_planned_cache_is_given_unless_the_user_named_one() -> None:
     assert environment_of(planned)["VLLM_CPU_KVCACHE_SPACE"] == "3"
     named = EngineConfig("vllm", "model", cores=(0,), kv_bytes=3 * 2**30, engine_options={"kv_cache_gb": 2})
     assert environment_of(named)["VLLM_CPU_KVCACHE_SPACE"] == "2"
+
+
+def test_replicas_do_not_draw_alike() -> None:
+    config = EngineConfig("vllm", "m")
+    first, second = (engine_arguments(config, ["seed"])["seed"] for _ in range(2))
+    assert first != second
+    given = msgspec.structs.replace(config, engine_options={"seed": 7})
+    assert engine_arguments(given, ["seed"])["seed"] == 7

@@ -66,3 +66,19 @@ def test_a_row_that_two_branches_end_in_one_turn_ends_once(first: str) -> None:
     assert told == ([] if first == "filter" else ["template_missing_field"])
     store.drop([0])
     assert not store._ending and bool(store._dead) is (first == "generate")
+
+
+@pytest.mark.parametrize(
+    ("of_run", "sampling", "seeded"),
+    [(None, {}, False), (3, {}, True), (3, {"temperature": 0.0}, False), (3, {"seed": 5}, False)],
+)
+def test_only_a_run_with_a_seed_gives_requests_one(of_run: int | None, sampling: dict[str, Any], seeded: bool) -> None:
+    rows = [{"q": "a"}, {"q": "b"}]
+    store = RowStore(ListSource(rows))
+    store.rows.update(enumerate(rows))
+    nodes = [cast(Any, SimpleNamespace(name="generate", after=()))]
+    logic = logic_for(Generate.model_validate({"model": "m", "prompt": "{{ q }}", "output": "a", **sampling}))
+    tasks = Tasks(nodes, [logic], {0: 0}, store, cast(Record, None), of_run)
+    tasks.start(ev.StartTasks(step=0, tasks=[0, 1], orders=[0, 1]))
+    seeds = [item.seed for item in tasks.requests(ev.Send(replica=0, incarnation=1, tasks=[0, 1], attempts=[1, 1]))]
+    assert len(set(seeds)) == 2 and None not in seeds if seeded else seeds == [None, None]

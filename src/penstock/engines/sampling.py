@@ -40,7 +40,7 @@ GREEDY_BELOW = 1e-5
 
 
 def samples(sampling: Sampling) -> bool:
-    """Whether the request needs a seed of its run, or of its pool."""
+    """Whether the request gets a seed of its run, or of its pool, where that has one."""
     return sampling.seed is None and (sampling.temperature is None or sampling.temperature > 0)
 
 
@@ -86,7 +86,7 @@ class Defaults(msgspec.Struct, frozen=True):
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """Sampling with every field decided. `seed` is None only where it has no effect (greedy).
+    """Sampling with every field decided. seed None: greedy, or the draws need not repeat.
 
     top_k 0, top_p 1, min_p 0 and the penalties' neutral values mean: off. max_tokens None: not yet fitted.
     """
@@ -111,8 +111,8 @@ class Resolved(msgspec.Struct, frozen=True):
         return self.temperature < GREEDY_BELOW
 
 
-def resolve(sampling: Sampling | None, defaults: Defaults, request_seed: int) -> Resolved:
-    """Decide every field. `request_seed` stands in for a seed the user did not give, unless the request is greedy.
+def resolve(sampling: Sampling | None, defaults: Defaults, request_seed: int | None) -> Resolved:
+    """Decide every field. `request_seed` stands in for a seed that the step does not give, unless it is greedy.
 
     Raises RowFault("refused") with the field, its value and the limit.
     """

@@ -104,7 +104,7 @@ def _prepare_process() -> None:
 
 
 def _load(setup: Setup, functions: int | None, loop: HostLoop) -> Engine | None:
-    """The loaded engine, or None when the failure was reported or nobody waits for it any more."""
+    """The loaded engine; None if the failure was reported, or the coordinator has gone."""
     began_s = time.monotonic()
     try:
         engine = make_engine(setup, functions)

@@ -43,7 +43,7 @@ class Request(msgspec.Struct, gc=False):
     payload   None where it is not kept and is rendered again when it is sent
     options   None for Python steps
     id        the task; with `attempt` it names this try, and the answer repeats both
-    seed      63 bits, derived from run, row and step, for engines that sample and were given no seed by the user
+    seed      63 bits, derived from the seed of the run, row and step, where the step has none; None: the run has none
     step      index into PythonWork.functions for python pools; otherwise the step's number, for logs
     priority, rank   what waits in a host goes to its engine by these, lower first, equal ones as they came
     listener  0: one answer. Else its parts are sent as they come, to this listener of the coordinator
@@ -54,7 +54,7 @@ class Request(msgspec.Struct, gc=False):
     options: Options | None = None
     id: int = 0
     attempt: int = 0
-    seed: int = 0
+    seed: int | None = None
     step: int = 0
     priority: int = BATCH_PRIORITY
     rank: int = 0
@@ -74,7 +74,7 @@ class WireRequest(msgspec.Struct, array_like=True, gc=False):
     attempt: int
     payload: Payload
     options: int = -1
-    seed: int = 0
+    seed: int | None = None
     step: int = 0
     priority: int = BATCH_PRIORITY
     rank: int = 0

@@ -103,7 +103,9 @@ def _max_dead(value: Any) -> int | float:
     raise ValueError(f"expected a count of rows (0, 1, 2, ...) or a fraction from 0.0 to 1.0, got {shown(value)}")
 
 
-def _whole_seed(value: Any) -> int:
+def _whole_seed(value: Any) -> int | None:
+    if value is None:
+        return None
     if is_whole(value) and -(2**63) <= value < 2**63:
         return int(value)
     raise ValueError(f"expected a whole number of 64 bits, got {shown(value)}")
@@ -144,7 +146,7 @@ class Pipeline(Spec):
     max_dead        limit for dead source rows: a count (int) or a fraction (float)
     commit_every_s  commit interval in seconds: the most work that a crash can lose
     window          limits on unfinished rows in memory, or None
-    seed            request seeds are derived from it if the step sets none
+    seed            request seeds are derived from it if the step sets none; None: requests have no seed
     """
 
     source: Source
@@ -155,7 +157,7 @@ class Pipeline(Spec):
     commit_every_s: Seconds = COMMIT_EVERY_S
     resources: Resources = Field(default_factory=Resources)
     window: Window | None = None
-    seed: Annotated[int, PlainValidator(_whole_seed)] = 0
+    seed: Annotated[int | None, PlainValidator(_whole_seed)] = None
     _places: Mapping[KeyPath, str] = PrivateAttr(default_factory=dict)  # path of keys -> FILE:LINE
 
     @model_validator(mode="after")

@@ -89,7 +89,7 @@ class Api:
         return MAX_REPLY_BYTES if self._extra else reply_limit_bytes(len(body), request.sampling)
 
     def _sampling(self, request: Request) -> dict[str, Any]:
-        """Only what was asked for: services refuse fields that they do not know. The seed is sent where it matters."""
+        """Only what was asked for: services refuse fields that they do not know."""
         sampling = request.sampling or Sampling()
         names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "min_tokens", "top_k",
                  "min_p", "repetition_penalty")  # fmt: skip
@@ -104,7 +104,7 @@ class Api:
             fields["ignore_eos"] = True
         if sampling.seed is not None:
             fields["seed"] = sampling.seed
-        elif self._sends_seed and sampling.temperature != 0:
+        elif self._sends_seed and request.seed is not None and sampling.temperature != 0:
             fields["seed"] = request.seed
         if sampling.logprobs is not None:
             fields["logprobs"] = sampling.logprobs if self.name == "completions" else True

@@ -37,7 +37,8 @@ class Row:
         self.logprobs: list[float] = []
         self.finish_reason = ""
         self.counts: Counter[int] = Counter()
-        self.random = random.Random(f"{self.sampling.seed}/{self.index}")
+        seed = self.sampling.seed
+        self.random = random.Random(None if seed is None else f"{seed}/{self.index}")
         self.scan = StopScan(self.sampling.stop, self.decode) if self.sampling.stop else None
 
     @property

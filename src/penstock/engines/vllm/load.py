@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -130,6 +131,8 @@ def engine_arguments(config: EngineConfig, known: list[str]) -> dict[str, Any]:
         "tensor_parallel_size": config.tensor_parallel,
         "pipeline_parallel_size": config.pipeline_parallel,
         "trust_remote_code": False,
+        # Of requests without a seed. Replicas with one seed between them would draw the same answers to equal prompts.
+        "seed": secrets.randbits(31),
         "disable_log_stats": True,
         "enable_log_requests": False,
     }

@@ -51,13 +51,13 @@ def launch(
     ray_address: str | None = None,
     placement_group: Any = None,
     resources: Resources | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> LaunchedPool:
     """Plan and start the replicas of `model`. They load in the background; `generate` waits for the first one.
 
     replicas         None: those of the model; auto: as many as fit on the free devices
     executor         local | ray; ray_address and placement_group as in RunOptions
-    seed             seed for prompts that sample and set none
+    seed             prompts that sample and have no seed derive theirs from it; None: they have none
 
     Raises PlanError if the model does not fit, MissingDependency, ConfigError, UsageError, before a model is loaded.
     """
@@ -86,7 +86,7 @@ def _with_replicas(model: Model, replicas: int | Literal["auto"]) -> Model:
 def _check_launch(resources: Any, seed: Any) -> None:
     if resources is not None and not isinstance(resources, Resources):
         raise UsageError(f"'resources': expected Resources(...), got {shown(resources)}", where="launch")
-    if not is_whole(seed):
+    if seed is not None and not is_whole(seed):
         raise UsageError(f"'seed': expected a whole number, got {shown(seed)}", where="launch")
 
 
@@ -97,7 +97,7 @@ class LaunchedPool:
     logs: the folder of the replicas' logs; `close` removes it unless the pool failed or had an incident
     """
 
-    def __init__(self, model: Model, planned: RunPlan, target: Target, seed: int) -> None:
+    def __init__(self, model: Model, planned: RunPlan, target: Target, seed: int | None) -> None:
         self.name = model.label
         self._task = model.task
         self.logs = Path(tempfile.mkdtemp(prefix="penstock-pool-"))
@@ -250,9 +250,9 @@ class LaunchedPool:
         payloads = payloads_of(prompts)
         chosen = literal_sampling(sampling, n)
         number = next(self._calls)
-        seeded = samples(chosen)
+        seed = self._seed if samples(chosen) else None
         requests = [
-            Request(payload, chosen, seed=seed_at(self._seed, number, index) if seeded else 0)
+            Request(payload, chosen, seed=None if seed is None else seed_at(seed, number, index))
             for index, payload in enumerate(payloads)
         ]
         call = Call(self.name, requests, timeout_s)

@@ -59,7 +59,7 @@ class Tasks:
         pool_of_step: dict[int, int],
         store: RowStore,
         record: Record,
-        seed: int,
+        seed: int | None,
         paid: PaidResults | None = None,
         selection: Selection | None = None,
     ) -> None:
@@ -100,7 +100,7 @@ class Tasks:
         rows, count, asked, render = self._store.rows, self._count, self._asked, logic.render
         chain, before, step = self._store.views is None, self._store.before, instruction.step
         longest = _KEPT_TOKENS if self._last >= 0 else inf  # in a chain the row stays as it is until the answer comes
-        known = self._paid.known if self._paid is not None else None
+        seed, known = self._seed, self._paid.known if self._paid is not None else None
         rank = count - 1 - instruction.step  # later steps first, as the dispatcher has it; equals stay in its order
         for task, order in zip(instruction.tasks, instruction.orders, strict=True):
             if known and order in known and self._replayed(task, ended):
@@ -111,8 +111,8 @@ class Tasks:
                 continue
             sampling = found.sampling
             found.id, found.step, found.rank = task, instruction.step, rank
-            if sampling is not None and samples(sampling):
-                found.seed = self._seed_of(task)
+            if seed is not None and sampling is not None and samples(sampling):
+                found.seed = self._seed_of(seed, task)
             tokens_in = guessed_tokens(found.payload)
             if tokens_in > longest:
                 found.payload = None
@@ -146,11 +146,11 @@ class Tasks:
             self._conclude(task, logic.apply(row, None), 0, ended)
         return ended.all(instruction.id)
 
-    def _seed_of(self, task: int) -> int:
+    def _seed_of(self, seed: int, task: int) -> int:
         """63 bits from run, row and step, so that a retry repeats them and a resumed run equals an undisturbed one."""
         row, step = divmod(task, self._count)
         position, path = self._store.source_place(row)
-        return seed_at(self._seed, self._names[step], position, path)
+        return seed_at(seed, self._names[step], position, path)
 
     def requests(self, send: ev.Send) -> list[Request]:
         """What an instruction to send means."""

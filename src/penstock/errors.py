@@ -13,6 +13,10 @@
     ├── LedgerDamaged             1   the run's records are damaged
     ├── PoolFailed                1   no replica of a pool can serve
     ├── Stalled                   1   the coordinator's loop was blocked
+    ├── RunIncomplete                 a run that began and is not done; `result` has its summary and facts
+    │   ├── RunFailed             1
+    │   ├── TooManyDead           3   more dead rows than `max_dead` allows
+    │   └── Interrupted          75   Ctrl-C or SIGTERM; 130 if it stopped immediately
     └── InvariantError            1   a bug in Penstock; has the history of the row or replica
 
 A message says what is wrong, where, the limit or what was expected, and the fix. Failed rows are not
@@ -22,6 +26,7 @@ exceptions: they become dead rows with one of `DEAD_CODES`.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 __all__ = [
     "DEAD_CODES",
@@ -30,15 +35,19 @@ __all__ = [
     "ExitCode",
     "Fenced",
     "InputError",
+    "Interrupted",
     "InvariantError",
     "LedgerDamaged",
     "MissingDependency",
     "PenstockError",
     "PlanError",
     "PoolFailed",
+    "RunFailed",
+    "RunIncomplete",
     "RunMismatch",
     "RunOwned",
     "Stalled",
+    "TooManyDead",
     "UsageError",
 ]
 
@@ -145,6 +154,27 @@ class PoolFailed(PenstockError):
 
 class Stalled(PenstockError):
     exit_code = ExitCode.FAILED
+
+
+class RunIncomplete(PenstockError):
+    """What `run` and `retry` raise of a run that began and is not done, unless `check=False`. result: the RunResult."""
+
+    def __init__(self, message: str, result: Any, *, where: str | None = None) -> None:
+        super().__init__(message, where=where)
+        self.result = result
+        self.exit_code = ExitCode(result.exit_code)
+
+
+class RunFailed(RunIncomplete):
+    """The run as a whole failed: `result.facts.reason` says of what."""
+
+
+class TooManyDead(RunIncomplete):
+    """More rows died than `max_dead` allows: `result.facts.dead_examples` says of what."""
+
+
+class Interrupted(RunIncomplete):
+    """The run was stopped from outside."""
 
 
 class InvariantError(PenstockError):

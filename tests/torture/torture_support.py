@@ -154,7 +154,9 @@ def begin(folder: Path, setting: str | None = None, *, takeover: bool = False, l
             names = yaml.safe_load(text)["models"] if again else ()
             sets = [f"models.{name}.engine_options.fail_on=nothing" for name in names]
             pipeline = load_pipeline(text, "pipeline.yaml", sets)
-            options = RunOptions(listener=lambda facts: None, interval_s=0.02, takeover=takeover, limit=limit)
+            options = RunOptions(
+                listener=lambda facts: None, interval_s=0.02, takeover=takeover, limit=limit, check=False
+            )
             result = (retry if again else run)(pipeline, options)
             code = result.exit_code
             print(result.facts.reason, file=sys.stderr)

@@ -27,7 +27,7 @@ from penstock.planning.preflight import check_feasible
 from penstock.report.facts import RunFacts, figures
 from penstock.report.summary import summary
 from penstock.runtime.retry.scope import Selection, counted_before
-from penstock.runtime.run.api import displayed, drive, nothing_to_do, store_summary, target_of
+from penstock.runtime.run.api import displayed, drive, nothing_to_do, returned_or_raised, store_summary, target_of
 from penstock.runtime.run.invocation import Invocation
 from penstock.runtime.run.options import CommandOptions, Listener, RunOptions, RunResult
 from penstock.runtime.run.scope import RunScope, open_pipeline_source
@@ -52,7 +52,9 @@ def retry(pipeline: Pipeline, options: RunOptions | None = None, codes: Collecti
     for code in codes:
         if code not in DEAD_CODES:
             raise UsageError(f"unknown code {code!r}{suggestion(str(code), DEAD_CODES)}", where="retry")
-    return displayed(options, partial(_retry, expect_pipeline(pipeline, "retry"), options, codes))
+    return returned_or_raised(
+        options, displayed(options, partial(_retry, expect_pipeline(pipeline, "retry"), options, codes))
+    )
 
 
 def _retry(pipeline: Pipeline, options: RunOptions, codes: Collection[str], listener: Listener) -> RunResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,13 +15,25 @@ import msgspec
 
 from penstock.core.counts import Counts
 from penstock.core.flow.limit import all_admitted
-from penstock.errors import ExitCode, Fenced, InvariantError, PenstockError, RunMismatch, UsageError
+from penstock.errors import (
+    ExitCode,
+    Fenced,
+    Interrupted,
+    InvariantError,
+    PenstockError,
+    RunFailed,
+    RunIncomplete,
+    RunMismatch,
+    TooManyDead,
+    UsageError,
+)
 from penstock.faults import fault
 from penstock.ledger.view import RunView, read_run
 from penstock.planning.preflight import check_feasible
 from penstock.planning.run_plan import RunPlan
 from penstock.planning.targets import LocalTarget, Target, open_target
 from penstock.report.facts import PoolFacts, RunFacts, figures
+from penstock.report.final import headline
 from penstock.report.summary import summary
 from penstock.runtime.run.invocation import Invocation
 from penstock.runtime.run.options import EXIT_CODES, CommandOptions, Listener, RunOptions, RunResult
@@ -32,18 +45,41 @@ from penstock.runtime.watch.live import live_listener
 from penstock.runtime.watch.signals import StopNow
 from penstock.spec.identity import pipeline_identity, pools
 from penstock.spec.pipeline import Pipeline, expect_pipeline
+from penstock.units import noun
 
-__all__ = ["RunOptions", "RunResult", "displayed", "drive", "nothing_to_do", "run", "store_summary", "target_of"]
+__all__ = [
+    "RunOptions",
+    "RunResult",
+    "displayed",
+    "drive",
+    "nothing_to_do",
+    "returned_or_raised",
+    "run",
+    "store_summary",
+    "target_of",
+]
 
 
 def run(pipeline: Pipeline, options: RunOptions | None = None) -> RunResult:
     """Run `pipeline`, or resume its run. Blocks until the run has ended.
 
-    Raises PenstockError if the run could not start (`exit_code` has the kind). A run that started returns a result,
-    even if it failed.
+    Raises PenstockError if the run could not start (`exit_code` has the kind), and RunIncomplete, with the result, if
+    the run started and is not done, unless the options have check=False.
     """
     options = RunOptions.checked(options)
-    return displayed(options, partial(_run, expect_pipeline(pipeline, "run"), options))
+    return returned_or_raised(options, displayed(options, partial(_run, expect_pipeline(pipeline, "run"), options)))
+
+
+def returned_or_raised(options: RunOptions, result: RunResult) -> RunResult:
+    """`result`, if its run is done or the options have check=False. Raises RunIncomplete."""
+    if not options.check or result.exit_code == ExitCode.DONE:
+        return result
+    facts = result.facts
+    kind: type[RunIncomplete] = {"too_many_dead": TooManyDead, "stopped": Interrupted}.get(facts.status, RunFailed)
+    message = f"{headline(facts)}; {noun(facts.committed, 'row')} finished and kept: run it again to continue"
+    if facts.status == "too_many_dead":
+        message += f" with a higher max_dead; `penstock status {shlex.quote(facts.out_dir)}` lists the dead rows"
+    raise kind(message, result)
 
 
 def displayed(options: RunOptions, work: Callable[[Listener], RunResult]) -> RunResult:

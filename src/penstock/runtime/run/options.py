@@ -40,6 +40,7 @@ class RunOptions:
     display          auto | rich | plain | jsonl | none: progress on stderr
     listener         called about every `interval_s` seconds with the current facts, in the run's own thread; replaces
                      `display`
+    check            raise RunFailed, TooManyDead or Interrupted if the run is not done; False: return its result
     """
 
     out: str | None = None
@@ -51,6 +52,7 @@ class RunOptions:
     display: DisplayKind = "auto"
     listener: Listener | None = None
     interval_s: float = 0.5
+    check: bool = True
 
     def __post_init__(self) -> None:
         if self.out is not None:
@@ -84,6 +86,7 @@ class CommandOptions(RunOptions):
     given  the original pipeline file, stored in the run directory for `penstock retry`
     """
 
+    check: bool = False
     given: Given | None = None
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from penstock.distribution import install_command, pip_command
 from penstock.errors import ConfigError
 
 __all__ = [
@@ -195,8 +196,8 @@ def missing_modules(info: EngineInfo) -> list[str]:
 def install_hint(info: EngineInfo) -> str:
     """The command that installs what the engine needs; "" where it needs nothing."""
     if info.extra is not None:
-        return f"pip install 'penstock[{info.extra}]'"
-    return f"pip install {' '.join(info.modules)}" if info.modules else ""
+        return install_command(info.extra)
+    return pip_command(" ".join(info.modules)) if info.modules else ""
 
 
 def _exists(module: str) -> bool:

@@ -12,6 +12,7 @@ from penstock.cli.demo import closing, packaged_model
 from penstock.cli.demo_functions import default_roots, find_functions, undocumented
 from penstock.cli.demo_pipeline import DemoFiles, pipeline_text, source_text, write_files
 from penstock.cli.main import main
+from penstock.distribution import install_command
 from penstock.errors import UsageError
 
 SOURCE = '''
@@ -124,7 +125,7 @@ def test_without_the_engine_the_command_that_installs_it(
     monkeypatch.setattr(engine_info, "is_installed", lambda info: False)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out)]) == 2
-    assert "pip install 'penstock[transformers]'" in capsys.readouterr().err
+    assert install_command("transformers") in capsys.readouterr().err
     assert not out.exists()
 
 

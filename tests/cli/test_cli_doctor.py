@@ -7,6 +7,7 @@ import pytest
 from penstock.cli import machine
 from penstock.cli.doctor import describe
 from penstock.cli.machine import Component, GpuReport, MachineReport
+from penstock.distribution import install_command
 
 
 def example(**fields: object) -> MachineReport:
@@ -54,13 +55,13 @@ def test_no_gpu_says_why() -> None:
 
 def test_advice() -> None:
     assert machine._advice(example()) == [
-        "the vllm engine has a higher throughput on GPUs: pip install 'penstock[vllm]'",
+        f"the vllm engine has a higher throughput on GPUs: {install_command('vllm')}",
         "torch 2.13.0+cpu can't use the GPUs; install a CUDA build of torch",
     ]
     assert machine._advice(example(gpus=[])) == []
     bare = [Component("transformers", False, {}, "pip install 'penstock[transformers]'")]
     assert machine._advice(example(gpus=[], engines=bare)) == [
-        "no installed engine can load a model: pip install 'penstock[transformers]'"
+        f"no installed engine can load a model: {install_command('transformers')}"
     ]
 
 

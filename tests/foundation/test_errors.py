@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from penstock.spec.problems import InvalidSpec, Problem
         LedgerDamaged("torn", where="manifest"),
         InvalidSpec("Model", [Problem(("replicas",), "expected more")]),
         ps.GenerationError("refused", "too rude", 7),
+        ps.TooManyDead("no", SimpleNamespace(exit_code=3)),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -11,6 +11,8 @@ import pytest
 from bad_input_support import PIPELINE, Here, with_model, with_steps, write
 from run_support import summary
 
+from penstock.distribution import install_command
+
 # ---------------------------------------------------------------- the pipeline file
 
 
@@ -121,9 +123,9 @@ def test_steps_that_can_not_be_run_yet(here: Here, steps: list[dict[str, Any]], 
 def test_an_engine_that_is_not_installed(here: Here, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engine_info.is_installed", lambda info: False)
     write(here.folder, with_model(ref="owner/model", engine=engine))
-    here.run().refuses(f"needs the engine '{engine}', which is not installed: pip install 'penstock[{engine}]'")
+    here.run().refuses(f"needs the engine '{engine}', which is not installed: {install_command(engine)}")
     write(here.folder, with_model(ref="owner/model"))
-    here.run().refuses("no engine is installed that can run 'owner/model'", "pip install 'penstock[vllm]'")
+    here.run().refuses("no engine is installed that can run 'owner/model'", install_command("vllm"))
 
 
 @pytest.mark.process
@@ -133,7 +135,7 @@ def test_an_engine_that_is_there_and_broken(tmp_path: Path) -> None:
     model = str(support.model_folder(tmp_path / "model"))
     write(tmp_path, with_model(ref=model, engine="transformers", replicas=1))
     told = support.run(tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    told.says(2, "libcudart.so.99", "pip install 'penstock[transformers]'")
+    told.says(2, "libcudart.so.99", "transformers]'")
     assert summary(tmp_path)["status"] == "failed"
 
 

@@ -9,6 +9,7 @@ import pytest
 from style_source import PACKAGE, Finding, Import, assert_none, imports, python_files
 
 FOUNDATION = {
+    "distribution",
     "engine_info",
     "errors",
     "version",
@@ -26,7 +27,8 @@ SHELL = MIDDLE | {"host", "executors", "steps", "ledger", "planning", "runtime"}
 
 # room -> the other rooms it may import from
 MAY_IMPORT: dict[str, set[str]] = {
-    "engine_info": {"errors"},
+    "distribution": set(),
+    "engine_info": {"distribution", "errors"},
     "errors": set(),
     "faults": set(),
     "file_names": set(),

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock import engine_info
+from penstock.distribution import install_command
 from penstock.engine_info import model_engines
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -128,7 +129,7 @@ def _engines() -> list[Component]:
 
 def _ray() -> Component:
     installed = find_spec("ray") is not None
-    return Component("ray", installed, _versions(("ray",)), None if installed else "pip install 'penstock[ray]'")
+    return Component("ray", installed, _versions(("ray",)), None if installed else install_command("ray"))
 
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.distribution import install_command
 from penstock.errors import ConfigError, MissingDependency, PlanError
 
 __all__ = ["RayNode", "connect", "free_map", "nodes"]
@@ -36,7 +37,7 @@ def connect(address: str | None) -> tuple[Any, bool]:
     Raises MissingDependency, ConfigError: not reachable, or of another version.
     """
     if importlib.util.find_spec("ray") is None:
-        raise MissingDependency("the executor 'ray' needs Ray: pip install 'penstock[ray]'")
+        raise MissingDependency(f"the executor 'ray' needs Ray: {install_command('ray')}")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray

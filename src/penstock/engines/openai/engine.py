@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from penstock.distribution import install_command
 from penstock.engines.base import Emit, EngineLoadError
 from penstock.engines.chat_options import check_options, option
 from penstock.engines.loop_thread import LoopThread
@@ -236,7 +237,7 @@ def _aiohttp() -> Any:
         import aiohttp
     except ImportError as error:
         raise EngineLoadError(
-            "the openai engine needs aiohttp: pip install 'penstock[openai]'", "missing_dependency"
+            f"the openai engine needs aiohttp: {install_command('openai')}", "missing_dependency"
         ) from error
     return aiohttp
 

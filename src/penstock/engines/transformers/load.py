@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.distribution import install_command
 from penstock.engines.base import EngineLoadError
 from penstock.engines.chat import CHAT_OPTIONS, ChatEncoder
 from penstock.engines.chat_options import check_options, option
@@ -67,7 +68,7 @@ def load_model(config: EngineConfig, note: Callable[[str], None]) -> Loaded:
         from safetensors import SafetensorError
     except ImportError as error:
         raise EngineLoadError(
-            f"the transformers engine needs torch and transformers ({error}): pip install 'penstock[transformers]'",
+            f"the transformers engine needs torch and transformers ({error}): {install_command('transformers')}",
             "missing_dependency",
         ) from error
     if config.cores:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.distribution import install_command
 from penstock.engines.base import EngineLoadError
 from penstock.engines.chat import CHAT_OPTIONS, ChatEncoder
 from penstock.engines.chat_options import check_options, option
@@ -60,7 +61,7 @@ def start_vllm(config: EngineConfig, note: Callable[[str], None]) -> StartedVllm
         from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
         raise EngineLoadError(
-            f"vLLM can't be imported ({error}): pip install 'penstock[vllm]'", "missing_dependency"
+            f"vLLM can't be imported ({error}): {install_command('vllm')}", "missing_dependency"
         ) from error
     arguments = engine_arguments(config, [field.name for field in dataclasses.fields(AsyncEngineArgs)])
     note(f"starting vLLM {vllm.__version__} with {config.ref}")

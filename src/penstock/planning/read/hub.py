@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from penstock.distribution import install_command
 from penstock.errors import MissingDependency, PlanError
 from penstock.planning.read.config import read_config
 from penstock.planning.read.folder import INDEX, Checkpoint, read_folder, read_index
@@ -25,7 +26,7 @@ def read_hub(ref: str, revision: str | None) -> Checkpoint:
     """Raises PlanError where the model can't be had, MissingDependency without huggingface_hub."""
     if find_spec("huggingface_hub") is None:
         raise MissingDependency(
-            f"'{ref}' is not a local folder, and access to the hub needs huggingface_hub: pip install huggingface_hub"
+            f"'{ref}' is not a local folder, and access to the hub needs huggingface_hub: {install_command('hub')}"
         )
     from huggingface_hub import try_to_load_from_cache
 

@@ -62,4 +62,4 @@ def test_models_without_a_pipeline_are_loaded_together_and_by_their_own_task() -
         ("lazy-0", 2, "generate"),
     ]
     assert [(phase.pools, phase.lazy) for phase in made.phases] == [((0, 1, 2), ())]
-    assert not made.pool_of_step and not made.forked
+    assert not made.pool_of_step and not made.by_value

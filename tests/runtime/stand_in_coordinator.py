@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from penstock.executors.nursery import Nursery
-
 from penstock.executors.base import Launch
 from penstock.executors.local import LocalExecutor
 from penstock.protocol.channel import Channel
@@ -40,22 +38,20 @@ def stay(row):
 """
 
 
-def main(folder: Path, forked: bool) -> None:
+def main(folder: Path) -> None:
     from penstock.protocol.messages import Answers, Ready, Requests, Setup, WireRequest
 
     (folder / "functions_with_children.py").write_text(WITH_CHILDREN)
     sys.path.insert(0, str(folder))
-    import functions_with_children
-
-    executor = LocalExecutor(Nursery([functions_with_children.stay]) if forked else None)
+    executor = LocalExecutor()
+    work = PythonWork(("functions_with_children:stay",))
     config = EngineConfig("python", "python", task="python")
-    started = executor.start(Launch("python-0", config, folder / "log", work=PythonWork(forked=forked)), 0)
+    started = executor.start(Launch("python-0", config, folder / "log", work=work), 0)
     channel = Channel(started.connection, coordinator_decoder())
-    names = () if forked else ("functions_with_children:stay",)
     while not channel.closed:
         for message in channel.receive():
             if isinstance(message, Hello):
-                channel.send(Setup("python-0", config, PythonWork(names)))
+                channel.send(Setup("python-0", config, work))
                 host = message.pid
             elif isinstance(message, Ready):
                 channel.send(Requests([WireRequest(1, 1, {"file": str(folder / "daemon")})]))
@@ -69,4 +65,4 @@ def main(folder: Path, forked: bool) -> None:
 
 if __name__ == "__main__":
     os.close(0)  # a coordinator started by a service has no standard input
-    main(Path(sys.argv[1]), sys.argv[2] == "forked")
+    main(Path(sys.argv[1]))

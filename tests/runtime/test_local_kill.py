@@ -23,10 +23,10 @@ LIMIT_S = 30.0  # on any machine; `bench/replica_killed.py` says how soon
 Family = tuple["subprocess.Popen[str]", list[int]]
 
 
-@pytest.fixture(params=["spawned", "forked"])
-def family(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Family]:
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Family]:
     """A coordinator, and its replica: keeper, host, two children and a daemon that left the session."""
-    command = [sys.executable, COORDINATOR, str(tmp_path), request.param]
+    command = [sys.executable, COORDINATOR, str(tmp_path)]
     coordinator = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     pids: list[int] = []
     try:
@@ -92,10 +92,10 @@ def test_a_guardian_that_ends_takes_everything_along(family: Family, who: str, n
 
 
 def test_all_of_penstock_killed_at_once_leaves_nothing(family: Family, tmp_path: Path) -> None:
-    """As `pkill -9 -f penstock` does: coordinator, nursery, guardian and host, by what their command lines say."""
+    """As `pkill -9 -f penstock` does: coordinator, guardian and host, by what their command lines say."""
     coordinator, pids = family
     keeper, host, *_ = pids
-    ours = {coordinator.pid, parent_of(keeper), parent_of(host), host}
+    ours = {coordinator.pid, parent_of(host), host}
     assert Path(f"/proc/{keeper}/comm").read_text().strip() == KEEPER.decode()
     assert Path(f"/proc/{keeper}/cmdline").read_bytes().strip(b"\0") == KEEPER
     for pid in ours:

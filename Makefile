@@ -29,14 +29,15 @@ define pip_install
 	  || { cat $(1)/../pip.log >&2; exit 1; }
 endef
 
-.PHONY: help setup demo test test-fast check bench kills torture proxy planted vllm-env bench-env clean
+.PHONY: help setup demo test test-fast test-slow check bench kills torture proxy planted vllm-env bench-env clean
 
 help:
 	@echo "make setup      .venv with Penstock, torch and Transformers"
 	@echo "make demo       an example on real text found on this machine"
 	@echo "make check      lint, format, types, style"
-	@echo "make test       all tests; real vLLM in an environment of its own"
+	@echo "make test       tests, also with processes and engines; real vLLM in an environment of its own"
 	@echo "make test-fast  tests that start no process and load no model"
+	@echo "make test-slow  what takes long and rarely fails: all examples, whole matrices"
 	@echo "make bench      all benchmarks, one table"
 	@echo "make kills      SIGKILL at every fault point, a thousand times"
 	@echo "make torture    kills, stops and starvation at random, for MINUTES=30"
@@ -92,19 +93,28 @@ check: $(DEV)
 	$(BIN)/mypy
 	$(PYTEST) tests/style $(ARGS)
 
-# Fewer examples for each property, and no style: that is part of check.
+# The first stage of test. Style is part of check.
 test-fast: $(DEV)
-	$(IN_MEMORY) HYPOTHESIS_PROFILE=fast $(PYTEST) -n 2 --dist worksteal -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
+	$(IN_MEMORY) $(PYTEST) -n 2 --dist worksteal -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS)
 
 # Four runs: pure tests and what starts processes, two at a time; then what runs on Ray, and what loads models, each alone
 # on the machine. Those are processes of their own: Ray and the models' libraries leave threads behind, and a process with
-# threads can't be forked from.
+# threads can't be forked from. Not part of it: style (make check), and what is marked slow (make test-slow).
 test: $(DEV) vllm-env
 	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
-	$(IN_MEMORY) $(PYTEST) -n 2 --dist worksteal -m "not ($(ENGINES))" $(ARGS) || failed=1; \
-	$(PYTEST) -n 2 --dist worksteal -m "process and not (transformers or vllm or ray)" $(ARGS) || failed=1; \
-	$(PYTEST) -m "ray" $(ARGS) || failed=1; \
-	$(PYTEST) -m "transformers or vllm" $(ARGS) || failed=1; \
+	$(IN_MEMORY) $(PYTEST) -n 2 --dist worksteal -m "not ($(ENGINES) or slow)" --ignore tests/style $(ARGS) || failed=1; \
+	$(PYTEST) -n 4 --dist worksteal -m "process and not (transformers or vllm or ray or slow)" --ignore tests/style $(ARGS) || failed=1; \
+	$(PYTEST) -m "ray and not slow" $(ARGS) || failed=1; \
+	$(PYTEST) -m "(transformers or vllm) and not slow" $(ARGS) || failed=1; \
+	exit $$failed
+
+# What takes long and rarely fails, and has representatives in test: all examples of the property tests, the power failing
+# at every operation, 500 seeds of the simulator, all fault points, the larger bombs. For changes there, and releases.
+test-slow: $(DEV) vllm-env
+	@export PENSTOCK_VLLM_PYTHON=$$(test ! -e $(VLLM_INSTALLED) || echo "$(CURDIR)/$(VLLM_BIN)/python"); failed=0; \
+	$(IN_MEMORY) HYPOTHESIS_PROFILE=thorough $(PYTEST) -n 2 --dist loadfile -m "(slow or hypothesis) and not ($(ENGINES))" --ignore tests/style $(ARGS) || failed=1; \
+	$(PYTEST) -n 2 --dist worksteal -m "slow and process and not (transformers or vllm or ray)" $(ARGS) || failed=1; \
+	$(PYTEST) -m "slow and (transformers or vllm or ray)" $(ARGS) || failed=1; \
 	exit $$failed
 
 # SIGKILL at every fault point, 1,000 times and more, and a comparison with an undisturbed run (some 5 minutes).

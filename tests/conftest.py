@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# The same examples each time, and no limit in time: a loaded machine must not fail a test.
-settings.register_profile("penstock", derandomize=True, deadline=None, print_blob=True)
-settings.register_profile("fast", settings.get_profile("penstock"), max_examples=20)
+# The same examples each time, and no limit in time: a loaded machine must not fail a test. `make test-slow` tries four
+# times as many (see example_counts.py).
+settings.register_profile("penstock", derandomize=True, deadline=None, print_blob=True, max_examples=25)
+settings.register_profile("thorough", settings.get_profile("penstock"), max_examples=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "penstock"))
 
 # A shell starts what is to run in the background with SIGINT ignored, and so would start whatever is started here.

@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
+from command_server import run_command
+
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +24,7 @@ TIME_LIMIT_S = 240
 
 
 def penstock(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "penstock.cli", *argv]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=TIME_LIMIT_S)
+    return run_command(*argv, folder=cwd, limit_s=TIME_LIMIT_S)
 
 
 def write_pipeline(folder: Path, *, rows: int = 20, **options: Any) -> None:
@@ -100,7 +101,7 @@ def test_too_many_dead(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_in_good_order_and_the_same_command_resumes(tmp_path: Path) -> None:
-    write_pipeline(tmp_path, rows=400, ms_per_row=100)
+    write_pipeline(tmp_path, rows=120, ms_per_row=100)
     command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml", "--display", "jsonl"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -114,7 +115,7 @@ def test_ctrl_c_stops_in_good_order_and_the_same_command_resumes(tmp_path: Path)
     again = penstock("run", "pipeline.yaml", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["rows"]["reused"] >= 20
-    assert parquet.read_table(tmp_path / "out" / "data")["id"].to_pylist() == list(range(400))
+    assert parquet.read_table(tmp_path / "out" / "data")["id"].to_pylist() == list(range(120))
 
 
 def listens(process: subprocess.Popen[str], number: int) -> bool:
@@ -125,7 +126,9 @@ def listens(process: subprocess.Popen[str], number: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("later_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6])
+@pytest.mark.parametrize(
+    "later_s", [0.0, 0.1, 0.3, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.02, 0.05, 0.2, 0.4, 0.6))]
+)
 def test_a_signal_while_the_command_line_is_imported(tmp_path: Path, number: int, later_s: float) -> None:
     write_pipeline(tmp_path, rows=400, ms_per_row=1000)
     command = [sys.executable, "-m", "penstock.cli", "run", "pipeline.yaml"]

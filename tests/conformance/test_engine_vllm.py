@@ -24,7 +24,7 @@ from penstock.protocol.options import Sampling
 from penstock.protocol.payloads import Messages, chat
 from penstock.testing.harness import HostEnded, HostHarness, LoadingFailed
 
-pytestmark = [pytest.mark.vllm, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.process, pytest.mark.timeout(900)]
 
 PROMPTS = signatures(60)
 GREEDY = Sampling(max_tokens=24, temperature=0.0, logprobs=0)
@@ -184,7 +184,10 @@ def test_a_dead_engine_core_ends_the_replica(vllm_python: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"enforce_eagre": True}, "enforce_eager"), ({"max_model_len": 5}, "max_model_len")],
+    [
+        ({"enforce_eagre": True}, "enforce_eager"),
+        pytest.param({"max_model_len": 5}, "max_model_len", marks=pytest.mark.slow),
+    ],
 )
 def test_a_wrong_option_is_said(vllm_python: str, tmp_path: Path, options: dict[str, Any], words: str) -> None:
     host = start(tmp_path, vllm_python)

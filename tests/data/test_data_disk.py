@@ -19,6 +19,7 @@ from data_support import Everything, check_chunk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from penstock.data.base import Source
 from penstock.data.open import open_source
 from penstock.data.tables import TableReader
@@ -75,7 +76,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "csv"])
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(failing=st.sets(st.integers(0, 60), min_size=1, max_size=6))
 def test_what_is_read_again_gives_the_same_rows(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str, failing: set[int]

@@ -12,6 +12,7 @@ from data_support import Everything, read_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from penstock.data import limits
 from penstock.data.open import open_source
 from penstock.errors import DEAD_CODES, InputError
@@ -238,7 +239,7 @@ fragments = st.one_of(
 )
 
 
-@settings(FUZZ, max_examples=300)
+@settings(FUZZ, max_examples=examples(300))
 @given(data=st.lists(fragments, max_size=25).map(b"".join))
 def test_any_bytes_give_consecutive_positions_and_known_codes(tmp_path: Path, data: bytes) -> None:
     try:

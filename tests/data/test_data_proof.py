@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proof_support import COMPRESSED, KINDS, MORE, ROWS, lines, parquet_of
 
+from example_counts import examples
 from penstock.core.shape import SourceMark
 from penstock.data.base import Source
 from penstock.data.lines import LineReader
@@ -76,7 +77,7 @@ def take(source: Source, rows: int, start: int = 0) -> int:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *COMPRESSED])
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(parts=st.lists(st.integers(0, 200), min_size=1, max_size=3), share=st.floats(0, 1), again=st.floats(0, 1))
 def test_a_later_life_reads_on_and_comes_to_the_same_mark(
     tmp_path: Path, kind: str, parts: list[int], share: float, again: float

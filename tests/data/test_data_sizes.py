@@ -123,7 +123,7 @@ def test_a_sample_of_large_rows_is_not_held(tmp_path: Path, suffix: str) -> None
     path = tmp_path / f"in{suffix}"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b"" if suffix == ".jsonl.gz" else b"q\n")
-        for _ in range(60):
+        for _ in range(30):
             begin, end = (b'{"q": "', b'"}\n') if suffix == ".jsonl.gz" else (b'"', b'"\n')
             file.write(begin + b"x" * (6 * MIB) + end)
     tracemalloc.start()

@@ -12,12 +12,13 @@ from data_support import read_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from penstock.data.columns import TableBuilder
 from penstock.data.open import open_source
 from penstock.data.parts import writer_for
 from penstock.errors import ConfigError, InputError
 
-FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 
 COLUMNS: dict[str, tuple[pa.DataType, list[Any]]] = {
     "string": (pa.string(), ["a", None, ""]),

@@ -13,7 +13,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.process,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: torch sees none"),

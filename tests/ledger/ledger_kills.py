@@ -23,7 +23,6 @@ from penstock.ledger import joining as tails
 
 tails.MAX_TAIL = 2  # small parts are joined at every other commit
 TOTAL = 90
-DEATHS_IN_A_ROW = 3
 
 
 def one_life(out: Path, setting: str | None, *, phased: bool) -> bool:
@@ -52,24 +51,24 @@ def one_life(out: Path, setting: str | None, *, phased: bool) -> bool:
     return False
 
 
-def die_at(out: Path, point: str, hit: int, *, phased: bool) -> int:
-    """Die at the hit, then up to twice more at the first hit on taking the run up; how often it died."""
+def die_at(out: Path, point: str, hit: int, most: int, *, phased: bool) -> int:
+    """Die at the hit, then again at the first hit on taking the run up, `most` times in all; how often it died."""
     deaths = 0
-    while deaths < DEATHS_IN_A_ROW and one_life(out, f"{point}:{hit if deaths == 0 else 1}", phased=phased):
+    while deaths < most and one_life(out, f"{point}:{hit if deaths == 0 else 1}", phased=phased):
         deaths += 1
     one_life(out, None, phased=phased)
     (assert_phased_complete if phased else assert_complete)(out, TOTAL)
     return deaths
 
 
-def main(folder: Path, hits: int) -> None:
+def main(folder: Path, hits: int, most: int) -> None:
     tally = {}
     for point in LEDGER_POINTS:
         tally[point] = 0
         for phased in (False, True):
             for hit in range(1, hits + 1):
                 out = folder / f"{point}-{hit}"
-                deaths = die_at(out, point, hit, phased=phased)
+                deaths = die_at(out, point, hit, most, phased=phased)
                 shutil.rmtree(out)
                 tally[point] += deaths
                 if deaths == 0:
@@ -78,4 +77,4 @@ def main(folder: Path, hits: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

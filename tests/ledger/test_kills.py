@@ -38,8 +38,10 @@ def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.process
-def test_every_fault_point_is_a_safe_place_to_die(tmp_path: Path) -> None:
-    done = start(str(HERE / "ledger_kills.py"), str(tmp_path), "4")  # entries: epoch, two commits, the final one
+@pytest.mark.parametrize(("hits", "deaths"), [(1, 1), pytest.param(4, 3, marks=pytest.mark.slow)])
+def test_every_fault_point_is_a_safe_place_to_die(tmp_path: Path, hits: int, deaths: int) -> None:
+    """The entries of a run are four: epoch, two commits, the final one. deaths: in a row."""
+    done = start(str(HERE / "ledger_kills.py"), str(tmp_path), str(hits), str(deaths))
     assert done.returncode == 0, done.stderr
     tally = json.loads(done.stdout)
     assert {point for point, deaths in tally.items() if deaths == 0} == set()

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ledger_support import Coordinator, assert_complete, open_ledger
 from test_faults_of_the_disk import FaultyFiles
 
+from example_counts import examples
 from penstock.errors import CommitError, Fenced, RunOwned
 from penstock.ledger import owner, read_run
 from penstock.ledger.files import Files
@@ -209,7 +210,7 @@ def race(out: Path, at: int, successor: Callable[[], None]) -> bool:
     return False
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(at=st.integers(8, 70), finishes=st.booleans())
 def test_suspended_at_any_operation_while_another_takes_over(at: int, finishes: bool) -> None:
     """One of the two ends the run, the other is fenced or had ended it; each row stands there once, in order."""

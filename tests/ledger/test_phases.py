@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ledger_support import Builder, open_ledger
 from phase_support import PhasedCoordinator, assert_phased_complete, expected, open_phased, read_all
 
+from example_counts import examples
 from penstock.core.counts import Counts
 from penstock.errors import InvariantError
 from penstock.ledger import publish, read_run, stage
@@ -26,7 +27,7 @@ class Stop(Exception):
     pass
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(part_rows=st.integers(1, 9), batch_rows=st.integers(1, 40), data=st.data())
 def test_what_a_phase_has_left_is_read_from_anywhere(part_rows: int, batch_rows: int, data: st.DataObject) -> None:
     """All rows of a source row come together, wherever segments are cut, however few rows are asked for."""
@@ -61,7 +62,7 @@ def test_three_phases_leave_what_one_stretch_would(tmp_path: Path) -> None:
     assert view.watermark == TOTAL  # a higher limit goes on behind the rows that were taken in
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(lives=st.lists(st.integers(0, 9), max_size=8), part_rows=st.integers(1, 30), batch_rows=st.integers(5, 40))
 def test_taken_up_after_any_commits_it_goes_on_in_its_phase(lives: list[int], part_rows: int, batch_rows: int) -> None:
     with (

@@ -71,13 +71,13 @@ def lose_power(folder: Path, at: int, survivors: Survivors, seed: int, files_of:
     assert_complete(out, ROWS)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 17])
 @pytest.mark.parametrize("survivors", ["none", "all", "some"])
-def test_power_fails_at_every_operation(tmp_path: Path, survivors: Survivors) -> None:
+def test_power_fails_at_every_operation(tmp_path: Path, survivors: Survivors, every: int) -> None:
     (tmp_path / "counted").mkdir()
     operations = count_operations(tmp_path / "counted" / "out")
     assert operations > 100
-    for at in range(1, operations + 1):
+    for at in range(1, operations + 1, every):
         lose_power(tmp_path / f"{survivors}-{at}", at, survivors, at, PowerlossFiles)
 
 

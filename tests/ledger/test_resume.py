@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_support import Coordinator, assert_complete, expected, open_ledger, read_rows
 
+from example_counts import examples
 from penstock.ledger import publish, read_run, stage
 
 TOTAL = 60
@@ -30,7 +31,7 @@ def check_published(out: Path, order: str) -> None:
         assert texts == [row["text"] for row in rows[: len(texts)]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(steps=steps, order=st.sampled_from(["input", "completion"]), part_rows=st.integers(1, 30))
 def test_any_history_gives_the_output_of_an_undisturbed_run(
     steps: list[tuple[list[int], bool, str]], order: str, part_rows: int

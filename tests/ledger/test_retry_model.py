@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from retry_model import CODES, NEVER, STEPS, Drawn, Model, pipeline_over
 
+from example_counts import examples
 from penstock.core.counts import Counts
 from penstock.ledger.view import read_run
 from penstock.report.facts import RunFacts
@@ -74,7 +75,7 @@ def content(out: Path) -> tuple[list[str], list[tuple[object, ...]], Counts]:
     return rows, lost, read_run(out).counts
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     names=st.lists(st.sampled_from(FILES), min_size=1, max_size=4),
     rows=st.integers(1, 5),

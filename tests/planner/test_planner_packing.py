@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_kit import node, packable, pool
 
+from example_counts import examples
 from penstock.planner.cluster import Kind
 from penstock.planner.demand import Sharing
 from penstock.planner.packing import DeviceGroups, FreeDevices, pack
@@ -21,7 +22,7 @@ groups = st.lists(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(nodes, groups)
 def test_the_packer_finds_a_place_exactly_where_there_is_one(
     free: list[tuple[Kind, int]], asked: list[tuple[int, int, tuple[Kind, ...]]]
@@ -49,7 +50,7 @@ topologies = st.lists(
 )  # devices of a node, those in use
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     topologies,
     st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 8]), st.integers(1, 3)), min_size=1, max_size=3),

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import yaml
 
+from command_server import run_command
 from penstock.cli.main import main
 
 TIME_LIMIT_S = 240.0
@@ -72,6 +73,9 @@ def with_model(**keys: Any) -> str:
 
 def started(folder: Path, *arguments: str, prefix: Sequence[str] = (), **options: Any) -> Told:
     """`penstock ARGUMENTS` as a process of its own, to its end; `prefix` is a command that starts it."""
+    if not prefix and not options:
+        ended = run_command(*arguments, folder=folder, limit_s=TIME_LIMIT_S)
+        return Told(ended.returncode, ended.stderr)
     command = [*prefix, sys.executable, "-m", "penstock.cli", *arguments]
     options = {"cwd": folder, "stdin": subprocess.DEVNULL, "timeout": TIME_LIMIT_S, **options}
     done = subprocess.run(command, capture_output=True, text=True, **options)

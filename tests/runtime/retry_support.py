@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pyarrow.dataset as ds
-from run_support import STARTED, end_of
+from run_support import catch, end_of, start
 
+from command_server import Command
 from penstock.ledger.entry import hash_bytes
+from penstock.ledger.view import read_run
 
 
 def begin_retry(
     folder: Path, *arguments: str, log: str = "stderr.txt", env: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
+) -> Command:
     """env: beside the variables of this process."""
-    command = [sys.executable, "-m", "penstock.cli", "retry", "out", "--display", "jsonl", *arguments]
-    with (folder / log).open("w") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=os.environ | (env or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-            text=True,
-        )
-    STARTED.append(process)
+    with mock.patch.dict(os.environ, env or {}):
+        return start(folder, *arguments, command="retry", target="out", log=log)
+
+
+def catch_retry(
+    folder: Path, *arguments: str, model: str = "a", ms_per_row: int = 400, commits: int = 1, log: str = "stderr.txt"
+) -> Command:
+    """A retry that is held (SIGSTOP) when it has committed more than so often, and has not ended."""
+    before, inner = folder / "before", folder / "out" / ".penstock" / "retry-0001"
+    shutil.copytree(folder / "out", before)
+
+    def begin(slower: int) -> Command:
+        slow = f"models.{model}.engine_options.ms_per_row={ms_per_row * slower}"
+        return begin_retry(folder, *arguments, "--set", slow, log=log)
+
+    def there() -> bool:
+        begun = len(list((inner / ".penstock" / "manifest").glob("*"))) > commits
+        return begun and not read_run(inner).finished
+
+    def undo() -> None:
+        shutil.rmtree(folder / "out")
+        shutil.copytree(before, folder / "out")
+
+    process = catch(folder, begin, there, "commits of the retry", undo)
+    shutil.rmtree(before)
     return process
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,11 +16,12 @@ from typing import Any
 import pyarrow.dataset as ds
 import yaml
 
+from command_server import Command, start_command
 from penstock.errors import RunMismatch
 from penstock.ledger.view import read_run
 from penstock.testing.executors import writers_below
 
-STARTED: list[subprocess.Popen[str]] = []  # ended by a fixture where a test did not
+STARTED: list[Command] = []  # ended by a fixture where a test did not
 WAIT_LIMIT_S = 240.0  # far more than anything here takes, also on a busy machine; a wait that long is a failure
 
 
@@ -48,18 +48,10 @@ def pipeline(folder: Path, steps: list[dict[str, Any]] | None = None, **model: A
     return path
 
 
-def start(folder: Path, *arguments: str, command: str = "run", target: str = "pipeline.yaml") -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "penstock.cli", command, target, "--display", "jsonl", *arguments]
-    with (folder / "stderr.txt").open("w") as log:
-        process = subprocess.Popen(
-            words,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
+def start(
+    folder: Path, *arguments: str, command: str = "run", target: str = "pipeline.yaml", log: str = "stderr.txt"
+) -> Command:
+    process = start_command(command, target, "--display", "jsonl", *arguments, folder=folder, stderr=folder / log)
     STARTED.append(process)
     return process
 
@@ -68,7 +60,7 @@ def run(folder: Path, *arguments: str) -> int:
     return end_of(start(folder, *arguments), folder)
 
 
-def end_of(process: subprocess.Popen[str], folder: Path, limit_s: float = WAIT_LIMIT_S) -> int:
+def end_of(process: Command, folder: Path, limit_s: float = WAIT_LIMIT_S) -> int:
     """The exit code of a run; one that does not end fails with what it has said so far."""
     try:
         return process.wait(timeout=limit_s)
@@ -77,13 +69,17 @@ def end_of(process: subprocess.Popen[str], folder: Path, limit_s: float = WAIT_L
 
 
 def catch(
-    folder: Path, begin: Callable[[int], subprocess.Popen[str]], there: Callable[[], Any], what: str
-) -> subprocess.Popen[str]:
+    folder: Path,
+    begin: Callable[[int], Command],
+    there: Callable[[], Any],
+    what: str,
+    undo: Callable[[], None] | None = None,
+) -> Command:
     """A run that is held (SIGSTOP) in a state that `there` tells, far from its end: let it go on with `SIGCONT`.
 
     A machine may stall for longer than a whole run takes, and what is done to the run then comes too late to mean
     anything. So `there` is asked again when the run stands still, and where it has got past the state, it is begun
-    anew: `begin` gets how many times slower it is to be.
+    anew: `begin` gets how many times slower it is to be. `undo` takes back what it has done: the whole output.
     """
     end = time.monotonic() + WAIT_LIMIT_S
     for slower in (1, 8, 64):
@@ -97,7 +93,10 @@ def catch(
                 process.kill()
             time.sleep(0.02)
         wait_until(lambda: not everything_below(folder), "the replicas to be gone")
-        shutil.rmtree(folder / "out", ignore_errors=True)
+        if undo is None:
+            shutil.rmtree(folder / "out", ignore_errors=True)
+        else:
+            undo()
     raise AssertionError(f"a run ends too soon for {what}")
 
 

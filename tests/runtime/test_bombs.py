@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,7 +72,11 @@ def run_measured(tmp_path: Path, name: str, limit: int) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.parametrize("make", [one_long_line, nothing_but_brackets, a_string_repeated])
+def slow(*values: object) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("make", [slow(one_long_line), nothing_but_brackets, slow(a_string_repeated)])
 def test_a_bomb_takes_no_memory(tmp_path: Path, make: Callable[[Path], str]) -> None:
     name = make(tmp_path)
     assert (tmp_path / name).stat().st_size < 16 << 20
@@ -123,11 +128,11 @@ def a_million_columns(folder: Path) -> tuple[str, int]:
 @pytest.mark.parametrize(
     ("make", "code"),
     [
-        (texts_of_30_mib, 0),
+        slow(texts_of_30_mib, 0),
         (a_mebibyte_by_its_index, 0),
-        (a_mebibyte_by_its_index_in_arrow, 0),
+        slow(a_mebibyte_by_its_index_in_arrow, 0),
         (ids_as_keys, 2),
-        (a_million_columns, 2),
+        slow(a_million_columns, 2),
     ],
 )
 def test_many_large_rows_take_bounded_memory(

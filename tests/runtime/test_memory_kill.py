@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from run_support import catch, committed, dead, end_of, errors, output, pipeline, processes_of, start, write_rows
+
+from command_server import Command
 
 pytestmark = pytest.mark.process
 
@@ -39,7 +40,7 @@ def test_a_host_that_the_kernel_ends_for_want_of_memory(tmp_path: Path, starve: 
     write_rows(tmp_path, 300)
     growing = {"prompt": "{{ question }}", "output": "answer", "max_tokens": "{{ 40 * id + 1 }}"}  # in memory as well
 
-    def begin(slower: int) -> subprocess.Popen[str]:
+    def begin(slower: int) -> Command:
         pipeline(tmp_path, [{"generate": {"model": "writer", **growing}}], ms_per_row=100 * slower, slots=8, replicas=1)
         return start(tmp_path)
 

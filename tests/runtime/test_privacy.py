@@ -12,7 +12,7 @@ from run_support import run
 pytestmark = pytest.mark.process
 
 CANARY, KEY = "canary-7c1f9e", "sk-canary-52d0aa"
-ROWS = 12
+ROWS = 7
 
 
 def leaks(folder: Path) -> list[str]:

@@ -3,16 +3,19 @@ codes that was begun before, a run that is continued meanwhile, runs of an older
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from retry_support import begin_retry, make_older, retry, rows, well
+from retry_support import catch_retry, make_older, retry, rows, well
 from run_support import committed, dead, end_of, errors, run, start, summary, wait_until
+
+from command_server import Command
 
 pytestmark = pytest.mark.process
 
@@ -80,22 +83,38 @@ def figures(folder: Path) -> dict[str, Any]:
     return {"rows": {key: found["rows"][key] for key in ("in", "out", "dead", "filtered")}, "steps": found["steps"]}
 
 
+SEVERAL = ["rows.jsonl", "./rows.jsonl", "link.jsonl", "row*.jsonl", "rows.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def never(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """never(phases) -> the folder of a run of which only the line died that is no JSON."""
+
+    @functools.cache
+    def folder(phases: bool) -> Path:
+        made = tmp_path_factory.mktemp("never")
+        write(made, SEVERAL, phases=phases)
+        assert run(made) == 0
+        return made
+
+    return folder
+
+
 @pytest.mark.parametrize(("phases", "order"), [(False, "input"), (True, "input"), (False, "completion")])
 @pytest.mark.parametrize("fail_on", ["q1", "/1;"], ids=["sources", "children"])
-def test_a_file_that_is_named_several_times(tmp_path: Path, phases: bool, order: str, fail_on: str) -> None:
-    paths = ["rows.jsonl", "./rows.jsonl", "link.jsonl", "row*.jsonl", "rows.jsonl"]
-    write(tmp_path / "never", paths, phases=phases)
-    assert run(tmp_path / "never") == 0
-    write(tmp_path, paths, phases=phases, order=order, fail_on=fail_on)
+def test_a_file_that_is_named_several_times(
+    tmp_path: Path, never: Callable[[bool], Path], phases: bool, order: str, fail_on: str
+) -> None:
+    write(tmp_path, SEVERAL, phases=phases, order=order, fail_on=fail_on)
     assert run(tmp_path) == 0
     died, before = len(dead(tmp_path)), len(rows(tmp_path))
     sets = [f"models.{name}.engine_options.fail_on=nothing" for name in ("ab" if phases else "a")]
     assert retry(tmp_path, *(word for value in sets for word in ("--set", value))) == 0, errors(tmp_path)
-    found, wanted = rows(tmp_path), rows(tmp_path / "never")
+    found, wanted = rows(tmp_path), rows(never(phases))
     assert found == wanted if order == "input" else by_text(found) == by_text(wanted)
-    assert [(row["row"], row["code"]) for row in dead(tmp_path)] == [(5, "bad_json")] * len(paths)
-    assert figures(tmp_path) == figures(tmp_path / "never")
-    assert summary(tmp_path)["retried"] == {"rows": died, "out": len(found) - before, "dead": len(paths)}
+    assert [(row["row"], row["code"]) for row in dead(tmp_path)] == [(5, "bad_json")] * len(SEVERAL)
+    assert figures(tmp_path) == figures(never(phases))
+    assert summary(tmp_path)["retried"] == {"rows": died, "out": len(found) - before, "dead": len(SEVERAL)}
 
 
 def test_one_code_after_another(tmp_path: Path) -> None:
@@ -166,9 +185,7 @@ def test_what_died_between_two_phases_has_passed_the_steps_of_the_first(tmp_path
 
 def killed_retry(folder: Path, *arguments: str) -> None:
     """A retry that gets as far as a commit."""
-    process = begin_retry(folder, *arguments, "--set", "models.a.engine_options.ms_per_row=3000")
-    inner = folder / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
-    wait_until(lambda: len(list(inner.glob("*"))) > 1, "a commit")
+    process = catch_retry(folder, *arguments)
     process.kill()
     assert end_of(process, folder) == -signal.SIGKILL
 
@@ -200,29 +217,23 @@ def test_a_retry_of_all_that_was_begun_comes_before_one_of_a_code(tmp_path: Path
 def test_a_retry_that_is_stopped_names_the_command_that_continues_it(tmp_path: Path) -> None:
     write(tmp_path, TWICE, ("one",), fail_on="q1")
     assert run(tmp_path) == 0
-    slow = "models.a.engine_options.ms_per_row=3000"
-    process = begin_retry(tmp_path, "--code", "refused", *well(), "--set", slow)
-    inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
-    wait_until(lambda: len(list(inner.glob("*"))) > 1, "a commit")
+    process = catch_retry(tmp_path, "--code", "refused", *well())
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     assert end_of(process, tmp_path) == 75
-    command = f"to continue: penstock retry out --code refused --set {well()[1]} --set {slow}"
-    assert command in errors(tmp_path)
+    sets = f"--set {well()[1]} --set models.a.engine_options.ms_per_row="
+    assert f"to continue: penstock retry out --code refused {sets}" in errors(tmp_path)
 
 
-def limited(folder: Path) -> subprocess.Popen[str]:
-    """A run of the first rows has ended, and its dead rows are being run again."""
+def limited(folder: Path) -> Command:
+    """A run of the first rows has ended; the retry of its dead rows is held (SIGSTOP)."""
     write(folder, TWICE, ("one",), fail_on="q1")
     assert run(folder, "--limit", "12") == 0
-    process = begin_retry(folder, *well(), "--set", "models.a.engine_options.ms_per_row=2000", log="retry.txt")
-    inner = folder / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
-    wait_until(lambda: len(list(inner.glob("*"))) > 0, "the retry to begin")
-    return process
+    return catch_retry(folder, *well(), commits=0, log="retry.txt")
 
 
 def test_a_run_that_is_continued_and_ends_while_its_dead_rows_are_run_again(tmp_path: Path) -> None:
     process = limited(tmp_path)
-    process.send_signal(signal.SIGSTOP)
     assert run(tmp_path) == 0
     process.send_signal(signal.SIGCONT)
     assert end_of(process, tmp_path) == 0
@@ -239,7 +250,6 @@ def test_a_run_that_is_continued_and_ends_while_its_dead_rows_are_run_again(tmp_
 def test_a_run_that_is_continued_and_has_not_ended_when_the_retry_has(tmp_path: Path) -> None:
     """The retry puts nothing in its place, keeps what it has done, and the same command finishes it."""
     process = limited(tmp_path)
-    process.send_signal(signal.SIGSTOP)
     beside = start(tmp_path, "--set", "models.a.engine_options.ms_per_row=1500")
     wait_until(lambda: committed(tmp_path) > 12, "the run to commit")
     beside.send_signal(signal.SIGSTOP)
@@ -262,6 +272,7 @@ def test_a_retry_that_ends_before_the_run_beside_it_has_committed(tmp_path: Path
     beside = start(tmp_path, "--set", "models.a.engine_options.ms_per_row=4000", "--set", "commit_every_s=60")
     wait_until(lambda: '"in_flight":' in errors(tmp_path), "the run to begin")
     beside.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGCONT)
     ended = end_of(process, tmp_path)
     first = [n for n in range(ROWS) if n != 5]
     assert [row["id"] for row in rows(tmp_path)] == (

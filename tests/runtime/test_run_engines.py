@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from run_support import (
 )
 
 import penstock
+from command_server import Command
 
 DOCWRITER = Path(penstock.__file__).parent / "models" / "docwriter"
 PROMPT = "Write a one-line docstring for:\ndef Shelf.get_{{ id }}(name, default)"
@@ -81,7 +81,16 @@ def test_transformers_on_two_replicas_of_one_core(tmp_path: Path) -> None:
 VLLM_ROWS = 160
 
 
-def vllm_run(folder: Path, vllm_python: str, replicas: int, commit_every_s: float = 0.5) -> subprocess.Popen[str]:
+def vllm_run(
+    folder: Path,
+    vllm_python: str,
+    replicas: int,
+    commit_every_s: float = 0.5,
+    *,
+    rows: int = VLLM_ROWS,
+    max_tokens: int = 96,
+    **keys: Any,
+) -> Command:
     model = {
         "engine": "vllm",
         "python": vllm_python,
@@ -89,10 +98,11 @@ def vllm_run(folder: Path, vllm_python: str, replicas: int, commit_every_s: floa
         "progress_timeout_s": 15,
         "replicas": replicas,
         "engine_options": {"kv_cache_gb": 1, "enforce_eager": True, "max_num_seqs": 16},
+        **keys,
     }
     folder.mkdir(exist_ok=True)
-    write_rows(folder, VLLM_ROWS)
-    engine_pipeline(folder, model, commit_every_s, max_tokens=96, ignore_eos=True)
+    write_rows(folder, rows)
+    engine_pipeline(folder, model, commit_every_s, max_tokens=max_tokens, ignore_eos=True)
     return start(folder)
 
 
@@ -105,9 +115,14 @@ def busiest_host(folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def calm_vllm_lines(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def calm_vllm(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on one replica of one rank that nothing disturbs."""
     folder = tmp_path_factory.mktemp("calm") / "run"
     assert vllm_run(folder, vllm_python, 1).wait(timeout=400) == 0, errors(folder)
+    return folder
+
+
+def lines(folder: Path) -> list[str]:
     return [row["line"] for row in output(folder)]
 
 
@@ -127,15 +142,22 @@ def starve(core: int) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("strike", [kill, stop, starve])
+@pytest.mark.parametrize(
+    ("strike", "replicas"),
+    [
+        (kill, 2),
+        (stop, 1),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((kill, 1), (stop, 2), (starve, 2))),
+    ],
+)
 def test_vllm_loses_an_engine_child_in_mid_run(
-    tmp_path: Path, vllm_python: str, calm_vllm_lines: list[str], strike: Callable[[int], None]
+    tmp_path: Path, vllm_python: str, calm_vllm: Path, strike: Callable[[int], None], replicas: int
 ) -> None:
     """Its engine core is killed, stopped, or gets no more memory (which it may not need, to go on)."""
     folder = tmp_path / "run"
-    replicas = min(2, len(os.sched_getaffinity(0)))
+    replicas = min(replicas, len(os.sched_getaffinity(0)))
 
-    def begin(slower: int) -> subprocess.Popen[str]:
+    def begin(slower: int) -> Command:
         return vllm_run(folder, vllm_python, replicas, 0.5 / slower)
 
     process = catch(folder, begin, lambda: 8 < committed(folder) < VLLM_ROWS // 2, "some commits")
@@ -145,7 +167,7 @@ def test_vllm_loses_an_engine_child_in_mid_run(
     strike(cores[0].pid)
     process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=400) == 0, errors(folder)
-    assert [row["line"] for row in output(folder)] == calm_vllm_lines
+    assert lines(folder) == lines(calm_vllm)
     restarts = sum(replica["restarts"] for replica in summary(folder)["models"]["writer"]["replicas"])
     assert restarts >= 1 or strike is starve
     assert not everything_below(folder)
@@ -174,27 +196,18 @@ def test_vllm_leaves_no_engine_child_when_all_of_penstock_is_killed(tmp_path: Pa
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two ranks need a core each")
-def test_vllm_split_over_two_ranks_answers_like_one(tmp_path: Path, vllm_python: str) -> None:
-    model = {
-        "engine": "vllm",
-        "python": vllm_python,
-        "dtype": "float32",
-        "replicas": 1,
-        "engine_options": {"kv_cache_gb": 1, "enforce_eager": True, "max_num_seqs": 16},
-    }
-    lines = {}
-    for ranks in (1, 2):
-        folder = tmp_path / str(ranks)
-        folder.mkdir()
-        write_rows(folder, 12)
-        engine_pipeline(folder, {**model, "tensor_parallel": ranks}, max_tokens=16)
-        assert start(folder).wait(timeout=400) == 0, errors(folder)
-        lines[ranks] = [row["line"] for row in output(folder)]
-        (replica,) = summary(folder)["models"]["writer"]["replicas"]
+def test_vllm_split_over_two_ranks_answers_like_one(tmp_path: Path, vllm_python: str, calm_vllm: Path) -> None:
+    folder = tmp_path / "run"
+    process = vllm_run(folder, vllm_python, 1, rows=12, max_tokens=16, tensor_parallel=2)
+    assert process.wait(timeout=400) == 0, errors(folder)
+    found = lines(folder)
+    assert len(found) == 12 and all(found)
+    assert [whole[: len(line)] for whole, line in zip(lines(calm_vllm), found, strict=False)] == found
+    for ran, ranks in ((calm_vllm, 1), (folder, 2)):
+        (replica,) = summary(ran)["models"]["writer"]["replicas"]
         assert len(replica["devices"]) >= ranks
         assert replica["kv_tokens"] == pytest.approx(replica["kv_tokens_planned"], rel=0.02)
-    assert lines[2] == lines[1]
-    assert not everything_below(tmp_path / "2")
+    assert not everything_below(folder)
 
 
 @pytest.mark.transformers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from run_support import catch, output_lines, run, start, summary, write_rows
 
+from command_server import Command
 from penstock.errors import RunMismatch
 from penstock.ledger.base import CommitBatch, Receipt
 from penstock.ledger.ledger import Ledger
@@ -96,7 +96,7 @@ def view(folder: Path) -> RunView | None:
 
 @pytest.mark.parametrize("phase", [0, 1, 2])
 def test_killed_in_a_phase_it_goes_on_there(tmp_path: Path, phase: int, undisturbed: list[dict[str, Any]]) -> None:
-    def begin(slower: int) -> subprocess.Popen[str]:
+    def begin(slower: int) -> Command:
         write(tmp_path, a={"ms_per_row": 20 * slower}, b={"ms_per_row": 20 * slower})
         return start(tmp_path)
 
@@ -234,7 +234,7 @@ def test_a_source_row_is_one_in_every_phase_however_many_it_became(tmp_path: Pat
     assert run(together) == 0
     apart.mkdir()
 
-    def begin(slower: int) -> subprocess.Popen[str]:
+    def begin(slower: int) -> Command:
         write_families(apart, phases=True, slower=4 * slower)
         return start(apart)
 

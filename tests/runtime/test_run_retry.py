@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from retry_support import begin_retry, retry, rows, well
-from run_support import dead, end_of, errors, run, start, summary, wait_until
+from retry_support import catch_retry, retry, rows, well
+from run_support import WAIT_LIMIT_S, dead, end_of, errors, run, start, summary, wait_until
 
 import penstock as ps
+from command_server import run_command
 
 pytestmark = pytest.mark.process
 
@@ -51,16 +51,21 @@ def write(folder: Path, *, format: str = "parquet", order: str = "input", phases
 
 
 def status(folder: Path) -> str:
-    command = [sys.executable, "-m", "penstock.cli", "status", "out"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+    return run_command("status", "out", folder=folder, limit_s=WAIT_LIMIT_S).stdout
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("undisturbed")
+def never(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of which no row has died."""
+    folder = tmp_path_factory.mktemp("never")
     write(folder)
     assert run(folder) == 0
-    return rows(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(never: Path) -> list[dict[str, Any]]:
+    return rows(never)
 
 
 def figures(folder: Path) -> dict[str, Any]:
@@ -68,22 +73,28 @@ def figures(folder: Path) -> dict[str, Any]:
     return {"rows": {key: found["rows"][key] for key in ("in", "out", "dead", "filtered")}, "steps": found["steps"]}
 
 
-@pytest.mark.parametrize("format", ["parquet", "jsonl", "arrow"])
-@pytest.mark.parametrize("fail_on", ["q1", "/1;", "q"], ids=["sources", "children", "all"])
-def test_what_succeeds_now_stands_where_it_belongs(
-    tmp_path: Path, undisturbed: list[dict[str, Any]], format: str, fail_on: str
-) -> None:
+FAILING = {"sources": "q1", "children": "/1;", "all": "q"}
+FORMATS = ("parquet", "jsonl", "arrow")
+IN_EVERY_TEST = {("parquet", "sources"), ("parquet", "children"), ("jsonl", "all"), ("arrow", "sources")}
+
+
+@pytest.mark.parametrize(
+    ("format", "failing"),
+    [
+        pytest.param(*each, marks=[] if each in IN_EVERY_TEST else pytest.mark.slow)
+        for each in itertools.product(FORMATS, FAILING)
+    ],
+)
+def test_what_succeeds_now_stands_where_it_belongs(tmp_path: Path, never: Path, format: str, failing: str) -> None:
+    fail_on = FAILING[failing]
     write(tmp_path, format=format, fail_on=fail_on)
     assert run(tmp_path) == 0
     died = len(dead(tmp_path))
-    assert died == {"q1": 11, "/1;": ROWS, "q": ROWS}[fail_on]
+    assert died == {"sources": 11, "children": ROWS, "all": ROWS}[failing]
     assert retry(tmp_path, *well()) == 0, errors(tmp_path)
-    assert rows(tmp_path) == undisturbed and not dead(tmp_path)
+    assert rows(tmp_path) == rows(never) and not dead(tmp_path)
     assert summary(tmp_path)["retried"]["rows"] == died
-    found = figures(tmp_path)
-    write(tmp_path / "never")
-    assert run(tmp_path / "never") == 0
-    assert found == figures(tmp_path / "never")
+    assert figures(tmp_path) == figures(never)
     assert not list((tmp_path / "out" / ".penstock").glob("retry-*"))
 
 
@@ -155,14 +166,13 @@ def test_what_dies_again_stays_dead_and_can_be_tried_once_more(
 def test_a_retry_that_is_stopped_or_killed_goes_on(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     write(tmp_path, fail_on="q")
     assert run(tmp_path) == 0
-    slow = ("--set", "models.a.engine_options.ms_per_row=2000")
+    inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
     for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)):
-        process = begin_retry(tmp_path, *well(), *slow)
-        inner = tmp_path / "out" / ".penstock" / "retry-0001" / ".penstock" / "manifest"
         seen = len(list(inner.glob("*"))) if inner.exists() else 0
-        wait_until(lambda inner=inner, seen=seen: len(list(inner.glob("*"))) > seen + 2, "commits")
+        process = catch_retry(tmp_path, *well(), ms_per_row=100, commits=seen + 2)
         assert "retrying" in status(tmp_path)
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         assert end_of(process, tmp_path) == code
         assert len(dead(tmp_path)) == ROWS and not rows(tmp_path), "nothing changes before the end"
         assert "run `penstock retry` to continue" in status(tmp_path)
@@ -226,6 +236,5 @@ def test_refused(tmp_path: Path) -> None:
     assert "pass it with --pipeline" in errors(tmp_path)
     assert retry(tmp_path, "--pipeline", "pipeline.yaml", *well()) == 0
     (tmp_path / "empty").mkdir()
-    command = [sys.executable, "-m", "penstock.cli", "retry", "empty"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    told = run_command("retry", "empty", folder=tmp_path, limit_s=WAIT_LIMIT_S)
     assert told.returncode == 2 and "has no Penstock run" in told.stderr

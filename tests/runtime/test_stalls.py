@@ -297,6 +297,7 @@ def test_a_loop_that_stands_still_ends_the_run(tmp_path: Path) -> None:
     assert "thread MainThread:" in log and "in listener" in log and "thread penstock-writer:" in log
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "failed"
     assert 0 < committed(tmp_path) < 1000
+    pipeline(tmp_path)
     assert run(tmp_path) == 0
     assert [row["id"] for row in output(tmp_path)] == list(range(1000))
 

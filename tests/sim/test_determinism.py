@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 
-SEEDS = "1000:1020"
+import pytest
 
 
-def digests(hash_seed: str) -> str:
+def digests(seeds: str, hash_seed: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "penstock.sim", "--seeds", SEEDS, "--digest"],
+        [sys.executable, "-m", "penstock.sim", "--seeds", seeds, "--digest"],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
@@ -20,7 +20,9 @@ def digests(hash_seed: str) -> str:
     return done.stdout
 
 
-def test_traces_are_equal_under_other_hash_seeds() -> None:
-    first = digests("1")
-    assert len(first.splitlines()) == 20
-    assert first == digests("2")
+@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_traces_are_equal_under_other_hash_seeds(count: int) -> None:
+    seeds = f"1000:{1000 + count}"
+    first = digests(seeds, "1")
+    assert len(first.splitlines()) == count
+    assert first == digests(seeds, "2")

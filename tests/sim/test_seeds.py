@@ -1,4 +1,7 @@
-"""Five hundred seeds: every promise holds, and every path of recovery was taken somewhere among them."""
+"""Five hundred seeds: every promise holds, and every path of recovery was taken somewhere among them.
+
+`make test` runs the first hundred of them, `make test-slow` the others.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from penstock.sim.tally import Coverage
 
 SEEDS = 500
 BLOCK = 50
+FEW = range(0, 100, BLOCK)
+MANY = range(100, SEEDS, BLOCK)
 
 # Seeds that failed once, kept for as long as scenarios are drawn as they are; each bug has a test of its own as well.
 REGRESSIONS = (
@@ -39,7 +44,7 @@ def tallies() -> dict[int, Coverage]:
     return {}
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+@pytest.mark.parametrize("first", [*FEW, *(pytest.param(first, marks=pytest.mark.slow) for first in MANY)])
 def test_seeds_keep_every_promise(first: int, tallies: dict[int, Coverage]) -> None:
     tally = Coverage()
     outcomes = [run_seed(seed, tally=tally) for seed in range(first, first + BLOCK)]
@@ -48,8 +53,9 @@ def test_seeds_keep_every_promise(first: int, tallies: dict[int, Coverage]) -> N
     tallies[first] = tally
 
 
+@pytest.mark.slow
 def test_each_recovery_was_seen(tallies: dict[int, Coverage]) -> None:
-    if len(tallies) < SEEDS // BLOCK:
+    if len(tallies) < len(MANY):
         pytest.skip("not all of the seeds ran in this process")
     together = Coverage()
     for tally in tallies.values():

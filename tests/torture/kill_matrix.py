@@ -158,17 +158,20 @@ def _variant_of(point: str) -> str:
 
 def run_all(trials: list[tuple[str, str, int]], jobs: int, most: int) -> tuple[Counter[str], int, list[str]]:
     """All trials, shared out by point: deaths by point, runs compared, failures. most: deaths in a row."""
+    needed = {variant for variant, _, _ in trials}
+    needed |= {FINISHED[variant] for variant in needed if variant in FINISHED}
     with tempfile.TemporaryDirectory(prefix="penstock-kills-") as name:
         folder = Path(name)
         wanted = {}
-        for variant in (TWICE, *ALL):
+        for variant in (each for each in (TWICE, *ALL) if each in needed):
             if variant in FINISHED:
                 run_again(folder / variant, folder / FINISHED[variant])
             else:
                 write(folder / variant, {**LIMITED, **CHANGED}.get(variant, variant))
             assert live(folder / variant) == 0, (folder / variant / "stderr.txt").read_text()
             wanted[variant] = content(folder / variant)
-        check_retry_twice(folder / "never", wanted[RETRY_TWICE])
+        if RETRY_TWICE in wanted:
+            check_retry_twice(folder / "never", wanted[RETRY_TWICE])
         shares = [[each for each in trials if _share(each, jobs) == job] for job in range(jobs)]
         children = []
         for job, share in enumerate(shares):
@@ -215,12 +218,14 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=1000, help="continue with later hits until so many deaths")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--once", action="store_true", help="each point once, in the first variant that reaches it")
+    options.add_argument("--every", type=int, default=1, help="with --once, one of so many trials")
     options.add_argument("--only", choices=ALL, help="one variant; points may be out of its reach")
     asked = options.parse_args()
     began = time.monotonic()
     deaths: Counter[str] = Counter()
     runs, failures, more = 0, [], MORE_ROUNDS
-    rounds = [once()] if asked.once else [matrix(hit) for hit in FAR_HITS]
+    rounds = [once()[:: asked.every]] if asked.once else [matrix(hit) for hit in FAR_HITS]
+    points = [point for point in FAULT_POINTS if any(point == tried for _, tried, _ in rounds[0])]
     if asked.only:
         rounds, more = [[each for each in trials if each[0] == asked.only] for trials in rounds], 0
     while rounds:
@@ -230,15 +235,15 @@ def main() -> int:
         failures += found[2]
         minutes = (time.monotonic() - began) / 60
         print(f"{_kills(deaths)} kills so far, {runs} runs compared, {minutes:.1f} min", flush=True)
-        missed = [point for point in FAULT_POINTS if not (deaths[point] or asked.only)]
+        missed = [point for point in points if not (deaths[point] or asked.only)]
         if failures or (_kills(deaths) >= asked.kills and not missed):
             break
         if not rounds and missed and more:  # whether anything is taken back, for one, is a matter of time
             more -= 1
             rounds.append([(variant, point, 1) for point in missed for variant in VARIANTS])
-    for point in FAULT_POINTS:
+    for point in points:
         print(f"{deaths[point]:6d}  {point}")
-    never = [point for point in FAULT_POINTS if not deaths[point]]
+    never = [point for point in points if not deaths[point]]
     for failure in failures:
         print("BROKEN:", failure)
     kills, refusals = _kills(deaths), deaths[REFUSED]

@@ -1,4 +1,4 @@
-"""A short form of `make kills`, `make torture` and `make proxy`, in processes of their own: the first two fork."""
+"""Short forms of `make kills`, `make torture` and `make proxy`, in processes of their own: the first two fork."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ def told(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_every_fault_point_of_a_run_is_a_safe_place_to_die() -> None:
-    assert "0 broken; never reached: none" in told("kill_matrix.py", "--once")
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_fault_point_of_a_run_is_a_safe_place_to_die(every: int) -> None:
+    assert "0 broken; never reached: none" in told("kill_matrix.py", "--once", "--every", str(every))
 
 
-def test_some_scenarios_at_random() -> None:
-    assert "24 runs compared, 0 broken" in told("torture.py", "--minutes", "4", "--most", "24", "--seed", "7000")
+@pytest.mark.parametrize("most", [6, pytest.param(24, marks=pytest.mark.slow)])
+def test_some_scenarios_at_random(most: int) -> None:
+    tally = told("torture.py", "--minutes", "4", "--most", str(most), "--seed", "7000")
+    assert f"{most} runs compared, 0 broken" in tally
 
 
 def test_replies_that_are_repeated_delayed_swapped_and_dropped() -> None:

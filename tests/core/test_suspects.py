@@ -223,6 +223,15 @@ def test_a_pause_is_nobodys_turn() -> None:
     assert dispatch.out(1) == mine[2:]
 
 
+def test_a_death_after_the_last_suspect_was_answered_is_the_replicas_own() -> None:
+    """The pool is paused, so that it is still in the lane, with nothing in flight."""
+    dispatch, mine = alone_with_suspects()
+    dispatch.tell(ev.PausePool(pool=0))
+    dispatch.tell(dispatch.answers(1, *mine[:2]))
+    dispatch.lose(1)
+    assert len(dispatch.machine.replicas[1].restarts.deaths) == 1
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_suspects_do_not_wait_for_a_replica_that_does_not_come_back(busy: bool) -> None:
     """Its node is gone, and it waits for a place: it is starting, for as long as that takes."""

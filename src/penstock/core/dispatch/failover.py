@@ -32,13 +32,13 @@ class Failover:
         if event.out_of_memory and replica.restarts.loaded:
             return self._starved(pool, replica, event.reason)
         # In the lane the request is to blame, until too many groups have died there without one answer.
-        in_lane = replica.trying > 0 and not pool.quarantine.died()
+        in_lane = replica.in_lane and not pool.quarantine.died()
         self.requeue(pool, replica, event.reason)
         return not (in_lane or replica.ending_because == "memory")
 
     def requeue(self, pool: Pool, replica: Replica, reason: str) -> None:
         """What was in flight goes elsewhere, to the suspects, or ends."""
-        in_lane, alone = replica.trying > 0, replica.alone
+        in_lane, alone = replica.in_lane, replica.alone
         requests, ends = self._take_all(replica, reason)
         pool.recount(replica)
         if replica.ending_because in NO_DEATH:
@@ -109,7 +109,7 @@ class Failover:
         Returns whether the death counts.
         """
         state = self._state
-        in_lane = replica.trying > 0
+        in_lane = replica.in_lane
         # Less of its room first: most often many middling requests were too much together.
         smaller = replica.memory.cut(replica.slots, replica.kv_tokens)
         counts = not smaller and (not in_lane or pool.quarantine.died())

@@ -73,6 +73,11 @@ class Replica(Credit):
     def serves(self) -> bool:
         return self.state in SERVES
 
+    @property
+    def in_lane(self) -> bool:
+        """Whether it runs suspects now: a group that has been answered, in a pool that is paused, can't kill it."""
+        return self.trying > 0 and bool(self.in_flight)
+
     def spare(self, priority: int) -> int:
         """Places that a class may still take. Every class may take every place; one that places are kept free for has
         the others' `held` to tell how many they may still take."""

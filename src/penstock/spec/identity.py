@@ -116,7 +116,7 @@ def pipeline_identity(pipeline: Pipeline) -> dict[str, Any]:
         "source": {"format": source.format, "schema": thawed(source.column_types)},
         "steps": [_step_identity(step, pipeline.models) for step in pipeline.steps],
         "sink": {"format": sink.format, "order": sink.order},
-        "seed": pipeline.seed or 0,  # as in runs of the time when it was 0 where none was given
+        "seed": pipeline.seed or 0,  # None and 0 are alike, as in run directories of older versions
     }
 
 

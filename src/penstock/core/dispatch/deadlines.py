@@ -30,18 +30,20 @@ class Deadlines:
         self.judged_at = now
         found: list[Request] = []
         while self._heap and self._heap[0][0] <= now:
-            deadline, task = heappop(self._heap)
-            # The deadline too is compared: a task's number may be another request's by then.
-            request = requests.get(task)
-            if request is not None and request.deadline == deadline:
+            request = _open_request(requests, heappop(self._heap))
+            if request is not None:
                 found.append(request)
         # A service with a deadline of an hour would hold an hour of requests that have long ended. Not one by one as
         # they end: to find one costs as much as to find all.
         if len(self._heap) > 2 * len(requests) + _SLACK:
-            self._heap = [each for each in self._heap if _is_open(requests.get(each[1]), each[0])]
+            self._heap = [each for each in self._heap if _open_request(requests, each) is not None]
             heapify(self._heap)
         return found
 
 
-def _is_open(request: Request | None, deadline: float) -> bool:
-    return request is not None and request.deadline == deadline
+def _open_request(requests: Mapping[int, Request], entry: tuple[float, int]) -> Request | None:
+    """The request of an entry, unless it has ended."""
+    deadline, task = entry
+    request = requests.get(task)
+    # The deadline too is compared: a task's number may be another request's by then.
+    return request if request is not None and request.deadline == deadline else None
